@@ -103,10 +103,24 @@ type Change struct {
 	// UID is the precondition of a deletion: the object that was planned to be
 	// deleted, not a later one of the same name. Empty where it is not known.
 	UID string
-	// Trusted marks a repair: the same manifest has been applied before, so that
-	// no dry-run is needed before it is applied again.
-	Trusted bool
+	// Basis is what the plan knows of the live object.
+	Basis Basis
 }
+
+// Basis says why a change is planned, and so how it has to be carried out.
+type Basis string
+
+const (
+	// BasisChanged is a manifest that differs from the one applied last, or an
+	// object that does not exist: a dry-run validates it, then it is applied.
+	BasisChanged Basis = "changed"
+	// BasisRepair is a manifest that has been applied before and whose object
+	// was changed since: it is applied without a dry-run.
+	BasisRepair Basis = "repair"
+	// BasisCompare is an object of which nothing is known but that it exists:
+	// it is read and dry-run, and written only where the two differ.
+	BasisCompare Basis = "compare"
+)
 
 // Stage is a set of changes that can be made at the same time, once the stages
 // before it are done.
