@@ -1,0 +1,156 @@
+package gitops
+
+import (
+	"errors"
+	"time"
+)
+
+// HealthStatus is the state of an object in the words of kstatus.
+type HealthStatus string
+
+const (
+	HealthCurrent     HealthStatus = "Current"
+	HealthInProgress  HealthStatus = "InProgress"
+	HealthFailed      HealthStatus = "Failed"
+	HealthTerminating HealthStatus = "Terminating"
+	HealthNotFound    HealthStatus = "NotFound"
+	HealthUnknown     HealthStatus = "Unknown"
+)
+
+// Health is the state of an object and why it is so.
+type Health struct {
+	Status  HealthStatus
+	Message string
+}
+
+// Drift is a change that somebody else made to an object of an owner.
+type Drift struct {
+	Owner OwnerRef
+	Ref   ObjectRef
+	// Reason says what was seen, such as "deleted" or "field changed".
+	Reason string
+	// Seen is when it was seen.
+	Seen time.Time
+}
+
+// StageName is a stage of the way of a commit.
+type StageName string
+
+const (
+	StageFetch  StageName = "fetch"
+	StageBuild  StageName = "build"
+	StagePlan   StageName = "plan"
+	StageApply  StageName = "apply"
+	StagePrune  StageName = "prune"
+	StageHealth StageName = "health"
+	StageReport StageName = "report"
+)
+
+// ErrorKind says what kind of answer an error needs.
+type ErrorKind string
+
+const (
+	// Transient errors may go away by themselves: try again with back-off.
+	Transient ErrorKind = "transient"
+	// Waiting errors go away when something named happens elsewhere.
+	Waiting ErrorKind = "waiting"
+	// Stalled errors stay until the owner's own specification changes.
+	Stalled ErrorKind = "stalled"
+	// Denied errors are refusals of rights or policy.
+	Denied ErrorKind = "denied"
+	// Invalid errors stay until the source changes.
+	Invalid ErrorKind = "invalid"
+	// Internal errors are defects of our own.
+	Internal ErrorKind = "internal"
+)
+
+// Error is a failure of a stage with all that a person and the engine need to
+// know of it. Its text is deterministic, so that a failure that repeats does
+// not write a status again.
+type Error struct {
+	Stage StageName
+	Kind  ErrorKind
+	// Reason is the condition reason, such as BuildFailed; empty to let the
+	// front end choose by stage.
+	Reason string
+	// Ref is the object at fault; the zero value where there is none.
+	Ref ObjectRef
+	// Origin is where the object at fault is declared.
+	Origin Origin
+	Cause  error
+}
+
+// Error names the object and its origin, where they are known, and the cause.
+func (e *Error) Error() string {
+	text := e.Cause.Error()
+	if e.Ref != (ObjectRef{}) {
+		at := ""
+		if e.Origin.File != "" || e.Origin.Generator != "" {
+			at = " (" + e.Origin.String() + ")"
+		}
+		text = e.Ref.String() + at + ": " + text
+	}
+	return text
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// KindOf is the kind of the first Error in err's chain, Transient where there
+// is none, and "" for nil.
+func KindOf(err error) ErrorKind {
+	if err == nil {
+		return ""
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return Transient
+}
+
+// Severity tells how bad an event is.
+type Severity string
+
+const (
+	SeverityInfo  Severity = "info"
+	SeverityError Severity = "error"
+)
+
+// Event is something that happened, for people and for other systems.
+type Event struct {
+	Owner    OwnerRef
+	Severity Severity
+	Reason   string
+	Message  string
+	Revision string
+	Metadata map[string]string
+}
+
+// StageResult says how a stage of a run went.
+type StageResult struct {
+	Stage    StageName
+	Duration time.Duration
+	Err      error
+}
+
+// Report is the outcome of one run for one owner.
+type Report struct {
+	Owner OwnerRef
+	// Attempted is the revision that the run worked on.
+	Attempted string
+	// Applied is the revision that was last applied in full; that of an
+	// earlier run where this one failed.
+	Applied string
+	Stages  []StageResult
+	// Inventory is what the owner is responsible for after the run.
+	Inventory Inventory
+	Changes   ChangeSet
+	// Health is the worst health of what the owner waits for.
+	Health Health
+	// Err is why the run did not succeed; nil where it did.
+	Err error
+	// Next is when the owner should be looked at again; zero where only an
+	// event brings it back.
+	Next time.Time
+}
