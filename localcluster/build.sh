@@ -12,6 +12,6 @@ minor=${minor%%.*}
 flags="-s -w"
 for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
 	flags="$flags -X $package.gitVersion=$version -X $package.gitMajor=$major -X $package.gitMinor=$minor"
-	flags="$flags -X $package.gitTreeState=clean"
+	flags="$flags -X $package.gitTreeState=clean -X $package.gitCommit="
 done
 exec go build -ldflags "$flags" -o "$out/" ./cmd/localcluster ./cmd/kubectl

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -31,9 +32,9 @@ func main() {
 
 // flags are the command line.
 type flags struct {
-	dir, kubeconfig, auditLog string
-	nodes, parent             int
-	durable, verbose          bool
+	dir, kubeconfig, auditLog, remove string
+	nodes, parent                     int
+	durable, verbose                  bool
 }
 
 func parse(args []string, usage io.Writer) (flags, error) {
@@ -43,6 +44,7 @@ func parse(args []string, usage io.Writer) (flags, error) {
 	fs.StringVar(&f.dir, "dir", "", "data `folder`: certificates, etcd, logs; made if missing, continued if used before (required)")
 	fs.StringVar(&f.kubeconfig, "kubeconfig", "", "`file` that the administrator's kubeconfig is written to once all is ready (required)")
 	fs.StringVar(&f.auditLog, "audit-log", "", "`file` for the API server's audit log, level Metadata")
+	fs.StringVar(&f.remove, "remove", "", "`folder` that is removed at the end: the data folder or one around it")
 	fs.IntVar(&f.nodes, "nodes", 3, "`number` of simulated nodes")
 	fs.IntVar(&f.parent, "parent", os.Getppid(), "`pid` of the process that this one ends with")
 	fs.BoolVar(&f.durable, "durable", false, "sync every write to the disk, to survive a crash of the machine")
@@ -60,7 +62,7 @@ func parse(args []string, usage io.Writer) (flags, error) {
 	case f.nodes < 1:
 		return f, fmt.Errorf("--nodes is %d: one at least is needed", f.nodes)
 	}
-	for _, path := range []*string{&f.dir, &f.kubeconfig, &f.auditLog} {
+	for _, path := range []*string{&f.dir, &f.kubeconfig, &f.auditLog, &f.remove} {
 		if *path == "" {
 			continue
 		}
@@ -69,6 +71,12 @@ func parse(args []string, usage io.Writer) (flags, error) {
 			return f, err
 		}
 		*path = abs
+	}
+	if f.remove != "" {
+		inside, err := filepath.Rel(f.remove, f.dir)
+		if err != nil || !filepath.IsLocal(inside) {
+			return f, fmt.Errorf("--remove %q does not hold the data folder %q", f.remove, f.dir)
+		}
 	}
 	return f, nil
 }
@@ -109,7 +117,22 @@ func run(start time.Time, args []string, stdout, stderr *os.File) error {
 				time.Since(start).Seconds(), version.Get().GitVersion, url)
 		})
 	}()
-	return <-ended
+	err = <-ended
+	if f.remove != "" {
+		err = errors.Join(err, remove(f.remove))
+	}
+	return err
+}
+
+// remove removes dir while parts of the control plane may still write to it.
+func remove(dir string) error {
+	var err error
+	for range 5 {
+		if err = os.RemoveAll(dir); err == nil {
+			break
+		}
+	}
+	return err
 }
 
 // enter makes dir the working directory, for this process alone: the lock goes

@@ -118,6 +118,9 @@ func (g *group) startClients(ctx context.Context, c Config, creds credentials.Fo
 	g.start("simulated nodes", func() error {
 		return simulate.Nodes{Config: nodes, Count: c.Nodes, Log: c.Log}.Run(ctx)
 	})
+	g.start("simulated volumes", func() error {
+		return simulate.Volumes{Config: nodes}.Run(ctx)
+	})
 	return awaitReady(ctx, admin)
 }
 
