@@ -13,7 +13,6 @@
 package ownership
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"slices"
 	"strings"
@@ -76,17 +75,20 @@ func isOwn(e *metav1.ManagedFieldsEntry, keys gitops.Keys) bool {
 	return e.Manager == keys.Manager && e.Operation == metav1.ManagedFieldsOperationApply && e.Subresource == ""
 }
 
-// digest is the sum of the entries' fields; zero for none.
+// digest is the sum of the entries' fields; zero for none. It is taken of a
+// canonical form, as the order of elements and the escapes in their names differ
+// between an API server's protobuf, its JSON, and an entry that was decoded into a
+// map and encoded again.
 func digest(own []*metav1.ManagedFieldsEntry) gitops.Digest {
 	switch len(own) {
 	case 0:
 		return gitops.Digest{}
 	case 1:
-		return sha256.Sum256(unescape(rawFields(own[0])))
+		return sha256.Sum256(canonical(rawFields(own[0])))
 	}
 	sum := sha256.New()
 	for _, e := range own {
-		fields := sha256.Sum256(unescape(rawFields(e)))
+		fields := sha256.Sum256(canonical(rawFields(e)))
 		sum.Write([]byte(e.APIVersion + "\n"))
 		sum.Write(fields[:])
 	}
@@ -100,40 +102,12 @@ func rawFields(e *metav1.ManagedFieldsEntry) []byte {
 	return e.FieldsV1.GetRawBytes()
 }
 
-// unescape undoes what the JSON encoder of an API server does to the characters
-// <, > and & and its protobuf encoder does not, so that an answer to a write and
-// a watch event give the same digest in whatever encoding they come.
-func unescape(raw []byte) []byte {
-	if !bytes.Contains(raw, []byte(`\u00`)) {
+// canonical is one form for all documents that name the same fields. What cannot
+// be read is taken as it is.
+func canonical(raw []byte) []byte {
+	n, err := parseFields(raw)
+	if err != nil {
 		return raw
 	}
-	out := make([]byte, 0, len(raw))
-	for i := 0; i < len(raw); i++ {
-		if raw[i] != '\\' || i+1 == len(raw) {
-			out = append(out, raw[i])
-			continue
-		}
-		if i+6 <= len(raw) {
-			if c := escaped(raw[i : i+6]); c != 0 {
-				out = append(out, c)
-				i += 5
-				continue
-			}
-		}
-		out = append(out, raw[i], raw[i+1])
-		i++
-	}
-	return out
-}
-
-func escaped(sequence []byte) byte {
-	switch string(sequence) {
-	case `\u003c`:
-		return '<'
-	case `\u003e`:
-		return '>'
-	case `\u0026`:
-		return '&'
-	}
-	return 0
+	return n.appendTo(make([]byte, 0, len(raw)))
 }

@@ -26,7 +26,7 @@ func TestObserve(t *testing.T) {
 	}
 	want := gitops.Live{
 		UID: "u", ResourceVersion: "7", Generation: 3, Deleting: true,
-		Fields:    sha256.Sum256([]byte(`{"f:data":{"f:a":{}}}`)),
+		Fields:    sha256.Sum256([]byte(`{6 f:data{3 f:a{}}}`)),
 		AppliedAt: 1700000000,
 		TakeOver:  []string{"kubectl-edit"},
 		Owner:     gitops.OwnerRef{Group: "example.test", Kind: "Owner", Namespace: "n", Name: "o"},
@@ -85,15 +85,15 @@ func TestFieldsDigestIsThatOfTheFieldsAlone(t *testing.T) {
 	fields := func(entries ...metav1.ManagedFieldsEntry) gitops.Digest {
 		return Observe(&metav1.ObjectMeta{ManagedFields: entries}, testKeys()).Fields
 	}
-	base := applied("v1", `{"f:data":{"f:a<b":{}}}`)
+	base := applied("v1", `{"f:data":{"f:a<b":{}},"f:l":{"k:{\"port\":80}":{".":{},"f:port":{}},"k:{\"port\":443}":{".":{},"f:port":{}}}}`)
 	later := base
 	now := metav1.NewTime(time.Unix(1800000000, 0))
 	later.Time = &now
 	same := map[string][]metav1.ManagedFieldsEntry{
-		"another time":         {later},
-		"a foreign entry":      {base, updated("kubectl-edit", `{"f:x":{}}`)},
-		"escaped for HTML":     {applied("v1", `{"f:data":{"f:a\u003cb":{}}}`)},
-		"in another order too": {updated("x", `{}`), base},
+		"another time":                          {later},
+		"a foreign entry":                       {base, updated("kubectl-edit", `{"f:x":{}}`)},
+		"in another order and escaped for HTML": {applied("v1", `{"f:l":{"k:{\"port\":443}":{"f:port":{},".":{}},"k:{\"port\":80}":{".":{},"f:port":{}}},"f:data":{"f:a\u003cb":{}}}`)},
+		"entries in another order":              {updated("x", `{}`), base},
 	}
 	for name, entries := range same {
 		if fields(entries...) != fields(base) {
@@ -149,5 +149,14 @@ func TestTakeOver(t *testing.T) {
 	}
 	if _, changed, err := TakeOver([]metav1.ManagedFieldsEntry{updated("kubectl-edit", `{"f:a":`)}, testKeys(), "v1"); err == nil || changed {
 		t.Errorf("an unreadable entry: changed = %v, err = %v, want an error", changed, err)
+	}
+}
+
+func BenchmarkObserve(b *testing.B) {
+	entry := applied("apps/v1", `{"f:metadata":{"f:labels":{"f:app":{},"f:example.test/name":{},"f:example.test/namespace":{}}},"f:spec":{"f:replicas":{},"f:selector":{},"f:template":{"f:metadata":{"f:labels":{"f:app":{}}},"f:spec":{"f:serviceAccountName":{},"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:args":{},"f:image":{},"f:name":{},"f:resources":{"f:limits":{"f:cpu":{},"f:memory":{}},"f:requests":{"f:cpu":{},"f:memory":{}}},"f:readinessProbe":{"f:httpGet":{"f:path":{},"f:port":{}}},"f:ports":{"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{}}}}}}}}}`)
+	meta := &metav1.ObjectMeta{UID: "u", ManagedFields: []metav1.ManagedFieldsEntry{entry, updated("controller", `{"f:status":{"f:a":{}}}`)}}
+	keys := testKeys()
+	for b.Loop() {
+		Observe(meta, keys)
 	}
 }

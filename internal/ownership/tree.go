@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -98,6 +101,19 @@ func (n node) clone() node {
 		c[element] = child.clone()
 	}
 	return c
+}
+
+// appendTo writes the node with its elements in order, each with its length, so
+// that no name can be taken for another structure.
+func (n node) appendTo(out []byte) []byte {
+	out = append(out, '{')
+	for _, element := range slices.Sorted(maps.Keys(n)) {
+		out = strconv.AppendInt(out, int64(len(element)), 10)
+		out = append(out, ' ')
+		out = append(out, element...)
+		out = n[element].appendTo(out)
+	}
+	return append(out, '}')
 }
 
 // decode reads one JSON document and keeps numbers as they are written.
