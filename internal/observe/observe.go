@@ -28,6 +28,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 	"github.com/plumb-gitops/plumb/internal/ownership"
 )
 
@@ -193,10 +194,14 @@ func (o *Observer) NamesExactly(ref gitops.ObjectRef, manifest []byte) (gitops.L
 }
 
 // Record stores what a write of our own left, unless something newer is known. A
-// Live without health gets it from the watch, where the kind's health is needed.
+// Live without health gets it from the watch, where the kind's health is needed. One
+// without owner labels is not stored: no watch would tell of it.
 func (o *Observer) Record(ref gitops.ObjectRef, live gitops.Live) {
 	if live.Owner == (gitops.OwnerRef{}) {
 		return
+	}
+	if !health.NeedsStatus(ref.GroupKind()) {
+		live.Health = health.OfMetadata(live.Deleting)
 	}
 	if t := o.table(key{kind: ref.GroupKind()}); t != nil {
 		t.wrote(nameOf(ref), interned(live))

@@ -19,9 +19,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/ownership"
@@ -143,7 +143,7 @@ func TestNamesExactlyAfterARestart(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, nil)
 	manifests := []string{config, deployment,
-		`{"apiVersion":"v1","kind":"Service","metadata":{"name":"s"},"spec":{"selector":{"app":"d"},"ports":[{"port":80},{"name":"b","port":81,"targetPort":"x","protocol":"UDP"}]}}`,
+		`{"apiVersion":"v1","kind":"Service","metadata":{"name":"s"},"spec":{"selector":{"app":"d"},"ports":[{"name":"a","port":80},{"name":"b","port":81,"targetPort":"x","protocol":"UDP"}]}}`,
 		`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},"type":"Opaque","data":{"a.b":"eA=="}}`,
 		`{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"x"}}`,
 		`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"full"},"spec":{"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1}},
@@ -430,6 +430,15 @@ func (f *fixture) named(name string) string {
 	return strings.ReplaceAll(config, `"name":"c"`, `"name":"`+name+`"`)
 }
 
+// hasty is a clock whose timers run a hundred times too fast.
+type hasty struct{ clock.RealClock }
+
+func (hasty) NewTimer(d time.Duration) clock.Timer { return clock.RealClock{}.NewTimer(d / 100) }
+
+func (hasty) AfterFunc(d time.Duration, f func()) clock.Timer {
+	return clock.RealClock{}.AfterFunc(d/100, f)
+}
+
 func TestServersThatCannotStreamLists(t *testing.T) {
 	t.Parallel()
 	for name, streamed := range map[string]func(http.ResponseWriter, *http.Request) bool{
@@ -457,6 +466,7 @@ func TestServersThatCannotStreamLists(t *testing.T) {
 			relay, config := newRelay(t, testenv.Get(t))
 			relay.handle = streamed
 			f := newFixture(t, config)
+			f.clock = hasty{}
 			first := f.apply(f.named("first"))
 			for i := range 2 * pageSize {
 				f.apply(f.named(fmt.Sprint("c", i)))
@@ -501,5 +511,3 @@ func TestSilentServer(t *testing.T) {
 	}
 	f.Close()
 }
-
-var _ = unstructured.Unstructured{}
