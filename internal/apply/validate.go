@@ -96,7 +96,7 @@ func (r *run) look(ctx context.Context, s *step) error {
 	if r.same(s, live, answer) {
 		r.settle(s, gitops.Done{
 			Action:  gitops.ActionUnchanged,
-			Live:    ownership.Observe(live, r.Keys),
+			Live:    r.marker(live),
 			Changed: ownership.Differences(s.change.Manifest.JSON, live.Object),
 		})
 	}

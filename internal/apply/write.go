@@ -11,6 +11,7 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 	"github.com/plumb-gitops/plumb/internal/ownership"
 )
 
@@ -59,10 +60,18 @@ func (r *run) finish(ctx context.Context, s *step, answer *unstructured.Unstruct
 	}
 	r.settle(s, gitops.Done{
 		Action:  action,
-		Live:    ownership.Observe(answer, r.Keys),
+		Live:    r.marker(answer),
 		Changed: ownership.Differences(s.change.Manifest.JSON, answer.Object),
 	})
 	return nil
+}
+
+// marker is what is kept of an answer: with its health, so that the state before
+// the write is not taken for the one after it.
+func (r *run) marker(answer *unstructured.Unstructured) gitops.Live {
+	live := ownership.Observe(answer, r.Keys)
+	live.Health = health.Assess(answer)
+	return live
 }
 
 // policyOf is the step's policy with a live object's wish to be merged.

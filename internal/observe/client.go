@@ -1,0 +1,89 @@
+package observe
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+)
+
+// client lists and watches objects of any kind, whole or their metadata only.
+type client struct {
+	metadata metadata.Interface
+	whole    dynamic.Interface
+}
+
+func newClient(config *rest.Config) (*client, error) {
+	config = rest.CopyConfig(config)
+	config.QPS, config.RateLimiter, config.Timeout = -1, nil, 0
+	m, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("client for metadata: %w", err)
+	}
+	w, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("client for whole objects: %w", err)
+	}
+	return &client{metadata: m, whole: w}, nil
+}
+
+// target is what to list and watch.
+type target struct {
+	resource  schema.GroupVersionResource
+	namespace string
+	full      bool
+	labels    string
+	fields    string
+}
+
+func (t target) options(o metav1.ListOptions) metav1.ListOptions {
+	o.LabelSelector, o.FieldSelector = t.labels, t.fields
+	return o
+}
+
+func (c *client) watch(ctx context.Context, t target, options metav1.ListOptions) (watch.Interface, error) {
+	if t.full {
+		return c.whole.Resource(t.resource).Namespace(t.namespace).Watch(ctx, t.options(options))
+	}
+	return c.metadata.Resource(t.resource).Namespace(t.namespace).Watch(ctx, t.options(options))
+}
+
+// pageSize is how many objects are asked for at a time where the server cannot
+// stream a list.
+const pageSize = 250
+
+// list calls each for every object, page by page, and gives the resource version
+// that a watch goes on from.
+func (c *client) list(ctx context.Context, t target, each func(runtime.Object) error) (string, error) {
+	options := t.options(metav1.ListOptions{Limit: pageSize})
+	for {
+		page, err := c.page(ctx, t, options)
+		if err != nil {
+			return "", err
+		}
+		if err := meta.EachListItem(page, each); err != nil {
+			return "", err
+		}
+		list, err := meta.ListAccessor(page)
+		if err != nil {
+			return "", err
+		}
+		if options.Continue = list.GetContinue(); options.Continue == "" {
+			return list.GetResourceVersion(), nil
+		}
+	}
+}
+
+func (c *client) page(ctx context.Context, t target, options metav1.ListOptions) (runtime.Object, error) {
+	if t.full {
+		return c.whole.Resource(t.resource).Namespace(t.namespace).List(ctx, options)
+	}
+	return c.metadata.Resource(t.resource).Namespace(t.namespace).List(ctx, options)
+}

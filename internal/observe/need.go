@@ -1,0 +1,209 @@
+package observe
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/version"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
+)
+
+// key names a watch: that of a kind, or of one object by name.
+type key struct {
+	kind   gitops.GroupKind
+	object name
+}
+
+// demand is what one owner wants of a watch.
+type demand struct {
+	version string
+	// full asks for whole objects.
+	full bool
+}
+
+// Need declares what an owner needs, in place of what it declared before, and
+// returns at once. A watch that nobody needs any more ends after the grace period;
+// an owner that is gone declares nothing.
+func (o *Observer) Need(owner gitops.OwnerRef, needs []Need, objects []Object) {
+	wanted := make(map[key]demand, len(needs)+len(objects))
+	for _, n := range needs {
+		k := key{kind: n.Kind}
+		wanted[k] = newer(wanted[k], demand{version: n.Version, full: n.Health && health.NeedsStatus(n.Kind)})
+	}
+	for _, object := range objects {
+		k := key{kind: object.Ref.GroupKind(), object: nameOf(object.Ref)}
+		wanted[k] = newer(wanted[k], demand{version: object.Version, full: health.NeedsStatus(k.kind)})
+	}
+	owner = owner.Key()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ctx.Err() != nil {
+		return
+	}
+	for k, w := range o.watchers {
+		if _, still := wanted[k]; !still {
+			if _, had := w.owners[owner]; had {
+				delete(w.owners, owner)
+				w.spare()
+			}
+		}
+	}
+	for k, d := range wanted {
+		w := o.watchers[k]
+		if w == nil {
+			w = o.start(k, owner, d)
+			continue
+		}
+		w.want(owner, d)
+	}
+}
+
+// newer joins two demands.
+func newer(a, b demand) demand {
+	joined := demand{version: a.version, full: a.full || b.full}
+	if a.version == "" || version.CompareKubeAwareVersionStrings(b.version, a.version) > 0 {
+		joined.version = b.version
+	}
+	return joined
+}
+
+// joined is what all owners of a watch want together. The observer's mu is held.
+func (w *watcher) joined() demand {
+	var all demand
+	for _, d := range w.owners {
+		all = newer(all, d)
+	}
+	return all
+}
+
+// want adds or changes the demand of an owner. The observer's mu is held.
+func (w *watcher) want(owner gitops.OwnerRef, d demand) {
+	if w.owners[owner] == d {
+		return
+	}
+	w.owners[owner] = d
+	switch all := w.joined(); {
+	case all.full && !w.full:
+		w.restart(all)
+	case w.full && !all.full:
+		w.spare()
+	case all.version != w.version:
+		w.version = all.version
+		w.retry()
+	}
+}
+
+// spare looks, after the grace period, whether the watch is still needed as it is.
+// The observer's mu is held.
+func (w *watcher) spare() {
+	if w.sparing {
+		return
+	}
+	w.sparing = true
+	o := w.observer
+	o.clock.AfterFunc(o.options.Grace, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		w.sparing = false
+		all := w.joined()
+		switch {
+		case len(w.owners) == 0:
+			w.cancel()
+			delete(o.watchers, w.key)
+			o.progressed()
+		case w.full && !all.full:
+			w.restart(all)
+		default:
+			w.version = all.version
+		}
+	})
+}
+
+// Synced tells whether what an owner needs of a kind is known: its markers, and
+// their health if that is needed.
+func (o *Observer) Synced(need Need) bool {
+	return o.synced(key{kind: need.Kind}, need.Health)
+}
+
+func (o *Observer) synced(k key, withHealth bool) bool {
+	t := o.table(k)
+	if t == nil {
+		return false
+	}
+	s := t.stateNow()
+	return s.synced && (!withHealth || s.full || !health.NeedsStatus(k.kind))
+}
+
+// Err says why a kind is not watched or why its watch is interrupted; nil where
+// it is in step, or on its way without a failure so far, or not needed.
+func (o *Observer) Err(kind gitops.GroupKind) error {
+	t := o.table(key{kind: kind})
+	if t == nil {
+		return nil
+	}
+	return t.stateNow().err
+}
+
+// WaitSynced waits until everything that was declared with Need is known. It gives
+// up where a kind may not be or cannot be watched for the time being, and when ctx
+// ends; the error says which.
+func (o *Observer) WaitSynced(ctx context.Context, needs []Need, objects []Object) error {
+	type wish struct {
+		key    key
+		health bool
+	}
+	waiting := make([]wish, 0, len(needs)+len(objects))
+	for _, n := range needs {
+		waiting = append(waiting, wish{key{kind: n.Kind}, n.Health})
+	}
+	for _, object := range objects {
+		waiting = append(waiting, wish{key{kind: object.Ref.GroupKind(), object: nameOf(object.Ref)}, true})
+	}
+	for {
+		o.mu.RLock()
+		progress := o.progress
+		o.mu.RUnlock()
+		waiting = slices.DeleteFunc(waiting, func(w wish) bool { return o.synced(w.key, w.health) })
+		if len(waiting) == 0 {
+			return nil
+		}
+		for _, w := range waiting {
+			t := o.table(w.key)
+			if t == nil {
+				return fmt.Errorf("%s is not watched", w.key.kind)
+			}
+			if s := t.stateNow(); s.lasting {
+				return s.err
+			}
+		}
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return fmt.Errorf("watch of %s is not in step: %w", waiting[0].key.kind, context.Cause(ctx))
+		case <-o.ctx.Done():
+			return fmt.Errorf("watch of %s has ended", waiting[0].key.kind)
+		}
+	}
+}
+
+// Retry tries at once again to watch a kind that could not be watched: to be called
+// when the kind has just been defined, or rights have changed.
+func (o *Observer) Retry(kind gitops.GroupKind) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	for _, k := range slices.Collect(maps.Keys(o.watchers)) {
+		if k.kind == kind {
+			o.watchers[k].retry()
+		}
+	}
+}
+
+// progressed wakes those that wait. The observer's mu is held.
+func (o *Observer) progressed() {
+	close(o.progress)
+	o.progress = make(chan struct{})
+}
