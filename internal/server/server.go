@@ -222,11 +222,33 @@ func (s *server) openStorage(context.Context) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	if err := s.manager.Add(manager.RunnableFunc(s.collect)); err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	return s.manager.Add(&manager.Server{
 		Name:     "artifacts",
 		Server:   &http.Server{Handler: s.artifacts.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute},
 		Listener: listener,
 	})
+}
+
+// collectEvery is how often artifacts that were replaced are looked for.
+const collectEvery = 30 * time.Second
+
+// collect removes artifacts that were replaced, until the context ends.
+func (s *server) collect(ctx context.Context) error {
+	ticker := time.NewTicker(collectEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if _, err := s.artifacts.Collect(); err != nil {
+				s.options.Log.Error(err, "Removing old artifacts failed")
+			}
+		}
+	}
 }
 
 // advertised is the host that stands in URLs of artifacts: the one that was
