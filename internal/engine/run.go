@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/apply"
 	"github.com/plumb-gitops/plumb/internal/build"
@@ -54,7 +55,19 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 		r.stage(gitops.StageHealth, r.assess)
 	}
 	r.report.Finished = e.Clock.Now()
+	r.measure()
 	return r.report
+}
+
+// measure lets a report that ends a wait begin where the wait began.
+func (r *run) measure() {
+	o := r.owner
+	switch {
+	case r.report.Waiting && o.begun.IsZero():
+		o.begun = r.report.Started
+	case !r.report.Waiting && !o.begun.IsZero():
+		r.report.Started, o.begun = o.begun, time.Time{}
+	}
 }
 
 // stage runs a part and keeps its first error and its duration.
