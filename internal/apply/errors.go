@@ -182,7 +182,19 @@ func explain(m *gitops.Manifest, err error) string {
 	if status.Message != "" {
 		text = status.Message
 	}
-	return shorten(withoutPointers(text))
+	return shorten(withoutPointers(withoutWrapping(text)))
+}
+
+// typedPatch is what the API server puts before the field of a manifest that
+// does not fit the schema, and goValue what it puts behind it.
+var (
+	typedPatch = regexp.MustCompile(`^failed to create typed patch object \([^)]*\): `)
+	goValue    = regexp.MustCompile(`, got &?value\.value.*$`)
+)
+
+// withoutWrapping leaves the field and what is wrong with it.
+func withoutWrapping(text string) string {
+	return goValue.ReplaceAllString(typedPatch.ReplaceAllString(text, ""), ", got another type")
 }
 
 func isSensitive(m gitops.Manifest) bool {
