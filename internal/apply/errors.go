@@ -154,9 +154,8 @@ func kindOf(err error) gitops.ErrorKind {
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err),
 		apierrors.IsRequestEntityTooLargeError(err), apierrors.IsUnsupportedMediaType(err):
 		return gitops.Invalid
-	case strings.HasPrefix(status.Message, "failed to create typed patch object"),
-		strings.HasPrefix(status.Message, "failed to create manager for"):
-		return gitops.Invalid // a manifest that does not fit the schema is refused without a reason code
+	case misfit.MatchString(status.Message) && !strings.Contains(status.Message, "conversion webhook"):
+		return gitops.Invalid
 	case status.Code == http.StatusUnprocessableEntity:
 		return gitops.Invalid
 	}
@@ -185,10 +184,14 @@ func explain(m *gitops.Manifest, err error) string {
 	return shorten(withoutPointers(withoutWrapping(text)))
 }
 
+// misfit are the words in which a manifest that does not fit the schema is
+// refused, with a 500 and no reason code.
+var misfit = regexp.MustCompile(`^failed to (create typed patch object|convert new (typed )?object|convert to unversioned)`)
+
 // typedPatch is what the API server puts before the field of a manifest that
 // does not fit the schema, and goValue what it puts behind it.
 var (
-	typedPatch = regexp.MustCompile(`^failed to create typed patch object \([^)]*\): `)
+	typedPatch = regexp.MustCompile(`^failed to (?:create typed patch|convert new|convert new typed) object \([^)]*\)(?: to proper version \([^)]*\)| to object)?: `)
 	goValue    = regexp.MustCompile(`, got &?value\.value.*$`)
 )
 

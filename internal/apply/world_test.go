@@ -111,7 +111,7 @@ func (w *world) find(ref gitops.ObjectRef) *unstructured.Unstructured {
 	w.t.Helper()
 	client := w.observer()
 	res, err := client.Resource(w.t.Context(), ref.GroupKind(), "")
-	if cluster.IsNotServed(err) {
+	if cluster.IsNotServed(err) || err == nil && res.Namespaced && ref.Namespace == "" {
 		return nil
 	}
 	if err != nil {
