@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/pmezard/go-difflib/difflib"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -148,7 +149,7 @@ func lines(object map[string]any) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write as YAML: %w", err)
 	}
-	return difflib.SplitLines(string(text)), nil
+	return slices.Collect(strings.Lines(string(text))), nil
 }
 
 const mask = "***"

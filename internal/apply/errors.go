@@ -149,7 +149,7 @@ func (a *answer) Unwrap() error { return a.cause }
 func kindOf(err error) gitops.ErrorKind {
 	status := cluster.StatusOf(err)
 	switch {
-	case apierrors.IsForbidden(err):
+	case apierrors.IsForbidden(err) || denied.MatchString(status.Message):
 		return gitops.Denied
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err),
 		apierrors.IsRequestEntityTooLargeError(err), apierrors.IsUnsupportedMediaType(err):
@@ -183,6 +183,10 @@ func explain(m *gitops.Manifest, err error) string {
 	}
 	return shorten(withoutPointers(withoutWrapping(text)))
 }
+
+// denied are the words in which admission webhooks and policies refuse, with
+// whatever code they like.
+var denied = regexp.MustCompile(`denied (the )?request`)
 
 // misfit are the words in which a manifest that does not fit the schema is
 // refused, with a 500 and no reason code.

@@ -74,6 +74,26 @@ metadata: {name: refused, namespace: $NS}
 			kind: gitops.Denied, ref: "ConfigMap/$NS/refused",
 			want: []string{"refused by the house rules"},
 		},
+		"a policy of the cluster that calls it invalid": {
+			before: `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: $NS}
+spec:
+  matchConstraints:
+    namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}
+    resourceRules: [{apiGroups: [""], apiVersions: ["*"], resources: [configmaps], operations: [CREATE, UPDATE]}]
+  validations: [{expression: "object.metadata.name != 'refused'", message: "refused by the house rules"}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: $NS}
+spec: {policyName: $NS, validationActions: [Deny]}
+`,
+			docs: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: refused, namespace: $NS}\n",
+			kind: gitops.Denied, ref: "ConfigMap/$NS/refused",
+			want: []string{"refused by the house rules"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
