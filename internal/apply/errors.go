@@ -118,7 +118,7 @@ func (r *run) refused(s *step, stage gitops.StageName, err error) *gitops.Error 
 	}
 	told := &answer{text: explain(s.change.Manifest, err), cause: err}
 	if cluster.IsImmutable(err) && !s.policy.Force {
-		told.text += ": to have the object deleted and created again, " + r.forceHint()
+		told.text += " (to have the object deleted and created again, " + r.forceHint() + ")"
 		return r.fail(s, stage, gitops.Invalid, told)
 	}
 	return r.fail(s, stage, kindOf(err), told)
@@ -171,7 +171,7 @@ func isOvertaken(err error) bool {
 // the fields are told: the server's message may hold values.
 func explain(m *gitops.Manifest, err error) string {
 	status := cluster.StatusOf(err)
-	if m != nil && isSensitive(*m) {
+	if m != nil && isSensitive(*m) && status.Code != 0 {
 		return explainBlind(status)
 	}
 	if causes := statusCauses(status); len(causes) > 0 && status.Reason == metav1.StatusReasonInvalid {
@@ -210,9 +210,6 @@ func isSensitive(m gitops.Manifest) bool {
 
 // explainBlind tells no more than a status code, its reason and field paths.
 func explainBlind(status metav1.Status) string {
-	if status.Code == 0 {
-		return "no answer from the API server"
-	}
 	text := fmt.Sprintf("refused by the API server with %d", status.Code)
 	if status.Reason != "" {
 		text += " " + string(status.Reason)

@@ -1,13 +1,17 @@
 package apply_test
 
 import (
+	"fmt"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/plan"
+	"github.com/plumb-gitops/plumb/internal/testenv"
 )
 
 const job = `
@@ -245,6 +249,48 @@ data: {a: "2"}
 		if entry.Manager != keys().Manager {
 			t.Errorf("manager %q still has fields", entry.Manager)
 		}
+	}
+}
+
+func TestTakeOverWhileOthersWrite(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		writes int64
+		fails  bool
+	}{
+		"one write between is overcome": {writes: 1},
+		"a fight is given up":           {writes: 100, fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var patches atomic.Int64
+			var w *world
+			w = newWorldAt(t, testenv.Get(t), faulty(t, func(_ http.ResponseWriter, r *http.Request) bool {
+				if r.Header.Get("Content-Type") == "application/json-patch+json" {
+					if n := patches.Add(1); n <= tc.writes {
+						w.env.Kubectl(t, "-n", w.namespace, "annotate", "--overwrite", "--field-manager=other", "configmap/settings", fmt.Sprintf("n=%d", n))
+					}
+				}
+				return false
+			}))
+			const docs = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: $NS}\ndata: {a: \"1\"}\n"
+			w.mustApply(docs)
+			w.env.Kubectl(t, "-n", w.namespace, "patch", "configmap/settings", "--type=merge", `-p={"data":{"extra":"x"}}`)
+			out := w.apply(docs)
+			if (out.err != nil) != tc.fails || patches.Load() > 3 {
+				t.Errorf("%d patches, %v", patches.Load(), out.err)
+			}
+			if out.err != nil && gitops.KindOf(out.err) != gitops.Transient {
+				t.Errorf("kind is %q of %v", gitops.KindOf(out.err), out.err)
+			}
+			obj := w.must(w.ref("", "ConfigMap", "settings"))
+			if _, left := obj.Object["data"].(map[string]any)["extra"]; left != tc.fails {
+				t.Errorf("data is %v", obj.Object["data"])
+			}
+			if obj.GetAnnotations()["n"] == "" {
+				t.Error("the other manager's annotation is lost")
+			}
+		})
 	}
 }
 
