@@ -2,22 +2,15 @@ package apply_test
 
 import (
 	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/plan"
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
 
@@ -212,100 +205,5 @@ spec:
 	}
 	if w.inventory.Has(ref) {
 		t.Error("still in the inventory")
-	}
-}
-
-// faulty is the API server behind a proxy that gives a test's own answers.
-func faulty(t *testing.T, instead func(http.ResponseWriter, *http.Request) bool) *rest.Config {
-	t.Helper()
-	env := testenv.Get(t)
-	target, err := url.Parse(env.REST.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport, err := rest.TransportFor(env.REST)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = target.Host }}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !instead(w, r) {
-			proxy.ServeHTTP(w, r)
-		}
-	}))
-	t.Cleanup(server.Close)
-	return &rest.Config{Host: server.URL}
-}
-
-func TestFaultsOnTheWay(t *testing.T) {
-	t.Parallel()
-	for name, tc := range map[string]struct {
-		code   int
-		header map[string]string
-		body   string
-		delay  int // seconds to wait that the error suggests
-	}{
-		"the server is overloaded":     {code: 503, body: `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"ServiceUnavailable","code":503}`},
-		"the server asks to wait":      {code: 429, body: `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"TooManyRequests","details":{"retryAfterSeconds":7},"code":429}`, delay: 7},
-		"a proxy has no gateway":       {code: 502, body: "<html>", header: map[string]string{"Content-Type": "text/html"}},
-		"the answer is no JSON":        {code: 200, body: "<html>"},
-		"the answer is null":           {code: 200, body: "null"},
-		"etcd does not answer":         {code: 500, body: `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"etcdserver: request timed out","code":500}`},
-		"the conversion webhook fails": {code: 500, body: `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"failed to convert new object (a) to proper version (v1): conversion webhook for a failed: Post","code":500}`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var on atomic.Bool
-			w := newWorldAt(t, testenv.Get(t), faulty(t, func(rw http.ResponseWriter, r *http.Request) bool {
-				if !on.Load() || r.Method != http.MethodPatch {
-					return false
-				}
-				rw.Header().Set("Content-Type", "application/json")
-				for k, v := range tc.header {
-					rw.Header().Set(k, v)
-				}
-				rw.WriteHeader(tc.code)
-				fmt.Fprint(rw, tc.body)
-				return true
-			}))
-			w.mustApply(app)
-			on.Store(true)
-			for _, docs := range []string{strings.Replace(app, "port: 80", "port: 81", 1), strings.NewReplacer("port: 80", "port: 81", "replicas: 0", "replicas: 1").Replace(app)} {
-				out := w.apply(docs)
-				if kind := gitops.KindOf(out.err); kind != gitops.Transient || len(out.done) > 0 {
-					t.Errorf("got %q %v, %v", kind, out.err, out.actions())
-				}
-				if delay, _ := apierrors.SuggestsClientDelay(failure(t, out.err)); delay != tc.delay {
-					t.Errorf("suggests to wait %d s, want %d", delay, tc.delay)
-				}
-			}
-			on.Store(false)
-			w.mustApply(strings.Replace(app, "port: 80", "port: 81", 1))
-		})
-	}
-}
-
-func TestAnswersOfOddShapesDoNotPanic(t *testing.T) {
-	t.Parallel()
-	for _, body := range []string{
-		`{}`, `{"metadata":null}`, `{"metadata":7}`, `{"metadata":{"managedFields":7,"labels":[],"annotations":"x","uid":1}}`,
-		`{"metadata":{"uid":"a","managedFields":[{"manager":"kubectl-edit","operation":"Update","fieldsType":"x","fieldsV1":{"f:a":7}}]}}`,
-		`{"spec":[],"status":"odd","metadata":{"uid":"a","resourceVersion":"1"}}`,
-	} {
-		var on atomic.Bool
-		w := newWorldAt(t, testenv.Get(t), faulty(t, func(rw http.ResponseWriter, r *http.Request) bool {
-			if !on.Load() || !strings.Contains(r.URL.Path, "/namespaces/") {
-				return false
-			}
-			rw.Header().Set("Content-Type", "application/json")
-			fmt.Fprint(rw, body)
-			return true
-		}))
-		w.mustApply(app)
-		on.Store(true)
-		w.apply(strings.Replace(app, "port: 80", "port: 81", 1))
-		w.applied, w.blind = map[gitops.ObjectRef]plan.Applied{}, true
-		w.apply(app)
-		w.apply("")
 	}
 }

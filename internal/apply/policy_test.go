@@ -265,13 +265,13 @@ func TestTakeOverWhileOthersWrite(t *testing.T) {
 			t.Parallel()
 			var patches atomic.Int64
 			var w *world
-			w = newWorldAt(t, testenv.Get(t), faulty(t, func(_ http.ResponseWriter, r *http.Request) bool {
+			w = newWorldAt(t, testenv.Get(t), faulty(t, func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
 				if r.Header.Get("Content-Type") == "application/json-patch+json" {
 					if n := patches.Add(1); n <= tc.writes {
 						w.env.Kubectl(t, "-n", w.namespace, "annotate", "--overwrite", "--field-manager=other", "configmap/settings", fmt.Sprintf("n=%d", n))
 					}
 				}
-				return false
+				next.ServeHTTP(rw, r)
 			}))
 			const docs = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: $NS}\ndata: {a: \"1\"}\n"
 			w.mustApply(docs)

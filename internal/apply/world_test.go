@@ -1,14 +1,12 @@
 package apply_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -286,23 +284,7 @@ func failure(t *testing.T, err error) *gitops.Error {
 	return e
 }
 
-// recorder is a safe list of what happened.
-type recorder struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func (r *recorder) add(line string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.lines = append(r.lines, line)
-}
-
 func field(obj *unstructured.Unstructured, path ...string) any {
 	v, _, _ := unstructured.NestedFieldNoCopy(obj.Object, path...)
 	return v
-}
-
-func indent(s string) string {
-	return string(bytes.ReplaceAll([]byte(s), []byte("\n"), []byte("\n  ")))
 }
