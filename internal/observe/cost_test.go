@@ -66,46 +66,67 @@ func TestNothingIsAskedWhileNothingChanges(t *testing.T) {
 	}
 }
 
-// TestMemory prints what an object costs, with and without health, and fails where
-// that is far off.
-func TestMemory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("writes 10,000 objects, which takes half a minute")
+func TestObjectsCostLittleMemory(t *testing.T) {
+	f := fixtureOf(t, testenv.Start(t), agent)
+	f.fill(0, 1000)
+	for _, health := range []bool{false, true} {
+		if cost := f.cost(1000, health); cost.bytes > 2048 {
+			t.Errorf("health %v: %d bytes an object, want less than 2048", health, cost.bytes)
+		}
 	}
-	cluster := testenv.Start(t)
-	f := fixtureOf(t, cluster, agent)
+}
+
+// BenchmarkObjects says what many objects cost, with and without health.
+func BenchmarkObjects(b *testing.B) {
+	f := fixtureOf(b, testenv.Start(b), agent)
 	written := 0
 	for _, count := range []int{4000, 10000} {
 		f.fill(written, count)
 		written = count
 		for _, health := range []bool{false, true} {
-			o, err := New(Options{Config: rest.CopyConfig(cluster.REST), Resources: resources, Keys: testKeys()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			before := heap()
-			need := f.need(f.object(deployment), health)
-			began := time.Now()
-			o.Need(f.owner, []Need{need}, nil)
-			if err := o.WaitSynced(deadline(t), []Need{need}, nil); err != nil {
-				t.Fatal(err)
-			}
-			synced := time.Since(began)
-			peak := heapInUse()
-			after := heap()
-			if live, known := o.Live(gitops.ObjectRef{Group: "apps", Kind: "Deployment", Namespace: f.namespace, Name: fmt.Sprint("d", count-1)}); !known || !live.Exists() {
-				t.Fatalf("the last object is not known: %+v, %v", live, known)
-			}
-			each := (int64(after) - int64(before)) / int64(count)
-			t.Logf("%d deployments, health %v: synced in %v; %d bytes each; %.1f MiB in use before collection",
-				count, health, synced.Round(time.Millisecond), each, float64(peak)/(1<<20))
-			if each > 4096 {
-				t.Errorf("%d bytes an object, want less than 4096", each)
-			}
-			runtime.KeepAlive(o)
-			o.Close()
+			b.Run(fmt.Sprintf("count=%d/health=%v", count, health), func(b *testing.B) {
+				for b.Loop() {
+					cost := f.cost(count, health)
+					b.ReportMetric(float64(cost.bytes), "B/object")
+					b.ReportMetric(cost.synced.Seconds(), "s/sync")
+					b.ReportMetric(float64(cost.peak)/(1<<20), "MiB-before-collection")
+				}
+			})
 		}
 	}
+}
+
+// cost is what observing many objects takes.
+type cost struct {
+	// bytes are what stays of an object.
+	bytes int64
+	// peak is the heap before it is collected.
+	peak   uint64
+	synced time.Duration
+}
+
+func (f *fixture) cost(count int, health bool) cost {
+	f.t.Helper()
+	o, err := New(Options{Config: rest.CopyConfig(f.cluster.REST), Resources: resources, Keys: testKeys()})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer o.Close()
+	before := heap()
+	need := f.need(f.object(deployment), health)
+	began := time.Now()
+	o.Need(f.owner, []Need{need}, nil)
+	if err := o.WaitSynced(deadline(f.t), []Need{need}, nil); err != nil {
+		f.t.Fatal(err)
+	}
+	c := cost{synced: time.Since(began), peak: heapInUse()}
+	c.bytes = (int64(heap()) - int64(before)) / int64(count)
+	last := gitops.ObjectRef{Group: "apps", Kind: "Deployment", Namespace: f.namespace, Name: fmt.Sprint("d", count-1)}
+	if live, known := o.Live(last); !known || !live.Exists() {
+		f.t.Fatalf("the last object is not known: %+v, %v", live, known)
+	}
+	runtime.KeepAlive(o)
+	return c
 }
 
 // fill applies deployments of different names, several at a time.

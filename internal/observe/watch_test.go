@@ -139,10 +139,9 @@ func TestObjectsByName(t *testing.T) {
 	}
 }
 
-func TestNamesExactlyAfterARestart(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, nil)
-	manifests := []string{config, deployment,
+// manifests are objects with many kinds of fields.
+func manifests() []string {
+	return []string{config, deployment,
 		`{"apiVersion":"v1","kind":"Service","metadata":{"name":"s"},"spec":{"selector":{"app":"d"},"ports":[{"name":"a","port":80},{"name":"b","port":81,"targetPort":"x","protocol":"UDP"}]}}`,
 		`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},"type":"Opaque","data":{"a.b":"eA=="}}`,
 		`{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"x"}}`,
@@ -154,6 +153,12 @@ func TestNamesExactlyAfterARestart(t *testing.T) {
 		"envFrom":[{"configMapRef":{"name":"c"}}],"env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}],
 		"volumeMounts":[{"name":"v","mountPath":"/v"},{"name":"w","mountPath":"/w"}],"livenessProbe":{"httpGet":{"path":"/","port":80}}}]}}}}`,
 	}
+}
+
+func TestNamesExactlyAfterARestart(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	manifests := manifests()
 	var needs []Need
 	for _, manifest := range manifests {
 		needs = append(needs, f.need(f.apply(manifest), true))
