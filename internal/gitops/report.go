@@ -134,23 +134,62 @@ type StageResult struct {
 	Err      error
 }
 
+// Contest is a field that somebody else changes again and again.
+type Contest struct {
+	Ref ObjectRef
+	// Fields are the paths, such as .spec.replicas, sorted.
+	Fields []string
+	// By names who does it: field managers, or "admission" for a change that is
+	// made while we write. Empty where it is not known.
+	By string
+}
+
 // Report is the outcome of one run for one owner.
 type Report struct {
 	Owner OwnerRef
-	// Attempted is the revision that the run worked on.
+	// Attempted is the revision that the run worked on; empty where it only
+	// kept what was applied before.
 	Attempted string
-	// Applied is the revision that was last applied in full; that of an
-	// earlier run where this one failed.
-	Applied string
-	Stages  []StageResult
+	// Digest is that of the build that the run worked on; the zero value where
+	// there was none.
+	Digest Digest
+	// Stages holds one result for each stage that the run went through.
+	Stages []StageResult
 	// Inventory is what the owner is responsible for after the run.
 	Inventory Inventory
-	Changes   ChangeSet
-	// Health is the worst health of what the owner waits for.
+	// Changes are what the run did to objects.
+	Changes ChangeSet
+	// Health is the worst health of what the owner waits for; it has an empty
+	// status where the owner waits for nothing.
 	Health Health
-	// Err is why the run did not succeed; nil where it did.
+	// Checked is how many objects Health was made from.
+	Checked int
+	// Waiting is set while objects are not healthy yet and still have time; the
+	// run goes on by itself when one of them changes.
+	Waiting bool
+	// Foreign are declared objects that another owner has.
+	Foreign []ForeignObject
+	// Held are deletions that wait for a confirmation.
+	Held []ObjectRef
+	// Contested are fields that somebody else changes again and again.
+	Contested []Contest
+	// Warnings are sentences of the build for people.
+	Warnings []string
+	// Err is why the run did not succeed; nil where it did or still waits.
 	Err error
-	// Next is when the owner should be looked at again; zero where only an
-	// event brings it back.
+	// Started and Finished are the bounds of the run.
+	Started  time.Time
+	Finished time.Time
+	// Next is when the owner should be looked at again at the latest, such as
+	// the end of a health wait; zero where only an event brings it back.
 	Next time.Time
+}
+
+// Failed is the stage that the run ended in, and "" where it did not fail.
+func (r Report) Failed() StageName {
+	var e *Error
+	if errors.As(r.Err, &e) {
+		return e.Stage
+	}
+	return ""
 }

@@ -88,8 +88,8 @@ func run(start time.Time, args []string, stdout, stderr *os.File) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	if err := enter(f.dir); err != nil {
 		return err
 	}
@@ -101,7 +101,11 @@ func run(start time.Time, args []string, stdout, stderr *os.File) error {
 	if err != nil {
 		return err
 	}
-	ended := make(chan error, 2)
+	// Nothing is told to stop: a graceful stop of the API server takes up to a
+	// minute, and what is in etcd is safe without it.
+	ctx := context.Background()
+	ended := make(chan error, 3)
+	go func() { <-signals; ended <- nil }()
 	go func() { ended <- parent.Watch(ctx, f.parent) }()
 	go func() {
 		ended <- controlplane.Run(ctx, controlplane.Config{

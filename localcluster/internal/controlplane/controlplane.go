@@ -45,11 +45,13 @@ type Config struct {
 	Verbose bool
 }
 
-// Run runs a control plane until ctx ends, or until a part of it fails: then it
-// returns that part's error. It calls ready once with the URL of the API server,
-// when the control plane is ready for workloads and the kubeconfig is written.
+// Run runs a control plane until a part of it fails, and returns that part's
+// error, or until ctx ends, and returns nil. It calls ready once with the URL of
+// the API server, when the control plane is ready for workloads and the
+// kubeconfig is written.
 //
-// When it returns, parts may still be at work. The process is to end then.
+// When it returns, parts may still be at work. The process is to end then. Do not
+// end ctx to end the process: it starts a graceful stop, which takes its time.
 func Run(ctx context.Context, c Config, ready func(url string)) error {
 	creds, err := credentials.Ensure(filepath.Join(c.Dir, "credentials"), net.ParseIP(serviceIP))
 	if err != nil {

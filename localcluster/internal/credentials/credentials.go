@@ -39,15 +39,15 @@ type Folder string
 
 // Files of a Folder.
 const (
-	CACert          = "ca.crt"
-	CAKey           = "ca.key"
-	ServerCert      = "apiserver.crt"
-	ServerKey       = "apiserver.key"
-	ProxyCACert     = "front-proxy-ca.crt"
-	ProxyCert       = "front-proxy.crt"
-	ProxyKey        = "front-proxy.key"
-	ServiceAccount  = "service-account.key"
-	TokenFile       = "tokens.csv"
+	CACert         = "ca.crt"
+	CAKey          = "ca.key"
+	ServerCert     = "apiserver.crt"
+	ServerKey      = "apiserver.key"
+	ProxyCACert    = "front-proxy-ca.crt"
+	ProxyCert      = "front-proxy.crt"
+	ProxyKey       = "front-proxy.key"
+	ServiceAccount = "service-account.key"
+	TokenFile      = "tokens.csv"
 )
 
 // ProxyName is the common name in ProxyCert.

@@ -1,0 +1,148 @@
+package apply
+
+import (
+	"context"
+	"maps"
+	"reflect"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/plumb-gitops/plumb/internal/cluster"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/ownership"
+	"github.com/plumb-gitops/plumb/internal/plan"
+)
+
+// validate has the API server judge the steps of the stage at hand, and those
+// of later stages that can be judged already. A refusal of the latter counts
+// only where it stays whatever the stages before do: rights, for one, may come
+// with them, and are asked for again.
+func (r *run) validate(ctx context.Context, now, later []*step) error {
+	open := func(steps []*step) []*step {
+		var out []*step
+		for _, s := range steps {
+			if r.needsLook(s) {
+				out = append(out, s)
+			}
+		}
+		return out
+	}
+	errs := r.each(ctx, open(now), r.look)
+	errs = append(errs, r.each(ctx, open(later), func(ctx context.Context, s *step) error {
+		if err := r.look(ctx, s); gitops.KindOf(err) == gitops.Invalid {
+			return err
+		}
+		return nil
+	})...)
+	return join(ctx, errs)
+}
+
+// needsLook tells whether a step is to be looked at before it is written.
+func (r *run) needsLook(s *step) bool {
+	switch {
+	case s.settled || s.validated:
+		return false
+	case s.policy.Apply == gitops.ApplyIfNotPresent || s.change.Basis == gitops.BasisCompare:
+		return true
+	case s.change.Basis == gitops.BasisRepair:
+		return false
+	}
+	return !r.single()
+}
+
+// single tells whether at most one object is applied: it is accepted or refused
+// as a whole without a dry-run, and a refusal keeps everything from being pruned.
+func (r *run) single() bool {
+	n := 0
+	for _, st := range r.stages {
+		if st.name != plan.StagePrune {
+			n += len(st.steps)
+		}
+	}
+	return n <= 1
+}
+
+// look finds out what an apply would do, without doing it.
+func (r *run) look(ctx context.Context, s *step) error {
+	var live *unstructured.Unstructured
+	if s.change.Basis == gitops.BasisCompare || s.policy.Apply == gitops.ApplyIfNotPresent {
+		obj, err := r.Cluster.Get(ctx, s.res, s.change.Ref.Namespace, s.change.Ref.Name)
+		if err != nil && !cluster.IsNotFound(err) {
+			return r.refused(s, gitops.StageApply, err)
+		}
+		if err == nil {
+			if live = obj; r.leaveAlone(s, live) {
+				return nil
+			}
+			s.before = live.GetResourceVersion()
+		}
+	}
+	answer, _, err := r.send(ctx, s, true)
+	if err != nil {
+		if s.policy.Force && cluster.IsImmutable(err) {
+			s.validated, s.recreate = true, true
+			return nil
+		}
+		return r.refused(s, gitops.StageApply, err)
+	}
+	s.validated = true
+	if live == nil {
+		// An object without our labels is not in sight of the plan; here it is.
+		if policy := ownership.Observe(answer, r.Keys).Policy; policy.Paused || policy.Apply == gitops.ApplyIgnore {
+			r.settle(s, gitops.Done{Action: gitops.ActionSkip, Reason: plan.SkipReason(policy, gitops.Live{})})
+		}
+		return nil
+	}
+	if r.same(s, live, answer) {
+		r.settle(s, gitops.Done{
+			Action:  gitops.ActionUnchanged,
+			Live:    r.marker(live),
+			Changed: ownership.Differences(s.change.Manifest.JSON, live.Object),
+		})
+	}
+	return nil
+}
+
+// leaveAlone settles a step whose object turns out to belong to another owner,
+// or to ask for being left alone.
+func (r *run) leaveAlone(s *step, obj *unstructured.Unstructured) bool {
+	live := ownership.Observe(obj, r.Keys)
+	s.policy = plan.EffectivePolicy(s.policy, live.Policy)
+	reason := ""
+	other := live.Owner != (gitops.OwnerRef{}) && live.Owner.Key() != r.req.Owner.Key()
+	if other && r.req.OwnedBy(live.Owner.Key(), s.change.Ref) {
+		reason = "it belongs to " + live.Owner.String()
+	} else {
+		reason = plan.SkipReason(s.policy, live)
+	}
+	if reason != "" {
+		r.settle(s, gitops.Done{Action: gitops.ActionSkip, Reason: reason, Live: live})
+	}
+	return reason != ""
+}
+
+// same tells whether an apply would leave a live object as it is: its content,
+// the fields that we own, and nobody whose fields are to be taken over.
+func (r *run) same(s *step, live, dryRun *unstructured.Unstructured) bool {
+	was, will := ownership.Observe(live, r.Keys), ownership.Observe(dryRun, r.Keys)
+	if was.UID != will.UID || was.Fields != will.Fields {
+		return false
+	}
+	if s.policy.Apply != gitops.ApplyMerge && len(will.TakeOver) > 0 {
+		return false
+	}
+	return reflect.DeepEqual(content(live), content(dryRun))
+}
+
+// content is an object without what the API server keeps of it by itself.
+func content(obj *unstructured.Unstructured) map[string]any {
+	out := maps.Clone(obj.Object)
+	delete(out, "status")
+	meta, _ := out["metadata"].(map[string]any)
+	meta = maps.Clone(meta)
+	for _, field := range []string{"managedFields", "resourceVersion", "generation", "creationTimestamp", "uid", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"} {
+		delete(meta, field)
+	}
+	out["metadata"] = meta
+	return out
+}

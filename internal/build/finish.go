@@ -1,0 +1,170 @@
+package build
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// kustomizeGroup is the API group of kustomization files. Flux never applies
+// an object of kind Kustomization of this group.
+const kustomizeGroup = "kustomize.config.k8s.io"
+
+// finisher makes manifests of rendered objects.
+type finisher struct {
+	steps  Steps
+	limits Limits
+	spec   Spec
+	// bytes is the length of all manifests so far.
+	bytes int
+}
+
+// object substitutes, expands a list, and finishes each object. It gives no
+// manifest for what is not meant for a cluster.
+func (f *finisher) object(object Object) ([]gitops.Manifest, error) {
+	value, err := decode(object.JSON)
+	if err != nil {
+		return nil, f.fail(gitops.ObjectRef{}, object.Origin, err)
+	}
+	if f.wantsVariables(object.JSON, value) {
+		text, err := f.steps.Substituter.Substitute(object.JSON, *f.spec.Substitute)
+		if err != nil {
+			return nil, f.fail(refOf(value), object.Origin, err)
+		}
+		if value, err = decode(text); err != nil {
+			return nil, f.fail(refOf(value), object.Origin, fmt.Errorf("after variable substitution: %w", err))
+		}
+	}
+	items, isList := value["items"].([]any)
+	if !isList || !strings.HasSuffix(text(value, "kind"), "List") {
+		manifest, err := f.manifest(value, object.Origin)
+		if err != nil || manifest == nil {
+			return nil, err
+		}
+		return []gitops.Manifest{*manifest}, nil
+	}
+	var manifests []gitops.Manifest
+	for i, item := range items {
+		value, ok := item.(map[string]any)
+		if !ok {
+			return nil, f.fail(gitops.ObjectRef{}, object.Origin, fmt.Errorf("item %d of the list is not an object", i))
+		}
+		manifest, err := f.manifest(value, object.Origin)
+		if err != nil {
+			return nil, err
+		}
+		if manifest != nil {
+			manifests = append(manifests, *manifest)
+		}
+	}
+	return manifests, nil
+}
+
+// wantsVariables tells whether variables are to be replaced in the object.
+// Without a dollar sign there is none to replace.
+func (f *finisher) wantsVariables(text []byte, value map[string]any) bool {
+	if !f.spec.Substitute.active() || bytes.IndexByte(text, '$') < 0 {
+		return false
+	}
+	annotations, labels := metadataMaps(value)
+	return !f.spec.Keys.KeepsVariables(annotations, labels)
+}
+
+// manifest checks one object, labels and normalises it. It is nil for what is
+// not applied.
+func (f *finisher) manifest(value map[string]any, origin gitops.Origin) (*gitops.Manifest, error) {
+	ref, version := refOf(value), versionOf(value)
+	if ref.Group == kustomizeGroup && strings.EqualFold(ref.Kind, "Kustomization") {
+		return nil, nil
+	}
+	if err := checkIdentity(ref, value); err != nil {
+		return nil, f.fail(ref, origin, err)
+	}
+	f.mark(value)
+	value, err := f.steps.Normaliser.Normalise(value)
+	if err != nil {
+		return nil, f.fail(ref, origin, err)
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return nil, f.fail(ref, origin, err)
+	}
+	if len(text) > f.limits.ObjectBytes {
+		return nil, f.fail(ref, origin, fmt.Errorf("the object is %d bytes, the limit is %d: an API server would refuse it", len(text), f.limits.ObjectBytes))
+	}
+	f.bytes += len(text)
+	annotations, labels := metadataMaps(value)
+	return &gitops.Manifest{
+		Ref:       ref,
+		Version:   version,
+		JSON:      text,
+		Digest:    sha256.Sum256(text),
+		Policy:    f.spec.Keys.Policy(annotations, labels),
+		Sensitive: ref.Group == "" && ref.Kind == "Secret",
+		Origin:    origin,
+	}, nil
+}
+
+// mark sets common metadata, and over it the labels that name the owner.
+func (f *finisher) mark(value map[string]any) {
+	owner := map[string]string{}
+	if f.spec.Keys.OwnerNameLabel != "" {
+		owner[f.spec.Keys.OwnerNameLabel] = f.spec.Owner.Name
+	}
+	if f.spec.Keys.OwnerNamespaceLabel != "" {
+		owner[f.spec.Keys.OwnerNamespaceLabel] = f.spec.Owner.Namespace
+	}
+	metadata, _ := value["metadata"].(map[string]any)
+	setAll(metadata, "labels", f.spec.CommonLabels, owner)
+	setAll(metadata, "annotations", f.spec.CommonAnnotations)
+}
+
+func setAll(metadata map[string]any, field string, sets ...map[string]string) {
+	target, _ := metadata[field].(map[string]any)
+	merged := maps.Clone(target)
+	for _, set := range sets {
+		for k, v := range set {
+			if merged == nil {
+				merged = make(map[string]any)
+			}
+			merged[k] = v
+		}
+	}
+	if len(merged) > 0 {
+		metadata[field] = merged
+	}
+}
+
+func (f *finisher) fail(ref gitops.ObjectRef, origin gitops.Origin, err error) error {
+	var known *gitops.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	if ref.Name == "" || ref.Kind == "" {
+		if origin.File != "" || origin.Generator != "" {
+			err = fmt.Errorf("%s: %w", origin, err)
+		}
+		ref = gitops.ObjectRef{}
+	}
+	return &gitops.Error{Stage: gitops.StageBuild, Kind: gitops.Invalid, Reason: ReasonBuildFailed, Ref: ref, Origin: origin, Cause: err}
+}
+
+// decode reads an object as the API machinery does: whole numbers stay whole.
+func decode(text []byte) (map[string]any, error) {
+	var value map[string]any
+	if err := utiljson.Unmarshal(text, &value); err != nil {
+		return nil, fmt.Errorf("not an object: %w", err)
+	}
+	if value == nil {
+		return nil, errors.New("not an object")
+	}
+	return value, nil
+}

@@ -1,0 +1,208 @@
+package kustomize
+
+import (
+	"bytes"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// document is a declaration of one object in a file.
+type document struct {
+	// line is where it begins, counted from 1.
+	line       int
+	apiVersion string
+	kind       string
+	namespace  string
+	name       string
+}
+
+// documents finds the objects that a file declares: its YAML documents, and the
+// items of lists among them. It never fails; what it does not understand it
+// leaves out. It splits a file where kustomize does.
+func documents(content []byte) []document {
+	var found []document
+	for _, part := range split(content) {
+		if doc, ok := skim(part); ok && !strings.HasSuffix(doc.kind, "List") {
+			found = append(found, doc)
+			continue
+		}
+		found = append(found, parseDocument(part)...)
+	}
+	return found
+}
+
+// part is the text of one YAML document.
+type part struct {
+	// line is that of the first line of text in its file.
+	line int
+	text []byte
+}
+
+// split cuts a file at its document separators: lines that begin with ---.
+func split(content []byte) []part {
+	var parts []part
+	start, startLine, line := 0, 1, 1
+	for at := 0; at < len(content); line++ {
+		end := bytes.IndexByte(content[at:], '\n')
+		next := len(content)
+		if end >= 0 {
+			next = at + end + 1
+		}
+		if bytes.HasPrefix(content[at:next], []byte("---")) && at > 0 {
+			parts = append(parts, part{startLine, content[start:at]})
+			start, startLine = next, line+1
+		}
+		at = next
+	}
+	return append(parts, part{startLine, content[start:]})
+}
+
+// skim reads the identity of a document in plain block style without parsing
+// all of it. It is false where that is not certain.
+func skim(p part) (document, bool) {
+	var doc document
+	inMetadata, indent := false, 0
+	line := p.line - 1
+	for rest := p.text; len(rest) > 0; {
+		var text []byte
+		text, rest, _ = bytes.Cut(rest, []byte("\n"))
+		line++
+		trimmed := bytes.TrimLeft(text, " ")
+		if len(bytes.TrimSpace(trimmed)) == 0 || trimmed[0] == '#' {
+			continue
+		}
+		if bytes.HasPrefix(text, []byte("---")) && doc.line == 0 {
+			continue
+		}
+		if doc.line == 0 {
+			doc.line = line
+		}
+		depth := len(text) - len(trimmed)
+		if depth == 0 {
+			key, value, ok := entry(trimmed)
+			if !ok {
+				return doc, false
+			}
+			inMetadata, indent = key == "metadata" && value == "", 0
+			switch key {
+			case "metadata":
+				if value != "" {
+					return doc, false
+				}
+			case "kind":
+				doc.kind = value
+			case "apiVersion":
+				doc.apiVersion = value
+			}
+			continue
+		}
+		if !inMetadata {
+			continue
+		}
+		if indent == 0 {
+			indent = depth
+		}
+		if depth != indent {
+			continue
+		}
+		switch key, value, _ := entry(trimmed); key {
+		case "name":
+			doc.name = value
+		case "namespace":
+			doc.namespace = value
+		}
+	}
+	return doc, doc.kind != "" && doc.name != "" && doc.apiVersion != ""
+}
+
+// entry reads "key: value" with a plain or simply quoted value. A value of any
+// other style is not ok.
+func entry(text []byte) (key, value string, ok bool) {
+	before, after, found := strings.Cut(string(bytes.TrimRight(text, "\r ")), ":")
+	if !found || after != "" && after[0] != ' ' && after[0] != '\t' {
+		// Continued block text, or a key of unusual form.
+		return "", "", !strings.HasPrefix(before, "{") && !strings.HasPrefix(before, "[") && !found && before != ""
+	}
+	if i := strings.Index(after, " #"); i >= 0 {
+		after = after[:i]
+	}
+	value = strings.TrimSpace(after)
+	if value == "" {
+		return before, "", true
+	}
+	switch value[0] {
+	case '"', '\'':
+		if len(value) < 2 || value[len(value)-1] != value[0] || strings.ContainsAny(value[1:len(value)-1], `\'"`) {
+			return before, value, before != "kind" && before != "apiVersion" && before != "name" && before != "namespace"
+		}
+		value = value[1 : len(value)-1]
+	case '{', '[', '&', '*', '!', '|', '>':
+		return before, value, before != "kind" && before != "apiVersion" && before != "name" && before != "namespace"
+	}
+	return before, value, !strings.HasPrefix(before, "{") && !strings.HasPrefix(before, "\"") && !strings.HasPrefix(before, "'")
+}
+
+// parseDocument reads a document of any style, and the items of a list.
+func parseDocument(p part) []document {
+	var node yaml.Node
+	if err := yaml.Unmarshal(p.text, &node); err != nil || len(node.Content) == 0 {
+		return nil
+	}
+	top := node.Content[0]
+	doc := identify(top, p.line-1)
+	items := field(top, "items")
+	if !strings.HasSuffix(doc.kind, "List") || items == nil || items.Kind != yaml.SequenceNode {
+		if doc.kind == "" {
+			return nil
+		}
+		return []document{doc}
+	}
+	var found []document
+	for _, item := range items.Content {
+		if doc := identify(item, p.line-1); doc.kind != "" {
+			found = append(found, doc)
+		}
+	}
+	return found
+}
+
+// identify reads the identity of an object at a node. Lines are counted from
+// the line offset.
+func identify(node *yaml.Node, offset int) document {
+	metadata := field(node, "metadata")
+	return document{
+		line:       offset + node.Line,
+		apiVersion: scalar(field(node, "apiVersion")),
+		kind:       scalar(field(node, "kind")),
+		namespace:  scalar(field(metadata, "namespace")),
+		name:       scalar(field(metadata, "name")),
+	}
+}
+
+// field is the value at a key of a mapping; nil where there is none. An alias
+// is followed once.
+func field(node *yaml.Node, key string) *yaml.Node {
+	if node != nil && node.Kind == yaml.AliasNode {
+		node = node.Alias
+	}
+	if node == nil || node.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		if node.Content[i].Value == key {
+			return node.Content[i+1]
+		}
+	}
+	return nil
+}
+
+func scalar(node *yaml.Node) string {
+	if node != nil && node.Kind == yaml.AliasNode {
+		node = node.Alias
+	}
+	if node == nil || node.Kind != yaml.ScalarNode {
+		return ""
+	}
+	return node.Value
+}

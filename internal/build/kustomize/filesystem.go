@@ -1,0 +1,297 @@
+package kustomize
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"github.com/plumb-gitops/plumb/internal/build"
+)
+
+// root is where kustomize sees the snapshot. It is an unusual name so that a
+// path that leaves the snapshot and comes back cannot be written by accident.
+const root = "/~snapshot~"
+
+// errReadOnly answers every attempt to write.
+var errReadOnly = errors.New("the snapshot cannot be written")
+
+// snapshotFS implements kustomize's FileSystem over a snapshot and an overlay of
+// files made in memory. It belongs to one build and one goroutine.
+type snapshotFS struct {
+	files   build.Files
+	overlay map[string][]byte // by path in the snapshot
+	limits  Limits
+	// inspect looks at each file before kustomize gets it; an error is a fault.
+	inspect func(path string, content []byte) error
+
+	// fault is the first reason for which the build must not go on. kustomize
+	// tries one thing after the other, so its own last error can be misleading.
+	fault error
+	// outside is the first path outside the snapshot that was asked for.
+	outside string
+	// read holds every file that was read, for messages.
+	read    map[string][]byte
+	order   []string
+	bytes   int
+	looks   int
+	kustoms int
+
+	// clones passes on what lies in clones of remote bases; nil refuses it.
+	clones *cloneFS
+}
+
+var _ filesys.FileSystem = (*snapshotFS)(nil)
+
+func newSnapshotFS(files build.Files, limits Limits) *snapshotFS {
+	return &snapshotFS{files: files, overlay: map[string][]byte{}, limits: limits, read: map[string][]byte{},
+		inspect: func(string, []byte) error { return nil }}
+}
+
+// inside translates a path of kustomize into one of the snapshot.
+func (s *snapshotFS) inside(name string) (string, error) {
+	if !filepath.IsAbs(name) {
+		name = path.Join(root, name)
+	}
+	name = path.Clean(name)
+	if name == root {
+		return ".", nil
+	}
+	if rest, ok := strings.CutPrefix(name, root+"/"); ok && fs.ValidPath(rest) {
+		return rest, nil
+	}
+	if s.outside == "" {
+		s.outside = name
+	}
+	return "", fmt.Errorf("path %q is outside the snapshot", name)
+}
+
+// fail keeps the first fault.
+func (s *snapshotFS) fail(err error) error {
+	if s.fault == nil {
+		s.fault = err
+	}
+	return err
+}
+
+// stat tells whether a path is there and a directory, overlay first.
+func (s *snapshotFS) stat(name string) (isDir, found bool) {
+	if _, ok := s.overlay[name]; ok {
+		return false, true
+	}
+	for made := range s.overlay {
+		if strings.HasPrefix(made, name+"/") {
+			return true, true
+		}
+	}
+	info, err := s.files.Stat(name)
+	if err != nil {
+		return false, false
+	}
+	return info.IsDir(), true
+}
+
+// CleanedAbs splits a path into a directory that exists and a file in it, which
+// is empty where the path itself is a directory.
+func (s *snapshotFS) CleanedAbs(name string) (filesys.ConfirmedDir, string, error) {
+	if s.clones.has(name) {
+		return s.clones.CleanedAbs(name)
+	}
+	inside, err := s.inside(name)
+	if err != nil {
+		return "", "", err
+	}
+	isDir, found := s.stat(inside)
+	switch {
+	case !found:
+		return "", "", fmt.Errorf("%q does not exist", inside)
+	case isDir:
+		return filesys.ConfirmedDir(path.Join(root, inside)), "", nil
+	default:
+		return filesys.ConfirmedDir(path.Join(root, path.Dir(inside))), path.Base(inside), nil
+	}
+}
+
+// Exists tells whether there is something at the path.
+func (s *snapshotFS) Exists(name string) bool {
+	if s.clones.has(name) {
+		return s.clones.Exists(name)
+	}
+	inside, err := s.inside(name)
+	if err != nil {
+		return false
+	}
+	_, found := s.stat(inside)
+	return found
+}
+
+// IsDir tells whether there is a directory at the path.
+func (s *snapshotFS) IsDir(name string) bool {
+	if s.clones.has(name) {
+		return s.clones.IsDir(name)
+	}
+	inside, err := s.inside(name)
+	if err != nil {
+		return false
+	}
+	isDir, found := s.stat(inside)
+	return found && isDir
+}
+
+// ReadFile reads a file, if it is within the limits and inspection passes it.
+func (s *snapshotFS) ReadFile(name string) ([]byte, error) {
+	if s.fault != nil {
+		return nil, s.fault
+	}
+	if s.clones.has(name) {
+		return s.readClone(name)
+	}
+	inside, err := s.inside(name)
+	if err != nil {
+		return nil, err
+	}
+	content, made := s.overlay[inside]
+	if !made {
+		if content, err = s.load(inside); err != nil {
+			return nil, err
+		}
+	}
+	return content, s.look(inside, content)
+}
+
+// load reads a file of the snapshot.
+func (s *snapshotFS) load(name string) ([]byte, error) {
+	if content, again := s.read[name]; again {
+		return content, nil
+	}
+	info, err := s.files.Stat(name)
+	if err == nil && !info.IsDir() && info.Size() > int64(s.limits.FileBytes) {
+		return nil, s.fail(invalid(name, 0, fmt.Errorf("the file has %d bytes, the limit is %d: split it", info.Size(), s.limits.FileBytes)))
+	}
+	return s.files.ReadFile(name)
+}
+
+// look counts and inspects what was read.
+func (s *snapshotFS) look(name string, content []byte) error {
+	if isKustomization(name) {
+		if s.kustoms++; s.kustoms > s.limits.Kustomizations {
+			return s.fail(invalid(name, 0, fmt.Errorf("kustomization files are read more than %d times: bases include each other too often", s.limits.Kustomizations)))
+		}
+	}
+	if _, again := s.read[name]; again {
+		return nil
+	}
+	s.read[name] = content
+	s.order = append(s.order, name)
+	s.bytes += len(content)
+	switch {
+	case len(content) > s.limits.FileBytes:
+		return s.fail(invalid(name, 0, fmt.Errorf("the file has %d bytes, the limit is %d: split it", len(content), s.limits.FileBytes)))
+	case s.bytes > s.limits.TotalBytes:
+		return s.fail(invalid(name, 0, fmt.Errorf("the files of the build have more than %d bytes together: split the build into several", s.limits.TotalBytes)))
+	}
+	if err := s.count(name); err != nil {
+		return err
+	}
+	if err := s.inspect(name, content); err != nil {
+		return s.fail(err)
+	}
+	return nil
+}
+
+// count bounds files and directories.
+func (s *snapshotFS) count(name string) error {
+	if s.looks++; s.looks > s.limits.Files {
+		return s.fail(invalid(name, 0, fmt.Errorf("more than %d files and directories are read: split the build into several", s.limits.Files)))
+	}
+	return nil
+}
+
+// readClone reads a file of a remote base.
+func (s *snapshotFS) readClone(name string) ([]byte, error) {
+	content, err := s.clones.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return content, s.look(name, content)
+}
+
+// ReadDir lists the names in a directory of the snapshot.
+func (s *snapshotFS) ReadDir(name string) ([]string, error) {
+	if s.clones.has(name) {
+		return s.clones.ReadDir(name)
+	}
+	inside, err := s.inside(name)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := s.files.ReadDir(inside)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, nil
+}
+
+// Glob matches the names in one directory; kustomize's build does not use it.
+func (s *snapshotFS) Glob(pattern string) ([]string, error) {
+	dir := path.Dir(pattern)
+	names, err := s.ReadDir(dir)
+	if err != nil {
+		return nil, nil
+	}
+	var matches []string
+	for _, name := range names {
+		if ok, err := path.Match(path.Base(pattern), name); err != nil {
+			return nil, err
+		} else if ok {
+			matches = append(matches, path.Join(dir, name))
+		}
+	}
+	return matches, nil
+}
+
+// Walk, Open and everything that writes is not part of a build.
+func (s *snapshotFS) Walk(string, filepath.WalkFunc) error {
+	return errors.New("the snapshot cannot be walked")
+}
+
+// Open is not part of a build.
+func (s *snapshotFS) Open(string) (filesys.File, error) {
+	return nil, errors.New("a file of the snapshot can only be read as a whole")
+}
+
+// Create refuses: the snapshot is read-only.
+func (s *snapshotFS) Create(string) (filesys.File, error) { return nil, errReadOnly }
+
+// Mkdir refuses: the snapshot is read-only.
+func (s *snapshotFS) Mkdir(string) error { return errReadOnly }
+
+// MkdirAll refuses: the snapshot is read-only.
+func (s *snapshotFS) MkdirAll(string) error { return errReadOnly }
+
+// WriteFile refuses: the snapshot is read-only.
+func (s *snapshotFS) WriteFile(string, []byte) error { return errReadOnly }
+
+// RemoveAll removes the clone of a remote base and nothing else.
+func (s *snapshotFS) RemoveAll(name string) error {
+	if s.clones.has(name) {
+		return os.RemoveAll(name)
+	}
+	return errReadOnly
+}
+
+// isKustomization tells whether a file is a kustomization by its name.
+func isKustomization(name string) bool {
+	return slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(name))
+}

@@ -1,0 +1,266 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+)
+
+// maxRetries bounds how often one request is sent again when the API server
+// asks for it with Retry-After; after that its answer is the caller's.
+const maxRetries = 5
+
+// Options say how a Client presents and limits itself.
+type Options struct {
+	// Version is the program's version and Part the part of it that uses the
+	// client; together they are the user agent "plumb/Version (Part)".
+	Version string
+	Part    string
+	// QPS and Burst limit the requests of this client to a server that has no
+	// priority and fairness, in requests per second and requests. A QPS of 0 or
+	// less is no limit.
+	QPS   float32
+	Burst int
+	// Clock is the real one where it is nil.
+	Clock clock.PassiveClock
+}
+
+// Client talks to one cluster with one identity. It is safe for use by many
+// goroutines.
+type Client struct {
+	config *rest.Config
+	http   *http.Client
+	rest   *rest.RESTClient
+	kinds  *mapper
+}
+
+// Connect makes a Client. It sends nothing: a server that cannot be reached
+// shows at the first request.
+func Connect(cfg *rest.Config, opts Options) (*Client, error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.UserAgent = userAgent(opts)
+	// The limit is our own, so that it can be lifted by what the server says.
+	cfg.QPS, cfg.Burst, cfg.RateLimiter = -1, 0, nil
+	cfg.WarningHandler = rest.NoWarnings{}
+	cfg.WarningHandlerWithContext = nil
+	cfg.ContentConfig = rest.ContentConfig{
+		ContentType:          runtime.ContentTypeJSON,
+		AcceptContentTypes:   runtime.ContentTypeJSON,
+		GroupVersion:         &schema.GroupVersion{},
+		NegotiatedSerializer: statusCodecs(),
+	}
+	if opts.QPS > 0 {
+		limit := newLimit(opts.QPS, opts.Burst)
+		cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &limited{next: next, limit: limit} })
+	}
+	httpClient, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("set up transport to %q: %w", cfg.Host, err)
+	}
+	restClient, err := rest.UnversionedRESTClientForConfigAndClient(cfg, httpClient)
+	if err != nil {
+		return nil, fmt.Errorf("set up client of %q: %w", cfg.Host, err)
+	}
+	clk := opts.Clock
+	if clk == nil {
+		clk = clock.RealClock{}
+	}
+	c := &Client{config: cfg, http: httpClient, rest: restClient}
+	c.kinds = newMapper(&discoverer{client: discovery.NewDiscoveryClient(restClient)}, clk)
+	return c, nil
+}
+
+func userAgent(opts Options) string {
+	version := opts.Version
+	if version == "" {
+		version = "dev"
+	}
+	if opts.Part == "" {
+		return "plumb/" + version
+	}
+	return "plumb/" + version + " (" + opts.Part + ")"
+}
+
+// statusCodecs decode nothing but the Status in which the API server refuses.
+func statusCodecs() runtime.NegotiatedSerializer {
+	scheme := runtime.NewScheme()
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	return serializer.NewCodecFactory(scheme).WithoutConversion()
+}
+
+// Config is a copy of the configuration of this client: same identity, user
+// agent and limits, for a watch or a library's own client.
+func (c *Client) Config() *rest.Config { return rest.CopyConfig(c.config) }
+
+// HTTPClient is the client's transport, to be shared by watches.
+func (c *Client) HTTPClient() *http.Client { return c.http }
+
+// Get reads an object. The namespace is ignored for kinds that have none.
+func (c *Client) Get(ctx context.Context, res Resource, namespace, name string) (*unstructured.Unstructured, error) {
+	obj, _, err := c.send(ctx, http.MethodGet, res, namespace, name, func(r *rest.Request) {})
+	return obj, err
+}
+
+// ApplyOptions belong to a server-side apply, which always takes the fields that
+// it names from other managers.
+type ApplyOptions struct {
+	// DryRun has the server do everything but keep the result.
+	DryRun bool
+	// FieldManager is the manager in whose name fields are owned; it is required.
+	FieldManager string
+}
+
+// Apply sends an object by server-side apply and returns the server's answer,
+// and whether the object was created by it. The object must not hold
+// managedFields.
+func (c *Client) Apply(ctx context.Context, res Resource, namespace, name string, object []byte, opts ApplyOptions) (*unstructured.Unstructured, bool, error) {
+	obj, code, err := c.send(ctx, http.MethodPatch, res, namespace, name, func(r *rest.Request) {
+		r.SetHeader("Content-Type", string(types.ApplyPatchType))
+		r.Param("fieldManager", opts.FieldManager).Param("force", "true")
+		if opts.DryRun {
+			r.Param("dryRun", metav1.DryRunAll)
+		}
+		r.Body(object)
+	})
+	return obj, code == http.StatusCreated, err
+}
+
+// JSONPatch sends a JSON patch (RFC 6902) in the name of a field manager and
+// returns the object as it is then. A failed test operation is an Invalid error.
+func (c *Client) JSONPatch(ctx context.Context, res Resource, namespace, name string, patch []byte, fieldManager string) (*unstructured.Unstructured, error) {
+	obj, _, err := c.send(ctx, http.MethodPatch, res, namespace, name, func(r *rest.Request) {
+		r.SetHeader("Content-Type", string(types.JSONPatchType))
+		r.Param("fieldManager", fieldManager)
+		r.Body(patch)
+	})
+	return obj, err
+}
+
+// Preconditions have a deletion refused with a Conflict error where the object
+// is not the one that was meant. Empty fields ask for nothing.
+type Preconditions struct {
+	UID             string
+	ResourceVersion string
+}
+
+// Delete asks for the deletion of an object, with background propagation. It
+// does not wait for the end of finalizers.
+func (c *Client) Delete(ctx context.Context, res Resource, namespace, name string, pre Preconditions) error {
+	background := metav1.DeletePropagationBackground
+	opts := metav1.DeleteOptions{
+		TypeMeta:          metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"},
+		PropagationPolicy: &background,
+	}
+	if pre != (Preconditions{}) {
+		opts.Preconditions = &metav1.Preconditions{}
+		if pre.UID != "" {
+			uid := types.UID(pre.UID)
+			opts.Preconditions.UID = &uid
+		}
+		if pre.ResourceVersion != "" {
+			opts.Preconditions.ResourceVersion = &pre.ResourceVersion
+		}
+	}
+	body, err := json.Marshal(opts)
+	if err != nil {
+		return fmt.Errorf("encode deletion: %w", err)
+	}
+	_, _, err = c.send(ctx, http.MethodDelete, res, namespace, name, func(r *rest.Request) {
+		r.SetHeader("Content-Type", runtime.ContentTypeJSON)
+		r.Body(body)
+	})
+	return err
+}
+
+// send makes one request for one object. An answer that is not an object, as
+// some deletions have it, is returned as what it is.
+func (c *Client) send(ctx context.Context, verb string, res Resource, namespace, name string, with func(*rest.Request)) (*unstructured.Unstructured, int, error) {
+	path, err := objectPath(res, namespace, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	req := c.rest.Verb(verb).MaxRetries(maxRetries).AbsPath(path)
+	with(req)
+	code := 0
+	result := req.Do(ctx).StatusCode(&code)
+	if err := result.Error(); err != nil {
+		return nil, code, c.refused(ctx, res, err)
+	}
+	body, err := result.Raw()
+	if err != nil {
+		return nil, code, err
+	}
+	content := map[string]any{}
+	if err := json.Unmarshal(body, &content); err != nil {
+		return nil, code, fmt.Errorf("the API server's answer is not JSON: %w", err)
+	}
+	return &unstructured.Unstructured{Object: content}, code, nil
+}
+
+// refused gives an error its type: a path that the server does not have means
+// that what is known of the kind is out of date.
+func (c *Client) refused(ctx context.Context, res Resource, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if isUnknownPath(err) {
+		c.kinds.forget(res.GVR.GroupVersion())
+		return &NotServedError{Group: res.GVR.Group, Version: res.GVR.Version, Kind: res.Kind}
+	}
+	return err
+}
+
+func objectPath(res Resource, namespace, name string) (string, error) {
+	if name == "" {
+		return "", fmt.Errorf("%s has no name", res.Kind)
+	}
+	path := "/apis/" + res.GVR.Group + "/" + res.GVR.Version
+	if res.GVR.Group == "" {
+		path = "/api/" + res.GVR.Version
+	}
+	if res.Namespaced {
+		if namespace == "" {
+			return "", fmt.Errorf("%s %q has no namespace", res.Kind, name)
+		}
+		path += "/namespaces/" + url.PathEscape(namespace)
+	}
+	return path + "/" + res.GVR.Resource + "/" + url.PathEscape(name), nil
+}
+
+// NamespaceState is what can be said of a namespace before using it.
+type NamespaceState string
+
+const (
+	NamespaceMissing     NamespaceState = "missing"
+	NamespaceActive      NamespaceState = "active"
+	NamespaceTerminating NamespaceState = "terminating"
+)
+
+// NamespaceState asks for the state of a namespace, with one request.
+func (c *Client) NamespaceState(ctx context.Context, name string) (NamespaceState, error) {
+	res := Resource{GVR: schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}, Kind: "Namespace"}
+	obj, err := c.Get(ctx, res, "", name)
+	if IsNotFound(err) {
+		return NamespaceMissing, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	phase, _, _ := unstructured.NestedString(obj.Object, "status", "phase")
+	if phase == "Terminating" || obj.GetDeletionTimestamp() != nil {
+		return NamespaceTerminating, nil
+	}
+	return NamespaceActive, nil
+}

@@ -1,0 +1,12 @@
+// Package cluster is the operator's own client of a Kubernetes cluster: the few
+// HTTP verbs that applying needs, on JSON bytes, over client-go's transport.
+//
+// It decides nothing. Every answer is decoded once, every refusal is one of
+// apimachinery's API errors, and two facts that are easily taken for one another
+// are kept apart by type: a kind that is not served ([NotServedError]) and a
+// discovery that failed ([DiscoveryError]). A warm [Client] answers questions
+// about kinds without a request and without a lock.
+//
+// Work for a tenant is done with another type of client; this one carries the
+// operator's own rights. Stages that write to a cluster use it.
+package cluster

@@ -1,0 +1,135 @@
+// Package config turns the flags and the environment of `plumb operator` into
+// one typed, validated value.
+//
+// Flags that Flux's controllers have keep their name, meaning and default, so
+// that the arguments of an existing Deployment can be kept; where Plumb differs
+// the flag's help says so. A flag that Plumb takes and that changes nothing is
+// named by Operator.Notices; one that it does not know is refused, never
+// ignored. The composition root reads the result; nothing else does.
+package config
+
+import (
+	"time"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// Operator is the configuration of the operator. It is valid as Flags.Operator
+// and Default give it, and must not be changed while the operator runs.
+type Operator struct {
+	// Kubeconfig is a file; empty for KUBECONFIG, the cluster that the process
+	// runs in, and ~/.kube/config, in this order.
+	Kubeconfig string
+	// RuntimeNamespace is where the operator runs and keeps its lease, and the
+	// namespace that it watches where WatchAllNamespaces is false.
+	RuntimeNamespace string
+	// InstallCRDs applies the custom resource definitions at the start.
+	InstallCRDs bool
+
+	// MetricsAddress and HealthAddress are host:port, empty where nothing is served.
+	MetricsAddress, HealthAddress string
+	// EventsAddress is the URL that events are posted to, empty for none.
+	EventsAddress string
+
+	// Concurrent is how many owners of a kind are worked on at the same time.
+	Concurrent int
+	// ConcurrentApply is how many objects of an owner are applied at the same time.
+	ConcurrentApply int
+
+	WatchAllNamespaces bool
+	// WatchSelector selects the custom resources that this operator serves.
+	WatchSelector labels.Selector
+	// ConfigSelector selects the ConfigMaps and Secrets whose change is reacted
+	// to at once; nil for the front end's own label.
+	ConfigSelector labels.Selector
+
+	LogLevel    LogLevel
+	LogEncoding LogEncoding
+
+	LeaderElection LeaderElection
+	API            API
+	Storage        Storage
+	Gates          Gates
+
+	// MinRetryDelay and MaxRetryDelay bound the back-off after a failure.
+	MinRetryDelay, MaxRetryDelay time.Duration
+	// RequeueDependency is how often an unready dependency is looked at besides
+	// being watched.
+	RequeueDependency time.Duration
+	// IntervalJitter is the share by which an interval is lengthened or
+	// shortened, in percent, below 100.
+	IntervalJitter uint8
+	// AuditPeriod is the time in which every object is compared once with what
+	// was applied; 0 is off.
+	AuditPeriod time.Duration
+
+	// NoCrossNamespaceRefs refuses references to objects of other namespaces.
+	NoCrossNamespaceRefs bool
+	// NoRemoteBases refuses resources of a kustomization that are URLs.
+	NoRemoteBases bool
+	// OverrideManagers are names of field managers whose fields are taken over,
+	// besides those that always are.
+	OverrideManagers []string
+	// CustomStageKinds are applied after definitions and classes and before the
+	// rest, in this order of the stages.
+	CustomStageKinds []gitops.GroupKind
+
+	notices []string
+}
+
+// Notices are sentences for the log about flags that were given and change
+// nothing, in a fixed order.
+func (o Operator) Notices() []string { return o.notices }
+
+// LogLevel is the least severe level that is logged.
+type LogLevel string
+
+// The levels, from the most to the least talkative.
+const (
+	LogTrace LogLevel = "trace"
+	LogDebug LogLevel = "debug"
+	LogInfo  LogLevel = "info"
+	LogError LogLevel = "error"
+)
+
+// LogEncoding is the form of a log line.
+type LogEncoding string
+
+// The forms of a log line.
+const (
+	LogJSON    LogEncoding = "json"
+	LogConsole LogEncoding = "console"
+)
+
+// LeaderElection lets one of several operators work at a time.
+type LeaderElection struct {
+	Enabled bool
+	// ReleaseOnCancel gives the lease back when the operator stops.
+	ReleaseOnCancel                           bool
+	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
+}
+
+// API bounds the requests to an API server.
+type API struct {
+	// QPS is the number of requests a second in the long run; below 0 leaves
+	// the bound to the API server.
+	QPS float32
+	// Burst is how many may come at once.
+	Burst int
+}
+
+// Storage is where artifacts are kept and served.
+type Storage struct {
+	// Path is the data folder.
+	Path string
+	// Address is host:port that artifacts are served on.
+	Address string
+	// Advertised is host or host:port that stands in the URLs of artifacts; empty
+	// to derive it from Address and the host's name.
+	Advertised string
+	// RetentionTTL and RetentionRecords say when an artifact that is not the
+	// newest is removed: once it is older, and more than so many are there.
+	RetentionTTL     time.Duration
+	RetentionRecords int
+}

@@ -1,0 +1,84 @@
+package config
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Flags are the flags of the operator, as bound to a flag set.
+type Flags struct {
+	set              *pflag.FlagSet
+	config           Operator
+	watchSelector    string
+	configSelector   string
+	logLevel         string
+	logEncoding      string
+	customStageKinds string
+	digestAlgorithm  string
+	gates            map[string]string
+	httpRetry        int
+}
+
+// Bind adds the operator's flags to a flag set. getenv is os.Getenv; it gives
+// RUNTIME_NAMESPACE and the defaults that Flux's controllers read from the
+// environment: METRICS_ADDR, EVENTS_ADDR, STORAGE_PATH, STORAGE_ADDR and
+// STORAGE_ADV_ADDR.
+func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
+	f := &Flags{set: set}
+	c := &f.config
+	c.RuntimeNamespace = cmp.Or(getenv("RUNTIME_NAMESPACE"), "flux-system")
+
+	set.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig `file`; default: $KUBECONFIG, the cluster this runs in, ~/.kube/config")
+	set.BoolVar(&c.InstallCRDs, "install-crds", false, "apply the custom resource definitions of all Flux kinds at the start")
+	set.StringVar(&c.MetricsAddress, "metrics-addr", cmp.Or(getenv("METRICS_ADDR"), ":8080"), "`address` that metrics are served on, 0 for none")
+	set.StringVar(&c.HealthAddress, "health-addr", ":9440", "`address` that /healthz and /readyz are served on, 0 for none")
+	set.StringVar(&c.EventsAddress, "events-addr", getenv("EVENTS_ADDR"), "`URL` that events are posted to, such as that of a notification controller")
+
+	set.IntVar(&c.Concurrent, "concurrent", 4, "`number` of objects of a kind that are worked on at the same time")
+	set.IntVar(&c.ConcurrentApply, "concurrent-ssa", 4, "`number` of objects of a Kustomization that are applied at the same time")
+	set.BoolVar(&c.WatchAllNamespaces, "watch-all-namespaces", true, "serve custom resources of all namespaces; if false, of the one in RUNTIME_NAMESPACE")
+	set.StringVar(&f.watchSelector, "watch-label-selector", "", "serve only custom resources with matching `labels`")
+	set.StringVar(&f.configSelector, "watch-configs-label-selector", "", "react at once to ConfigMaps and Secrets with matching `labels`; default: Flux's watch label")
+	set.StringVar(&f.logLevel, "log-level", string(LogInfo), "`level` of the log: trace, debug, info or error")
+	set.StringVar(&f.logEncoding, "log-encoding", string(LogJSON), "`form` of the log: json or console")
+
+	le := &c.LeaderElection
+	set.BoolVar(&le.Enabled, "enable-leader-election", false, "let one of several operators work at a time")
+	set.BoolVar(&le.ReleaseOnCancel, "leader-election-release-on-cancel", true, "give leadership up when stopping")
+	set.DurationVar(&le.LeaseDuration, "leader-election-lease-duration", 35*time.Second, "`time` after which another operator takes over")
+	set.DurationVar(&le.RenewDeadline, "leader-election-renew-deadline", 30*time.Second, "`time` for which the leader tries to stay it")
+	set.DurationVar(&le.RetryPeriod, "leader-election-retry-period", 5*time.Second, "`time` between tries")
+
+	set.Float32Var(&c.API.QPS, "kube-api-qps", 50, "requests a second to the API server; below 0 for as many as it answers")
+	set.IntVar(&c.API.Burst, "kube-api-burst", 300, "`number` of requests that may come at once")
+	set.DurationVar(&c.MinRetryDelay, "min-retry-delay", 750*time.Millisecond, "first `time` to wait after a failure")
+	set.DurationVar(&c.MaxRetryDelay, "max-retry-delay", 15*time.Minute, "longest `time` to wait after a failure")
+	set.DurationVar(&c.RequeueDependency, "requeue-dependency", 30*time.Second, "`time` after which an unready dependency is looked at again; its change is noticed at once anyway")
+	set.Uint8Var(&c.IntervalJitter, "interval-jitter-percentage", 5, "`share` by which intervals differ, below 100")
+	set.StringToStringVar(&f.gates, "feature-gates", nil, "gates to set, as `Name=true,Name=false`")
+
+	set.BoolVar(&c.NoCrossNamespaceRefs, "no-cross-namespace-refs", false, "refuse references to objects of other namespaces")
+	set.BoolVar(&c.NoRemoteBases, "no-remote-bases", true, "refuse bases of a kustomization that are URLs (Flux's default is false)")
+	set.StringArrayVar(&c.OverrideManagers, "override-manager", nil, "field `manager` whose fields are taken over; may be repeated")
+	set.StringVar(&f.customStageKinds, "custom-apply-stage-kinds", "", "`kinds` to apply before the rest, as group/Kind,group/Kind")
+
+	s := &c.Storage
+	set.StringVar(&s.Path, "storage-path", cmp.Or(getenv("STORAGE_PATH"), "/data"), "data `folder`: repositories and artifacts")
+	set.StringVar(&s.Address, "storage-addr", cmp.Or(getenv("STORAGE_ADDR"), ":9090"), "`address` that artifacts are served on")
+	set.StringVar(&s.Advertised, "storage-adv-addr", getenv("STORAGE_ADV_ADDR"), "`host` that stands in the URLs of artifacts; default: from --storage-addr")
+	set.DurationVar(&s.RetentionTTL, "artifact-retention-ttl", time.Minute, "`time` after which an artifact that is not the newest is removed")
+	set.IntVar(&s.RetentionRecords, "artifact-retention-records", 2, "`number` of artifacts kept for each source")
+	set.StringVar(&f.digestAlgorithm, "artifact-digest-algo", "sha256", "`algorithm` of artifact digests: sha256, the only one")
+
+	set.DurationVar(&c.AuditPeriod, "audit-period", 24*time.Hour, "`time` in which every object is compared with what was applied, 0 for never")
+	set.IntVar(&f.httpRetry, "http-retry", 9, "no effect: artifacts are not fetched over HTTP inside the operator")
+	return f
+}
+
+// Default is the configuration without any flag or variable, to start from where
+// there is no command line.
+func Default() (Operator, error) {
+	return Bind(pflag.NewFlagSet("", pflag.ContinueOnError), func(string) string { return "" }).Operator()
+}

@@ -1,0 +1,194 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Operator gives the configuration once the flags have been parsed. The error
+// names every flag that has no valid value, so that all can be mended at once.
+func (f *Flags) Operator() (Operator, error) {
+	c := f.config
+	v := &validator{}
+
+	c.MetricsAddress = v.address("metrics-addr", c.MetricsAddress)
+	c.HealthAddress = v.address("health-addr", c.HealthAddress)
+	v.url("events-addr", c.EventsAddress)
+	v.positive("concurrent", c.Concurrent)
+	v.positive("concurrent-ssa", c.ConcurrentApply)
+	c.WatchSelector = v.selector("watch-label-selector", f.watchSelector)
+	if f.configSelector != "" {
+		c.ConfigSelector = v.selector("watch-configs-label-selector", f.configSelector)
+	}
+	c.LogLevel = oneOf(v, "log-level", LogLevel(f.logLevel), LogTrace, LogDebug, LogInfo, LogError)
+	c.LogEncoding = oneOf(v, "log-encoding", LogEncoding(f.logEncoding), LogJSON, LogConsole)
+	v.leaderElection(c.LeaderElection)
+	v.api(c.API)
+	v.atLeast("min-retry-delay", c.MinRetryDelay, time.Millisecond)
+	if c.MaxRetryDelay < c.MinRetryDelay {
+		v.wrong("max-retry-delay", c.MaxRetryDelay, fmt.Sprintf("is shorter than --min-retry-delay %s", c.MinRetryDelay))
+	}
+	v.atLeast("requeue-dependency", c.RequeueDependency, time.Second)
+	if c.IntervalJitter >= 100 {
+		v.wrong("interval-jitter-percentage", c.IntervalJitter, "must be below 100")
+	}
+	if c.AuditPeriod != 0 {
+		v.atLeast("audit-period", c.AuditPeriod, time.Second)
+	}
+	for _, manager := range c.OverrideManagers {
+		if strings.TrimSpace(manager) == "" {
+			v.wrong("override-manager", manager, "is no name of a field manager")
+		}
+	}
+	c.CustomStageKinds = v.kinds("custom-apply-stage-kinds", f.customStageKinds)
+	v.storage(c.Storage)
+	if f.digestAlgorithm != "sha256" {
+		v.wrong("artifact-digest-algo", f.digestAlgorithm, "is not served, only sha256 is")
+	}
+	if problems := validation.IsDNS1123Label(c.RuntimeNamespace); len(problems) > 0 {
+		v.errs = append(v.errs, fmt.Errorf("RUNTIME_NAMESPACE %q is no name of a namespace", c.RuntimeNamespace))
+	}
+
+	gates, notices, err := parseGates(f.gates)
+	if err != nil {
+		v.errs = append(v.errs, err)
+	}
+	c.Gates, c.notices = gates, notices
+	if f.set.Changed("http-retry") {
+		c.notices = append(c.notices, "--http-retry changes nothing: artifacts are not fetched over HTTP inside the operator")
+	}
+	if err := errors.Join(v.errs...); err != nil {
+		return Operator{}, err
+	}
+	return c, nil
+}
+
+// validator collects what is wrong.
+type validator struct{ errs []error }
+
+func (v *validator) wrong(flag string, value any, why string) {
+	v.errs = append(v.errs, fmt.Errorf("--%s %q %s", flag, fmt.Sprint(value), why))
+}
+
+// address checks host:port, and gives "" for 0, which is off.
+func (v *validator) address(flag, value string) string {
+	if value == "0" || value == "" {
+		return ""
+	}
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		v.wrong(flag, value, "is no address such as :8080 or 127.0.0.1:8080")
+	}
+	return value
+}
+
+func (v *validator) url(flag, value string) {
+	if value == "" {
+		return
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		// The value may hold a password and is not shown.
+		v.errs = append(v.errs, fmt.Errorf("--%s is no URL that begins with http:// or https://", flag))
+	}
+}
+
+func (v *validator) positive(flag string, value int) {
+	if value < 1 {
+		v.wrong(flag, value, "must be 1 or more")
+	}
+}
+
+func (v *validator) atLeast(flag string, value, least time.Duration) {
+	if value < least {
+		v.wrong(flag, value, fmt.Sprintf("must be %s or more", least))
+	}
+}
+
+func (v *validator) selector(flag, value string) labels.Selector {
+	selector, err := labels.Parse(value)
+	if err != nil {
+		v.wrong(flag, value, fmt.Sprintf("is no label selector: %v", err))
+		return labels.Nothing()
+	}
+	return selector
+}
+
+func oneOf[T ~string](v *validator, flag string, value T, allowed ...T) T {
+	if !slices.Contains(allowed, value) {
+		words := make([]string, len(allowed))
+		for i, a := range allowed {
+			words[i] = string(a)
+		}
+		v.wrong(flag, string(value), "must be one of "+strings.Join(words, ", "))
+	}
+	return value
+}
+
+// leaderElection checks what the election itself would refuse after the start:
+// the deadline must leave room for retries that come up to a fifth later.
+func (v *validator) leaderElection(le LeaderElection) {
+	v.atLeast("leader-election-retry-period", le.RetryPeriod, time.Millisecond)
+	if le.LeaseDuration <= le.RenewDeadline {
+		v.wrong("leader-election-lease-duration", le.LeaseDuration, fmt.Sprintf("must be longer than --leader-election-renew-deadline %s", le.RenewDeadline))
+	}
+	if le.RenewDeadline <= le.RetryPeriod*6/5 {
+		v.wrong("leader-election-renew-deadline", le.RenewDeadline, fmt.Sprintf("must be longer than 1.2 times --leader-election-retry-period %s", le.RetryPeriod))
+	}
+}
+
+func (v *validator) api(api API) {
+	if api.QPS == 0 {
+		v.wrong("kube-api-qps", api.QPS, "must be more than 0, or below 0 for no bound")
+	}
+	if api.QPS > 0 && api.Burst < 1 {
+		v.wrong("kube-api-burst", api.Burst, "must be 1 or more")
+	}
+}
+
+// kinds reads group/Kind,group/Kind; the core group has no name: Kind or /Kind.
+func (v *validator) kinds(flag, value string) []gitops.GroupKind {
+	if value == "" {
+		return nil
+	}
+	var kinds []gitops.GroupKind
+	for one := range strings.SplitSeq(value, ",") {
+		group, kind, ok := strings.Cut(strings.TrimSpace(one), "/")
+		if !ok {
+			group, kind = "", group
+		}
+		if kind == "" || strings.Contains(kind, "/") {
+			v.wrong(flag, value, fmt.Sprintf("has the entry %q, which is not group/Kind", one))
+			return nil
+		}
+		kinds = append(kinds, gitops.GroupKind{Group: group, Kind: kind})
+	}
+	return kinds
+}
+
+func (v *validator) storage(s Storage) {
+	if s.Path == "" {
+		v.wrong("storage-path", s.Path, "is no folder")
+	}
+	if v.address("storage-addr", s.Address) == "" {
+		v.wrong("storage-addr", s.Address, "cannot be off: artifacts are promised to be served")
+	}
+	if strings.ContainsAny(s.Advertised, "/ ?#@") {
+		v.wrong("storage-adv-addr", s.Advertised, "must be a host or host:port, without scheme and path")
+	}
+	v.atLeast("artifact-retention-ttl", s.RetentionTTL, 0)
+	v.positive("artifact-retention-records", s.RetentionRecords)
+}

@@ -1,0 +1,103 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/plumb-gitops/plumb/internal/build"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/plan"
+)
+
+// owner is what the engine remembers of one owner between runs.
+type owner struct {
+	// trace is what the newest build read, failed or not; nil before the first.
+	// It is read without a lock.
+	trace atomic.Pointer[gitops.Trace]
+
+	// running serialises the runs of the owner and guards every field below
+	// but those of wake.
+	running sync.Mutex
+
+	uid string
+	// built is the newest successful build, kept for its trace.
+	built *gitops.Build
+	// failed is the newest failed build; nil after a success.
+	failed *build.Failure
+	// rejected is the newest build that the cluster refused.
+	rejected rejection
+	// target is the build that was last applied without error; drift is
+	// repaired towards it.
+	target *gitops.Build
+	// left is what the last apply left of each object.
+	left map[gitops.ObjectRef]plan.Applied
+	// declared and watched are the refs that the engine's tables hold of the owner.
+	declared, watched []gitops.ObjectRef
+	// needs is what the observer was last asked to watch, as a digest.
+	needs gitops.Digest
+	// health is the progress of the wait for target.
+	health wait
+	// contests are the objects that had to be repaired lately.
+	contests map[gitops.ObjectRef]*contest
+
+	// wake guards audit, the objects that the audit wants to be compared.
+	wake  sync.Mutex
+	audit map[gitops.ObjectRef]bool
+}
+
+func (o *owner) wantAudit(ref gitops.ObjectRef) {
+	o.wake.Lock()
+	defer o.wake.Unlock()
+	if o.audit == nil {
+		o.audit = map[gitops.ObjectRef]bool{}
+	}
+	o.audit[ref] = true
+}
+
+func (o *owner) takeAudit() map[gitops.ObjectRef]bool {
+	o.wake.Lock()
+	defer o.wake.Unlock()
+	wanted := o.audit
+	o.audit = nil
+	return wanted
+}
+
+// reset forgets everything, for an owner that was deleted and made again.
+func (o *owner) reset(uid string) {
+	o.uid = uid
+	o.built, o.failed, o.target = nil, nil, nil
+	o.rejected = rejection{}
+	o.left = nil
+	o.trace.Store(nil)
+	o.needs = gitops.Digest{}
+	o.health = wait{}
+	o.contests = nil
+}
+
+// rejection is a build that the cluster refused for a reason that another try
+// at once does not change. Until it is tried again, what was applied before is
+// kept in order.
+type rejection struct {
+	digest gitops.Digest
+	err    error
+	at     time.Time
+}
+
+// rejected makes a rejection of an error of applying; none of errors that may
+// go away by themselves.
+func rejected(digest gitops.Digest, err error, now time.Time) rejection {
+	switch gitops.KindOf(err) {
+	case gitops.Invalid, gitops.Denied, gitops.Stalled:
+		return rejection{digest: digest, err: err, at: now}
+	}
+	return rejection{}
+}
+
+// still gives the error of a build that is not to be tried again yet.
+func (r rejection) still(digest gitops.Digest, task Task, now time.Time) error {
+	if r.err == nil || r.digest != digest || task.Compare || now.Sub(r.at) >= task.Retry {
+		return nil
+	}
+	return r.err
+}

@@ -1,0 +1,344 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/plumb-gitops/plumb/internal/apply"
+	"github.com/plumb-gitops/plumb/internal/build"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/plan"
+)
+
+// run is one run for one owner.
+type run struct {
+	*Engine
+	task   Task
+	owner  *owner
+	report gitops.Report
+	// target is what the cluster is to look like: the newest build, or the one
+	// applied last where there is no newer one that can be built.
+	target *gitops.Build
+	// keeping is set where target is not the newest revision: nothing is pruned
+	// then, and nothing leaves the inventory.
+	keeping bool
+	// manifests are those of target as the cluster knows them.
+	manifests []gitops.Manifest
+}
+
+// Run does what can be done now for an owner. It does not wait for objects to
+// become healthy: the engine wakes the owner when one of them changes.
+func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
+	o := e.owner(task.Owner)
+	o.running.Lock()
+	defer o.running.Unlock()
+	if o.uid != task.Owner.UID {
+		o.reset(task.Owner.UID)
+	}
+	task.Build.Keys = e.Keys
+	r := &run{Engine: e, task: task, owner: o, report: gitops.Report{
+		Owner: task.Owner, Inventory: task.Inventory, Started: e.Clock.Now(),
+	}}
+	if task.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, task.Timeout)
+		defer cancel()
+	}
+	r.stage(gitops.StageBuild, func() error { return r.build(ctx) })
+	if r.target != nil && !errors.Is(r.report.Err, context.Canceled) {
+		r.stage(gitops.StageApply, func() error { return r.apply(ctx) })
+	}
+	if r.target != nil && r.report.Err == nil {
+		r.stage(gitops.StageHealth, r.assess)
+	}
+	r.report.Finished = e.Clock.Now()
+	return r.report
+}
+
+// stage runs a part and keeps its first error and its duration.
+func (r *run) stage(name gitops.StageName, f func() error) {
+	start := r.Clock.Now()
+	err := f()
+	took := r.Clock.Since(start)
+	r.report.Stages = append(r.report.Stages, gitops.StageResult{Stage: name, Duration: took, Err: err})
+	r.countStage(name, took)
+	if err == nil {
+		return
+	}
+	var known *gitops.Error
+	if !errors.As(err, &known) && !errors.Is(err, context.Canceled) {
+		err = &gitops.Error{Stage: name, Kind: gitops.Transient, Cause: err}
+	}
+	if r.report.Err == nil {
+		r.report.Err = err
+	}
+}
+
+// build finds the target.
+func (r *run) build(ctx context.Context) error {
+	o := r.owner
+	if r.task.Unreadable != nil {
+		return &gitops.Error{Stage: gitops.StagePlan, Kind: gitops.Invalid, Cause: r.task.Unreadable}
+	}
+	r.target, r.keeping = o.target, true
+	if r.task.Snapshot == nil {
+		return nil
+	}
+	snapshot := *r.task.Snapshot
+	r.report.Attempted = snapshot.Artifact.Revision
+	if o.failed != nil && r.Builder.Current(o.failed.Trace, snapshot.Files, r.task.Build) {
+		return o.failed.Err
+	}
+	built, reused, err := r.Builder.Build(ctx, snapshot, r.task.Build, o.built)
+	var failure *build.Failure
+	r.countBuild(reused, err)
+	switch {
+	case errors.As(err, &failure):
+		o.failed = failure
+		o.trace.Store(&failure.Trace)
+		return failure.Err
+	case err != nil:
+		return err
+	}
+	if !reused {
+		o.trace.Store(&built.Trace)
+	}
+	o.failed, o.built = nil, built
+	r.report.Digest, r.report.Warnings = built.Digest, built.Warnings
+	if err := o.rejected.still(built.Digest, r.task, r.Clock.Now()); err != nil {
+		return err
+	}
+	r.target, r.keeping = built, false
+	return nil
+}
+
+// apply brings the cluster to the target.
+func (r *run) apply(ctx context.Context) error {
+	if err := r.resolve(ctx); err != nil {
+		return err
+	}
+	r.declare()
+	if err := r.watch(ctx, r.task.Inventory); err != nil {
+		return err
+	}
+	r.trust()
+	p, err := r.plan()
+	if err != nil {
+		return err
+	}
+	r.report.Foreign, r.report.Held = p.Foreign, p.Held
+	p = r.pause(p)
+	complete := true
+	if !p.Empty() {
+		complete = false
+		r.investigate(ctx, p)
+		r.report.Changes, err = r.Applier.Run(ctx, apply.Request{
+			Owner:      r.task.Owner,
+			Plan:       p,
+			Force:      r.task.Force,
+			Live:       r.live,
+			OwnedBy:    r.ownedBy,
+			WriteAhead: func(ctx context.Context) error { return r.writeAhead(ctx, p) },
+			Record:     r.record,
+		})
+		complete = err == nil
+		// Kinds that were defined just now can be watched from now on.
+		if watchErr := r.watch(ctx, p.Inventory); watchErr != nil && err == nil {
+			err = watchErr
+		}
+	}
+	r.report.Inventory = plan.Remaining(p, r.report.Changes, complete)
+	if r.keeping {
+		r.report.Inventory = r.task.Inventory.Union(r.report.Inventory)
+	}
+	r.contest(p)
+	r.countChanges()
+	if r.keeping {
+		return err
+	}
+	r.owner.rejected = rejected(r.target.Digest, err, r.Clock.Now())
+	if err == nil {
+		r.owner.target = r.target
+		r.forgetGone()
+	}
+	return err
+}
+
+// live is what is known of an object, the zero value where nothing is.
+func (r *run) live(ref gitops.ObjectRef) gitops.Live {
+	live, _ := r.Observer.Live(ref)
+	return live
+}
+
+// resolve gives every manifest the ref under which the cluster knows it.
+func (r *run) resolve(ctx context.Context) error {
+	var failed error
+	manifests, err := plan.Resolve(r.target.Manifests, func(kind gitops.GroupKind) plan.Scope {
+		version := ""
+		for _, m := range r.target.Manifests {
+			if m.Ref.GroupKind() == kind {
+				version = m.Version
+				break
+			}
+		}
+		resource, err := r.Cluster.Resource(ctx, kind, version)
+		switch {
+		case err != nil:
+			if !isNotServed(err) && failed == nil {
+				failed = fmt.Errorf("find out about kind %s: %w", kind, err)
+			}
+			return plan.ScopeUnknown
+		case resource.Namespaced:
+			return plan.ScopeNamespaced
+		default:
+			return plan.ScopeCluster
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if failed != nil {
+		return failed
+	}
+	r.manifests = manifests
+	return nil
+}
+
+// declare lets other owners know what this one declares.
+func (r *run) declare() {
+	refs := make([]gitops.ObjectRef, 0, len(r.manifests))
+	for _, m := range r.manifests {
+		refs = append(refs, m.Ref)
+	}
+	if slices.Equal(refs, r.owner.declared) {
+		return
+	}
+	r.setRefs(r.Engine.declared, r.task.Owner.Key(), r.owner.declared, refs)
+	r.owner.declared = refs
+}
+
+// plan compares what is declared with what is known of the cluster.
+func (r *run) plan() (gitops.Plan, error) {
+	audit := r.owner.takeAudit()
+	applied := r.owner.left
+	if len(audit) > 0 {
+		applied = make(map[gitops.ObjectRef]plan.Applied, len(r.owner.left))
+		for ref, a := range r.owner.left {
+			if !audit[ref] {
+				applied[ref] = a
+			}
+		}
+	}
+	return plan.Compute(plan.Input{
+		Owner:     r.task.Owner,
+		Manifests: r.manifests,
+		Inventory: r.inventory(),
+		Live:      r.Observer.Live,
+		Applied:   applied,
+		OwnedBy:   r.ownedBy,
+		Options: plan.Options{
+			Prune:       r.task.Prune,
+			Force:       r.task.Force,
+			TrustNone:   r.task.Compare,
+			CustomKinds: r.settings.CustomKinds,
+		},
+	})
+}
+
+// inventory is what the plan is told of the stored inventory: all of it, or
+// only what is declared while nothing may be pruned.
+func (r *run) inventory() gitops.Inventory {
+	if !r.keeping {
+		return r.task.Inventory
+	}
+	declared := make(map[gitops.ObjectRef]bool, len(r.manifests))
+	for _, m := range r.manifests {
+		declared[m.Ref] = true
+	}
+	var kept gitops.Inventory
+	for _, e := range r.task.Inventory {
+		if declared[e.Ref] {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
+
+// writeAhead stores the inventory where it lacks something that is going to be
+// written.
+func (r *run) writeAhead(ctx context.Context, p gitops.Plan) error {
+	if r.task.Inventory.Covers(p.WriteAhead) {
+		return nil
+	}
+	if r.task.WriteAhead == nil {
+		return fmt.Errorf("objects are to be written that are not in the inventory")
+	}
+	return r.task.WriteAhead(ctx, p.WriteAhead)
+}
+
+// record takes over what a write left behind. It is called by the applier, one
+// call at a time.
+func (r *run) record(done gitops.Done) {
+	if done.Action == gitops.ActionDelete {
+		r.Observer.RecordDeleted(done.Ref, done.Live.UID)
+		delete(r.owner.left, done.Ref)
+		return
+	}
+	if !done.Live.Exists() {
+		return
+	}
+	r.Observer.Record(done.Ref, done.Live)
+	if done.Action == gitops.ActionSkip {
+		return
+	}
+	if r.owner.left == nil {
+		r.owner.left = map[gitops.ObjectRef]plan.Applied{}
+	}
+	for i := range r.manifests {
+		if r.manifests[i].Ref == done.Ref {
+			r.owner.left[done.Ref] = plan.Applied{Digest: r.manifests[i].Digest, UID: done.Live.UID, Fields: done.Live.Fields}
+			return
+		}
+	}
+}
+
+// forgetGone drops what is remembered of objects that are not declared any more.
+func (r *run) forgetGone() {
+	if len(r.owner.left) <= len(r.manifests) {
+		return
+	}
+	declared := make(map[gitops.ObjectRef]bool, len(r.manifests))
+	for _, m := range r.manifests {
+		declared[m.Ref] = true
+	}
+	for ref := range r.owner.left {
+		if !declared[ref] {
+			delete(r.owner.left, ref)
+		}
+	}
+}
+
+// Remove deletes everything in an owner's inventory that its owner may delete.
+// The report's inventory is what is left to be deleted.
+func (e *Engine) Remove(ctx context.Context, removal Removal) gitops.Report {
+	o := e.owner(removal.Owner)
+	o.running.Lock()
+	defer o.running.Unlock()
+	if removal.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, removal.Timeout)
+		defer cancel()
+	}
+	r := &run{
+		Engine: e, owner: o, target: &gitops.Build{},
+		task: Task{Owner: removal.Owner, Inventory: removal.Inventory, Prune: true},
+		report: gitops.Report{
+			Owner: removal.Owner, Inventory: removal.Inventory, Started: e.Clock.Now(),
+		},
+	}
+	r.stage(gitops.StagePrune, func() error { return r.apply(ctx) })
+	r.report.Finished = e.Clock.Now()
+	return r.report
+}

@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/plumb-gitops/plumb/internal/build"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// Task is what a front end wants to be true for one owner.
+type Task struct {
+	Owner gitops.OwnerRef
+	// Snapshot holds the files to build. Nil leaves the last applied build in
+	// force: the run only repairs drift and looks at health.
+	Snapshot *gitops.Snapshot
+	Build    build.Spec
+	// Inventory is the one that is stored with the owner.
+	Inventory gitops.Inventory
+	// Unreadable is why Inventory could not be read. Nothing is written for an
+	// owner of whose objects it is not known which they are.
+	Unreadable error
+	// Prune deletes objects that are no longer declared.
+	Prune bool
+	// Force recreates objects whose immutable fields changed.
+	Force bool
+	// Compare trusts nothing that is remembered: every object is dry-run.
+	Compare bool
+	Checks  Checks
+	// Timeout bounds one run's writes, and how long objects may take to
+	// become healthy.
+	Timeout time.Duration
+	// Retry is how long a build that the cluster refused is not tried again.
+	Retry time.Duration
+	// RetryLimit is the longest pause between two repairs of a field that
+	// somebody else keeps changing.
+	RetryLimit time.Duration
+	// Last is what the owner's status remembers of its last success.
+	Last Success
+	// WriteAhead stores the union of the old and the planned inventory. It is
+	// called before the first write of a run that needs it.
+	WriteAhead func(context.Context, gitops.Inventory) error
+}
+
+// Checks says which objects have to be healthy.
+type Checks struct {
+	// All asks for the health of every applied object.
+	All bool
+	// Objects are looked at beside, or instead of, the applied ones.
+	Objects []gitops.InventoryEntry
+}
+
+// None tells whether nothing has to be healthy.
+func (c Checks) None() bool { return !c.All && len(c.Objects) == 0 }
+
+// Success is what is known of the last time everything went well.
+type Success struct {
+	// Revision is the revision that was applied in full, health included;
+	// empty where there was none.
+	Revision string
+	// Digest is that of the build that was applied, as in a status.
+	Digest string
+	// At is when it was applied.
+	At time.Time
+	// Ready is set where nothing has gone wrong since.
+	Ready bool
+}
+
+// Removal is the task of letting go of everything that an owner manages.
+type Removal struct {
+	Owner     gitops.OwnerRef
+	Inventory gitops.Inventory
+	Timeout   time.Duration
+}

@@ -1,0 +1,104 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
+	"github.com/plumb-gitops/plumb/internal/observe"
+	"github.com/plumb-gitops/plumb/internal/plan"
+)
+
+// watch has the observer watch the kinds of everything that is declared, in the
+// inventory or checked, and waits for their first lists. It does nothing where
+// that is what is watched already.
+func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
+	needs := map[gitops.GroupKind]observe.Need{}
+	add := func(ref gitops.ObjectRef, version string, health bool) {
+		kind := ref.GroupKind()
+		need := needs[kind]
+		if need.Version == "" || version != "" {
+			need.Version = version
+		}
+		need.Kind, need.Health = kind, need.Health || health
+		needs[kind] = need
+	}
+	for _, e := range inventory {
+		add(e.Ref, e.Version, false)
+	}
+	for _, m := range r.manifests {
+		kind := m.Ref.GroupKind()
+		add(m.Ref, m.Version, r.task.Checks.All && health.NeedsStatus(kind) && !r.settings.NoHealth[kind])
+	}
+	list := make([]observe.Need, 0, len(needs))
+	for _, need := range needs {
+		if _, err := r.Cluster.Resource(ctx, need.Kind, need.Version); isNotServed(err) {
+			continue // nothing of a kind that is not served can be in the cluster
+		}
+		list = append(list, need)
+	}
+	slices.SortFunc(list, func(a, b observe.Need) int { return compareKinds(a.Kind, b.Kind) })
+	sum := sha256.New()
+	for _, need := range list {
+		fmt.Fprintf(sum, "%s %s %t\n", need.Kind, need.Version, need.Health)
+	}
+	var objects []observe.Object
+	var refs []gitops.ObjectRef
+	for _, e := range r.task.Checks.Objects {
+		fmt.Fprintf(sum, "%s %s\n", e.Ref.ID(), e.Version)
+		objects = append(objects, observe.Object{Ref: e.Ref, Version: e.Version})
+		refs = append(refs, e.Ref)
+	}
+	digest := gitops.Digest(sum.Sum(nil))
+	if digest == r.owner.needs {
+		return nil
+	}
+	r.Observer.Need(r.task.Owner, list, objects)
+	r.lookAt(refs)
+	// What cannot be watched is compared instead of trusted.
+	syncCtx, cancel := context.WithTimeout(ctx, r.settings.SyncTimeout)
+	_ = r.Observer.WaitSynced(syncCtx, list, objects)
+	cancel()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.owner.needs = digest
+	return nil
+}
+
+// lookAt has the owner woken by objects that it does not declare.
+func (r *run) lookAt(refs []gitops.ObjectRef) {
+	r.setRefs(r.watchers, r.task.Owner.Key(), r.owner.watched, refs)
+	r.owner.watched = refs
+}
+
+// trust takes objects over as they are after a restart: where the build is the
+// one that was applied last with success, and an object's own fields are exactly
+// the rendered ones, it is as we left it. Everything else is compared.
+func (r *run) trust() {
+	if r.owner.left != nil || r.keeping {
+		return
+	}
+	r.owner.left = map[gitops.ObjectRef]plan.Applied{}
+	if r.task.Last.Digest != r.target.Digest.String() {
+		return
+	}
+	for _, m := range r.manifests {
+		live, known := r.Observer.Live(m.Ref)
+		if !known || !live.Exists() || live.Owner.Key() != r.task.Owner.Key() {
+			continue
+		}
+		// An apply that came after the success that the status speaks of was
+		// part of a run that did not end; the API server's times are whole
+		// seconds.
+		if live.AppliedAt > r.task.Last.At.Unix() {
+			continue
+		}
+		if live, exact := r.Observer.NamesExactly(m.Ref, m.JSON); exact {
+			r.owner.left[m.Ref] = plan.Applied{Digest: m.Digest, UID: live.UID, Fields: live.Fields}
+		}
+	}
+}

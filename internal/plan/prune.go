@@ -1,0 +1,103 @@
+package plan
+
+import (
+	"slices"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// guardedCount is the number of deletions up to which a plan that deletes more
+// than half of an inventory is not held.
+const guardedCount = 10
+
+// Guard holds deletions back that are more likely a mistake than a wish.
+type Guard struct {
+	Enabled bool
+	// Confirmed lets everything through: somebody looked at what was held.
+	Confirmed bool
+}
+
+// stale sorts the objects that are in the inventory and not declared any more
+// into deletions, and those that are left alone and leave the inventory.
+func (in Input) stale(manifests []gitops.Manifest) (deletions, skipped []gitops.Change) {
+	for _, e := range in.Inventory {
+		_, declared := slices.BinarySearchFunc(manifests, e.Ref, func(m gitops.Manifest, ref gitops.ObjectRef) int {
+			return gitops.CompareRefs(m.Ref, ref)
+		})
+		if declared {
+			continue
+		}
+		live, known := in.Live(e.Ref)
+		if known && !live.Exists() {
+			continue
+		}
+		change := gitops.Change{Ref: e.Ref, Version: e.Version}
+		if reason := in.keepReason(live, known); reason != "" {
+			change.Action, change.Reason = gitops.ActionSkip, reason
+			skipped = append(skipped, change)
+			continue
+		}
+		change.Action, change.Reason, change.UID = gitops.ActionDelete, "not declared any more", live.UID
+		deletions = append(deletions, change)
+	}
+	return deletions, skipped
+}
+
+// keepReason says why an object that is not declared any more is not deleted;
+// "" where it is. Whoever deletes an object that is not known asks [KeepReason]
+// again with what it found.
+func (in Input) keepReason(live gitops.Live, known bool) string {
+	if !in.Options.Prune {
+		return "pruning is off"
+	}
+	if !known {
+		return ""
+	}
+	return KeepReason(in.Owner, live)
+}
+
+// KeepReason says why an existing object is not to be deleted for an owner that
+// does not declare it any more: its own wish, another owner, a deletion that is
+// under way. It is "" where the object is to be deleted.
+func KeepReason(owner gitops.OwnerRef, live gitops.Live) string {
+	switch {
+	case live.Policy.KeepOnPrune:
+		return "pruning is disabled for it"
+	case live.Policy.Paused:
+		return "reconciliation is disabled for it"
+	case live.Policy.Apply == gitops.ApplyIgnore:
+		return "it asks to be ignored"
+	case live.Owner == (gitops.OwnerRef{}):
+		return "it does not bear the owner's labels any more"
+	case live.Owner.Key() != owner.Key():
+		return "it belongs to " + live.Owner.String()
+	case live.Deleting:
+		return "it is being deleted already"
+	}
+	return ""
+}
+
+// hold splits deletions into those that are done and those that wait for a
+// confirmation.
+func (g Guard) hold(deletions []gitops.Change, declared int, inventory gitops.Inventory) (done, held []gitops.Change) {
+	if !g.Enabled || g.Confirmed {
+		return deletions, nil
+	}
+	emptied := declared == 0 && len(inventory) > 1
+	most := len(deletions) > guardedCount && 2*len(deletions) > len(inventory)
+	for _, change := range deletions {
+		if emptied || most || holdsOthers(change.Ref.GroupKind()) {
+			held = append(held, change)
+		} else {
+			done = append(done, change)
+		}
+	}
+	return done, held
+}
+
+// holdsOthers tells whether the deletion of an object of this kind takes other
+// objects, or data, with it.
+func holdsOthers(kind gitops.GroupKind) bool {
+	return IsCustomResourceDefinition(kind) || IsNamespace(kind) ||
+		kind == gitops.GroupKind{Kind: "PersistentVolume"} || kind == gitops.GroupKind{Kind: "PersistentVolumeClaim"}
+}
