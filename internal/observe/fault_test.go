@@ -118,6 +118,16 @@ func TestConnectionThatIsCut(t *testing.T) {
 			answer(w, apierrors.NewResourceExpired("too old"))
 			return true
 		},
+		"and begins again as the cluster was set back": func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Query().Get("sendInitialEvents") != "" {
+				answer(w, apierrors.NewInternalError(errors.New("down")))
+				return true
+			}
+			late := apierrors.NewTimeoutError("Too large resource version", 1)
+			late.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge}}
+			answer(w, late)
+			return true
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			relay.cut(refuse)
