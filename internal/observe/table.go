@@ -19,7 +19,7 @@ type name struct {
 type record struct {
 	live gitops.Live
 	// own is our own Apply entry for NamesExactly; nil once it was asked for, or
-	// the object was written or changed since it was first seen.
+	// we wrote the object or somebody changed our fields since it was first seen.
 	own *ownFields
 }
 
@@ -113,7 +113,7 @@ func (t *table) store(n name, live gitops.Live, own *ownFields) (Observation, bo
 		live.Health = before.Health
 	}
 	r.live = live
-	if !discovered && !same(before, live) {
+	if !discovered && (before.UID != live.UID || before.Fields != live.Fields) {
 		r.own = nil
 	}
 	if live.Health.Status == "" || (t.seen != nil && before.Health.Status == "") {

@@ -133,3 +133,35 @@ func TestTableIsKnownOnlyWhileInStep(t *testing.T) {
 		t.Error("known though it may not be watched")
 	}
 }
+
+func TestOwnEntryIsKeptWhileItHolds(t *testing.T) {
+	t.Parallel()
+	n, own := name{"ns", "a"}, &ownFields{}
+	healthy := marker("u", "6", 1)
+	healthy.Health.Status = gitops.HealthCurrent
+	for title, row := range map[string]struct {
+		do   step
+		kept bool
+	}{
+		"nothing":            {func(*table) {}, true},
+		"a change of health": {func(t *table) { t.put(n, healthy, nil) }, true},
+		"a second list":      {func(t *table) { t.begin(); t.put(n, healthy, own); t.complete("7", true) }, true},
+		"a changed field":    {func(t *table) { t.put(n, marker("u", "6", 2), nil) }, false},
+		"another object":     {func(t *table) { t.put(n, marker("v", "6", 1), nil) }, false},
+		"our write":          {func(t *table) { t.wrote(n, marker("u", "6", 1)) }, false},
+		"the answer is yes":  {func(t *table) { t.dropOwn(n) }, false},
+		"a lasting failure":  {func(t *table) { t.fail(errors.New("forbidden"), true) }, false},
+	} {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			tb := newTable(gitops.GroupKind{Kind: "X"}, false, func(Observation) {})
+			tb.begin()
+			tb.put(n, marker("u", "5", 1), own)
+			tb.complete("5", true)
+			row.do(tb)
+			if _, got := tb.ownEntry(n); (got != nil) != row.kept {
+				t.Errorf("kept = %v, want %v", got != nil, row.kept)
+			}
+		})
+	}
+}

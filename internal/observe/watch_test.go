@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -171,8 +172,9 @@ func TestNamesExactlyAfterARestart(t *testing.T) {
 func TestKindThatMayNotBeWatched(t *testing.T) {
 	t.Parallel()
 	cluster := testenv.Get(t)
+	nobody := fmt.Sprint("nobody-", time.Now().UnixNano())
 	config := rest.CopyConfig(cluster.REST)
-	config.Impersonate = rest.ImpersonationConfig{UserName: "nobody"}
+	config.Impersonate = rest.ImpersonationConfig{UserName: nobody}
 	f := newFixture(t, config)
 	need := Need{Kind: gitops.GroupKind{Kind: "ConfigMap"}, Version: "v1"}
 	f.Need(f.owner, []Need{need}, nil)
@@ -183,7 +185,7 @@ func TestKindThatMayNotBeWatched(t *testing.T) {
 	if _, known := f.Live(gitops.ObjectRef{Kind: "ConfigMap", Namespace: f.namespace, Name: "c"}); known {
 		t.Error("known though it may not be watched")
 	}
-	f.cluster.Kubectl(t, "create", "clusterrolebinding", f.namespace, "--clusterrole=view", "--user=nobody")
+	f.cluster.Kubectl(t, "create", "clusterrolebinding", f.namespace, "--clusterrole=view", "--user="+nobody)
 	f.Retry(need.Kind)
 	for !f.Synced(need) {
 		if t.Context().Err() != nil {
