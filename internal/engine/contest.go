@@ -33,7 +33,7 @@ type contest struct {
 // often, until their pauses are over.
 func (r *run) pause(p gitops.Plan) gitops.Plan {
 	now := r.Clock.Now()
-	if r.task.Compare {
+	if r.compares() {
 		return p
 	}
 	for i := range p.Stages {

@@ -51,11 +51,14 @@ func row(unit string) int {
 	return slices.IndexFunc(rows(), func(row []string) bool { return slices.Contains(row, unit) })
 }
 
-// isAdapter tells whether a package is one implementation of a stage's interface.
-func isAdapter(path string) bool {
-	path = strings.TrimPrefix(path, "internal/")
-	parent, child, ok := strings.Cut(path, "/")
-	return ok && child != "" && slices.Contains(adapters(), parent)
+// adapter is the implementation of a stage's interface that a package is or is a
+// part of: source/git for internal/source/git/pack; "" where it is none.
+func adapter(path string) string {
+	parts := strings.SplitN(strings.TrimPrefix(path, "internal/"), "/", 3)
+	if len(parts) < 2 || !slices.Contains(adapters(), parts[0]) {
+		return ""
+	}
+	return parts[0] + "/" + parts[1]
 }
 
 // Direction finds imports that point upwards or sideways.
@@ -87,7 +90,9 @@ func whyNot(from, to string) string {
 	switch {
 	case slices.Contains(testOnly(), lower):
 		return "only tests may import it"
-	case isAdapter(to) && upper != "server" && upper != "bench" && !strings.HasPrefix(from, to+"/") && from != to:
+	case adapter(to) != "" && adapter(from) == adapter(to):
+		return ""
+	case adapter(to) != "" && upper != "server" && upper != "bench":
 		return "an adapter is imported by server, which hands it in, by testenv and by its own tests"
 	case upper == lower:
 		return ""

@@ -118,6 +118,8 @@ func TestRulesFindBadExamples(t *testing.T) {
 		"the engine may not import an adapter":        {Direction, []Package{pkg("internal/engine", "internal/source/git")}, "an adapter is imported by server"},
 		"a stage may not import its own adapter":      {Direction, []Package{pkg("internal/build", "internal/build/kustomize")}, "an adapter is imported by server"},
 		"an adapter may not import a sibling":         {Direction, []Package{pkg("internal/build/sops", "internal/build/kustomize")}, "an adapter is imported by server"},
+		"an adapter's parts may import each other":    {Direction, []Package{pkg("internal/source/git", "internal/source/git/pack"), pkg("internal/source/git/wire", "internal/source/git/pack")}, ""},
+		"a part of an adapter is the adapter's own":   {Direction, []Package{pkg("internal/artifact", "internal/source/git/pack")}, "an adapter is imported by server"},
 		"an adapter may import its parent":            {Direction, []Package{pkg("internal/build/sops", "internal/build")}, ""},
 		"an adapter may not import another stage":     {Direction, []Package{pkg("internal/build/sops", "internal/source")}, "stand in one row"},
 		"a program may not import the test set-up":    {Direction, []Package{pkg("internal/server", "internal/testenv")}, "only tests may import it"},

@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/plumb-gitops/plumb/internal/frontend/flux/crds"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// resource is what commands read of a custom resource, whatever its kind.
+type resource struct {
+	Metadata metav1.ObjectMeta `json:"metadata"`
+	Kind     string            `json:"kind"`
+	Spec     struct {
+		Suspend   bool `json:"suspend"`
+		SourceRef struct {
+			Kind      string `json:"kind"`
+			Name      string `json:"name"`
+			Namespace string `json:"namespace"`
+		} `json:"sourceRef"`
+	} `json:"spec"`
+	Status struct {
+		ObservedGeneration     int64              `json:"observedGeneration"`
+		Conditions             []metav1.Condition `json:"conditions"`
+		LastAppliedRevision    string             `json:"lastAppliedRevision"`
+		LastHandledReconcileAt string             `json:"lastHandledReconcileAt"`
+		Artifact               struct {
+			Revision string `json:"revision"`
+		} `json:"artifact"`
+		Inventory struct {
+			Entries []struct {
+				ID string `json:"id"`
+				V  string `json:"v"`
+			} `json:"entries"`
+		} `json:"inventory"`
+	} `json:"status"`
+}
+
+func read(object *unstructured.Unstructured) (resource, error) {
+	var r resource
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &r); err != nil {
+		return resource{}, fmt.Errorf("read %s %q: %w", object.GetKind(), object.GetName(), err)
+	}
+	return r, nil
+}
+
+// String is kind namespace/name, as commands print it.
+func (r resource) String() string {
+	return strings.ToLower(r.Kind) + " " + r.Metadata.Namespace + "/" + r.Metadata.Name
+}
+
+// condition is the condition of a type; Status is empty where there is none.
+func (r resource) condition(kind string) metav1.Condition {
+	for _, c := range r.Status.Conditions {
+		if c.Type == kind {
+			return c
+		}
+	}
+	return metav1.Condition{}
+}
+
+// revision is what the object holds or has applied.
+func (r resource) revision() string {
+	if r.Status.LastAppliedRevision != "" {
+		return r.Status.LastAppliedRevision
+	}
+	return r.Status.Artifact.Revision
+}
+
+// decided tells whether Ready says yes or no of the current generation.
+func (r resource) decided() bool {
+	ready := r.condition("Ready")
+	return ready.Status != "" && ready.Status != metav1.ConditionUnknown &&
+		ready.ObservedGeneration == r.Metadata.Generation &&
+		r.condition("Reconciling").Status != metav1.ConditionTrue
+}
+
+// age is the time since creation in its largest unit, as kubectl prints it.
+func (r resource) age(now time.Time) string {
+	age := now.Sub(r.Metadata.CreationTimestamp.Time)
+	switch {
+	case age < 2*time.Minute:
+		return fmt.Sprintf("%ds", int(age.Seconds()))
+	case age < 2*time.Hour:
+		return fmt.Sprintf("%dm", int(age.Minutes()))
+	case age < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(age.Hours()))
+	default:
+		return fmt.Sprintf("%dd", int(age.Hours()/24))
+	}
+}
+
+// get reads one custom resource.
+func (c *clients) get(ctx context.Context, kind crds.Definition, namespace, name string) (resource, error) {
+	object, err := c.dynamic.Resource(kind.Resource()).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return resource{}, explain(err, kind, namespace, name)
+	}
+	return read(object)
+}
+
+// explain says what a person can do about an error of the API server.
+func explain(err error, kind crds.Definition, namespace, name string) error {
+	status := apierrors.APIStatus(nil)
+	if s, ok := err.(apierrors.APIStatus); ok {
+		status = s
+	}
+	if apierrors.IsNotFound(err) && status != nil {
+		if details := status.Status().Details; details == nil || details.Name == "" {
+			return fmt.Errorf("the cluster does not know %s: install the definitions with plumb crds | kubectl apply --server-side -f -", kind.Name())
+		}
+		return fmt.Errorf("no %s %q in namespace %q", strings.ToLower(kind.Kind.Kind), name, namespace)
+	}
+	if name == "" {
+		return fmt.Errorf("list %s: %w", kind.Plural, err)
+	}
+	return fmt.Errorf("%s %s/%s: %w", strings.ToLower(kind.Kind.Kind), namespace, name, err)
+}

@@ -1,0 +1,198 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/plumb-gitops/plumb/internal/frontend/flux/crds"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// node is an object of a tree and what it holds.
+type node struct {
+	Object  string              `json:"object"`
+	Health  gitops.HealthStatus `json:"health"`
+	Message string              `json:"message,omitempty"`
+	Objects []*node             `json:"objects,omitempty"`
+
+	ref     gitops.ObjectRef
+	version string
+}
+
+// treeWorkers is how many objects are read at the same time.
+const treeWorkers = 8
+
+func (a *app) treeCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "tree kustomization NAME",
+		Short: "Show what a Kustomization has applied, with its health",
+		Long: `Shows the inventory of a Kustomization as a tree, with the health of each object
+as it is now. A Kustomization in the inventory shows its own.`,
+		Example: `  plumb tree ks flux-system`,
+		Args:    cobra.ExactArgs(2),
+	}
+	format := outputFlag(command)
+	a.connectionFlags(command)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		kind, err := kindOf(args[0])
+		if err != nil {
+			return err
+		}
+		if kind.Kind.Group != kustomizeGroup {
+			return usageError("%s has no inventory to show", kind.Kind.Kind)
+		}
+		c, err := a.connect()
+		if err != nil {
+			return err
+		}
+		root := &node{ref: gitops.ObjectRef{Group: kind.Kind.Group, Kind: kind.Kind.Kind, Namespace: a.connection.namespace, Name: args[1]}, version: kind.Kind.Version}
+		if err := c.grow(command.Context(), kind, root); err != nil {
+			return err
+		}
+		if *format != outputTable {
+			return format.print(a.streams.Out, root)
+		}
+		return root.print(a.streams.Out, terminalOf(a.streams.Out))
+	}
+	return command
+}
+
+// grow fills the tree, one level after the other. An owner that appears again is
+// not opened again.
+func (c *clients) grow(ctx context.Context, kind crds.Definition, root *node) error {
+	if _, err := c.get(ctx, kind, root.ref.Namespace, root.ref.Name); err != nil {
+		return err
+	}
+	opened := map[gitops.ObjectRef]bool{}
+	for level := []*node{root}; len(level) > 0; {
+		inventories, err := c.look(ctx, level)
+		if err != nil {
+			return err
+		}
+		var below []*node
+		for i, n := range level {
+			if opened[n.ref] {
+				continue
+			}
+			opened[n.ref] = true
+			n.Objects = inventories[i]
+			below = append(below, n.Objects...)
+		}
+		level = below
+	}
+	return nil
+}
+
+// look reads the objects of a level, sets their health and gives the inventory of
+// each.
+func (c *clients) look(ctx context.Context, level []*node) ([][]*node, error) {
+	inventories := make([][]*node, len(level))
+	errs := make([]error, len(level))
+	work := make(chan int)
+	var running sync.WaitGroup
+	for range min(treeWorkers, len(level)) {
+		running.Go(func() {
+			for i := range work {
+				inventories[i], errs[i] = c.lookAt(ctx, level[i])
+			}
+		})
+	}
+	for i := range level {
+		work <- i
+	}
+	close(work)
+	running.Wait()
+	return inventories, errors.Join(errs...)
+}
+
+func (c *clients) lookAt(ctx context.Context, n *node) ([]*node, error) {
+	n.Object = n.ref.String()
+	mapper, err := c.mapper()
+	if err != nil {
+		return nil, err
+	}
+	mapping, err := mapper.RESTMapping(schema.GroupKind{Group: n.ref.Group, Kind: n.ref.Kind}, n.version)
+	switch {
+	case meta.IsNoMatchError(err):
+		n.Health, n.Message = gitops.HealthUnknown, "the cluster does not know this kind"
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("kinds of the cluster: %w", err)
+	}
+	object, err := c.dynamic.Resource(mapping.Resource).Namespace(n.ref.Namespace).Get(ctx, n.ref.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		n.Health = gitops.HealthNotFound
+		return nil, nil
+	case apierrors.IsForbidden(err):
+		n.Health, n.Message = gitops.HealthUnknown, "you may not read it"
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read %s: %w", n.ref, err)
+	}
+	assessed := health.Assess(object)
+	n.Health, n.Message = assessed.Status, oneLine(assessed.Message)
+	if n.ref.Group != kustomizeGroup {
+		return nil, nil
+	}
+	r, err := read(object)
+	if err != nil {
+		return nil, err
+	}
+	return inventoryOf(r)
+}
+
+func inventoryOf(r resource) ([]*node, error) {
+	var nodes []*node
+	for _, entry := range r.Status.Inventory.Entries {
+		ref, err := gitops.ParseID(entry.ID)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", r, err)
+		}
+		nodes = append(nodes, &node{ref: ref, version: entry.V})
+	}
+	slices.SortFunc(nodes, func(x, y *node) int { return strings.Compare(x.ref.String(), y.ref.String()) })
+	return nodes, nil
+}
+
+func (n *node) print(w io.Writer, to terminal) error {
+	t := table{header: []string{"OBJECT", "HEALTH", "MESSAGE"}, colours: colourOfHealth}
+	n.rows(&t, "", "")
+	return t.print(w, to)
+}
+
+// rows adds the node and all below it; first and rest are what stands before its
+// own line and before the lines below.
+func (n *node) rows(t *table, first, rest string) {
+	t.rows = append(t.rows, []string{first + n.Object, string(n.Health), n.Message})
+	for i, child := range n.Objects {
+		if i < len(n.Objects)-1 {
+			child.rows(t, rest+"├── ", rest+"│   ")
+		} else {
+			child.rows(t, rest+"└── ", rest+"    ")
+		}
+	}
+}
+
+func colourOfHealth(word string) string {
+	switch gitops.HealthStatus(word) {
+	case gitops.HealthCurrent:
+		return green
+	case gitops.HealthFailed, gitops.HealthNotFound:
+		return red
+	case gitops.HealthInProgress, gitops.HealthTerminating, gitops.HealthUnknown:
+		return yellow
+	}
+	return ""
+}
