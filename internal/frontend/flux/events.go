@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/source/git"
+	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 // eventPrefix marks the annotations of an object that are copied into the
@@ -146,7 +146,7 @@ func (k *kustomizations) announceOutcome(obj *kustomizev1.Kustomization, artifac
 
 // stored tells of a new artifact. Result is nil where the artifact is an old one
 // that could be confirmed again after a failure.
-func (e *events) stored(obj *sourcev1.GitRepository, artifact gitops.Artifact, result *git.Result) {
+func (e *events) stored(obj *sourcev1.GitRepository, artifact gitops.Artifact, result *source.Result) {
 	event := gitops.Event{
 		Severity: gitops.SeverityInfo, Reason: meta.SucceededReason, Revision: artifact.Revision,
 		Message:  fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision),

@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/source/git"
+	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 // GitRepositoryOptions are the settings of the GitRepository reconciler.
@@ -36,7 +36,7 @@ type GitRepositoryOptions struct {
 // gitRepositories reconciles GitRepositories.
 type gitRepositories struct {
 	objects    *objects[*sourcev1.GitRepository]
-	git        *git.Store
+	git        Git
 	packed     packed
 	sources    *sources
 	references *references
@@ -51,7 +51,7 @@ type gitRepositories struct {
 	// fetched is what was published last of each object; guarded by mu, as is
 	// requests, what each object follows.
 	fetched  map[types.UID]fetched
-	requests map[types.UID]git.Request
+	requests map[types.UID]GitRequest
 }
 
 // fetched is what an object's newest snapshot was made from.
@@ -113,10 +113,11 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 
 	last := g.last(obj.UID)
 	content := contentKey(obj, includes)
+	known := ""
 	if last.content == content {
-		request.Known = last.revision
+		known = last.revision
 	}
-	result, err := g.git.Fetch(fetchCtx, request)
+	result, err := g.git.Fetch(fetchCtx, request, known)
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctrl.Result{}, nil
@@ -124,6 +125,7 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 		return g.fail(ctx, obj, fetchError(obj, fetchCtx, err))
 	}
 	if result.Unchanged {
+		result.Release()
 		return g.succeed(ctx, obj, last, nil)
 	}
 	next, err := g.publish(obj, result, includes)
@@ -183,7 +185,7 @@ func (g *gitRepositories) forget(source gitops.OwnerRef, uid types.UID) {
 // follows remembers what an object follows, nil for one that is gone, and has
 // the stores removed that nobody follows any more. It removes nothing until it
 // is known of every object what it follows.
-func (g *gitRepositories) follows(ctx context.Context, uid types.UID, request *git.Request) error {
+func (g *gitRepositories) follows(ctx context.Context, uid types.UID, request *GitRequest) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	old, had := g.requests[uid]
@@ -214,7 +216,7 @@ func (g *gitRepositories) follows(ctx context.Context, uid types.UID, request *g
 
 // succeed writes the status of a revision that is stored. Result is nil where
 // nothing was fetched.
-func (g *gitRepositories) succeed(ctx context.Context, obj *sourcev1.GitRepository, f fetched, result *git.Result) (ctrl.Result, error) {
+func (g *gitRepositories) succeed(ctx context.Context, obj *sourcev1.GitRepository, f fetched, result *source.Result) (ctrl.Result, error) {
 	before, err := g.objects.get(ctx, client.ObjectKeyFromObject(obj))
 	if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
