@@ -34,8 +34,13 @@ type owner struct {
 	left map[gitops.ObjectRef]plan.Applied
 	// declared and watched are the refs that the engine's tables hold of the owner.
 	declared, watched []gitops.ObjectRef
+	// compared is the Task.Compare for which every object has been compared.
+	compared string
 	// needs is what the observer was last asked to watch, as a digest.
 	needs gitops.Digest
+	// begun is when the first run of those began that wait for health; zero
+	// while none does.
+	begun time.Time
 	// health is the progress of the wait for target.
 	health wait
 	// contests are the objects that had to be repaired lately.
@@ -67,11 +72,11 @@ func (o *owner) takeAudit() map[gitops.ObjectRef]bool {
 func (o *owner) reset(uid string) {
 	o.uid = uid
 	o.built, o.failed, o.target = nil, nil, nil
-	o.rejected = rejection{}
+	o.rejected, o.compared = rejection{}, ""
 	o.left = nil
 	o.trace.Store(nil)
 	o.needs = gitops.Digest{}
-	o.health = wait{}
+	o.health, o.begun = wait{}, time.Time{}
 	o.contests = nil
 }
 
@@ -96,7 +101,7 @@ func rejected(digest gitops.Digest, err error, now time.Time) rejection {
 
 // still gives the error of a build that is not to be tried again yet.
 func (r rejection) still(digest gitops.Digest, task Task, now time.Time) error {
-	if r.err == nil || r.digest != digest || task.Compare || now.Sub(r.at) >= task.Retry {
+	if r.err == nil || r.digest != digest || now.Sub(r.at) >= task.Retry {
 		return nil
 	}
 	return r.err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/apply"
 	"github.com/plumb-gitops/plumb/internal/build"
@@ -54,7 +55,19 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 		r.stage(gitops.StageHealth, r.assess)
 	}
 	r.report.Finished = e.Clock.Now()
+	r.measure()
 	return r.report
+}
+
+// measure lets a report that ends a wait begin where the wait began.
+func (r *run) measure() {
+	o := r.owner
+	switch {
+	case r.report.Waiting && o.begun.IsZero():
+		o.begun = r.report.Started
+	case !r.report.Waiting && !o.begun.IsZero():
+		r.report.Started, o.begun = o.begun, time.Time{}
+	}
 }
 
 // stage runs a part and keeps its first error and its duration.
@@ -107,10 +120,12 @@ func (r *run) build(ctx context.Context) error {
 	}
 	o.failed, o.built = nil, built
 	r.report.Digest, r.report.Warnings = built.Digest, built.Warnings
-	if err := o.rejected.still(built.Digest, r.task, r.Clock.Now()); err != nil {
+	r.keeping = false
+	if err := o.rejected.still(built.Digest, r.task, r.Clock.Now()); err != nil && !r.compares() {
+		r.keeping = true
 		return err
 	}
-	r.target, r.keeping = built, false
+	r.target = built
 	return nil
 }
 
@@ -159,6 +174,9 @@ func (r *run) apply(ctx context.Context) error {
 		return err
 	}
 	r.owner.rejected = rejected(r.target.Digest, err, r.Clock.Now())
+	if err == nil || r.owner.rejected.err != nil {
+		r.owner.compared = r.task.Compare
+	}
 	if err == nil {
 		r.owner.target = r.target
 		r.forgetGone()
@@ -241,10 +259,15 @@ func (r *run) plan() (gitops.Plan, error) {
 		Options: plan.Options{
 			Prune:       r.task.Prune,
 			Force:       r.task.Force,
-			TrustNone:   r.task.Compare,
+			TrustNone:   r.compares(),
 			CustomKinds: r.settings.CustomKinds,
 		},
 	})
+}
+
+// compares tells whether every object is to be compared in this run.
+func (r *run) compares() bool {
+	return r.task.Compare != "" && r.task.Compare != r.owner.compared && !r.keeping
 }
 
 // inventory is what the plan is told of the stored inventory: all of it, or

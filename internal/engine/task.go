@@ -24,8 +24,9 @@ type Task struct {
 	Prune bool
 	// Force recreates objects whose immutable fields changed.
 	Force bool
-	// Compare trusts nothing that is remembered: every object is dry-run.
-	Compare bool
+	// Compare, where it is not empty, has every object dry-run once for each
+	// new value: nothing that is remembered is trusted then.
+	Compare string
 	Checks  Checks
 	// Timeout bounds one run's writes, and how long objects may take to
 	// become healthy.

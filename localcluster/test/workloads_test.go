@@ -97,6 +97,7 @@ func TestControlPlane(t *testing.T) {
 			"a service account may do what RBAC says":           p.testRBAC,
 			"every audit entry is of level Metadata":            p.testAudit,
 			"it listens on the loopback interface only":         p.testListeners,
+			"nobody else can reach its secrets or its store":    p.testPermissions,
 			"a second one in the same folder is refused":        p.testLock,
 			"a deleted namespace goes, with what was in it":     p.testNamespace,
 			"a pod without resources for it is left unassigned": p.testUnschedulable,
@@ -232,6 +233,18 @@ func (p *program) testAudit(t *testing.T) {
 	}
 	if found != 1 {
 		t.Errorf("%d entries of the creation of a ConfigMap, want 1", found)
+	}
+}
+
+func (p *program) testPermissions(t *testing.T) {
+	for _, folder := range []string{"credentials", "etcd", "sockets"} {
+		info, err := os.Stat(filepath.Join(p.dir, "data", folder))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o700 {
+			t.Errorf("%s is open to others: %v", folder, info.Mode())
+		}
 	}
 }
 

@@ -139,23 +139,21 @@ func remove(dir string) error {
 	return err
 }
 
-// enter makes dir the working directory, for this process alone: the lock goes
-// with the process, however that ends.
+// enter makes dir and locks it for this process: the lock goes with the process,
+// however that ends. It makes dir's folder "sockets" the working directory.
 func enter(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	sockets := filepath.Join(dir, "sockets")
+	if err := os.MkdirAll(sockets, 0o700); err != nil {
 		return err
 	}
-	if err := os.Chdir(dir); err != nil {
-		return err
-	}
-	lock, err := syscall.Open("lock", syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	lock, err := syscall.Open(filepath.Join(dir, "lock"), syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
-		return fmt.Errorf("open lock in %q: %w", dir, err)
+		return fmt.Errorf("open the lock of %q: %w", dir, err)
 	}
 	if err := syscall.Flock(lock, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("another control plane runs in %q: %w", dir, err)
 	}
-	return nil
+	return os.Chdir(sockets)
 }
 
 // openLog sends what Kubernetes logs to a new file at path, and if verbose is

@@ -25,9 +25,10 @@ import (
 
 // Config says where and how a control plane runs.
 type Config struct {
-	// Dir is the absolute path of the data folder, the process's working
-	// directory, locked by the caller. A folder that was used before is
-	// continued: same authority, tokens, objects, and if it is free, port.
+	// Dir is the absolute path of the data folder, locked by the caller. A
+	// folder that was used before is continued: same authority, tokens, objects,
+	// and if it is free, port. The process's working directory is one that is
+	// closed to others and nobody else's: etcd's sockets are made there.
 	Dir string
 	// Kubeconfig is the absolute path at which the administrator's kubeconfig
 	// appears when the control plane is ready.

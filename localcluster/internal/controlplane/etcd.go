@@ -11,16 +11,16 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Sockets of etcd, relative to the data folder, which is the process's working
-// directory: a path from the root may be longer than a socket's name may be.
+// Sockets of etcd, in the process's working directory: a path from the root may
+// be longer than a socket's name may be.
 const (
-	etcdClients = "unix://etcd-clients.sock"
-	etcdPeers   = "unix://etcd-peers.sock"
+	etcdClients = "unix://etcd-clients"
+	etcdPeers   = "unix://etcd-peers"
 )
 
-// etcd is where the API server keeps its objects. It listens on sockets in the
-// data folder only: whoever may read that folder may read them anyway, and
-// nobody else on the machine can pass by the API server's authorization.
+// etcd is where the API server keeps its objects. It listens on sockets only, in
+// a folder that is closed to others: nobody else on the machine can pass by the
+// API server's authorization.
 type etcd struct {
 	dir string
 	// durable syncs every write to the disk. Without it a crash of the machine

@@ -1,0 +1,145 @@
+package flux
+
+import (
+	"context"
+	"fmt"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/ext"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// checkDependencies says which dependency is not ready, and nil where all are.
+// A dependency of the same source must have applied the same revision.
+func (k *kustomizations) checkDependencies(ctx context.Context, obj *kustomizev1.Kustomization, revision string) error {
+	if cycle := k.dependencyCycle(ctx, obj); cycle != "" {
+		return &blocked{reason: meta.DependencyNotReadyReason, retry: k.options.RequeueDependency,
+			cause: fmt.Errorf("dependency cycle: %s; remove one of these dependsOn entries", cycle)}
+	}
+	for _, ref := range obj.Spec.DependsOn {
+		key := dependencyKey(obj, ref)
+		dep, err := k.objects.get(ctx, key)
+		switch {
+		case apierrors.IsNotFound(err):
+			return k.notReady("dependency '%s' not found", key)
+		case err != nil:
+			return fmt.Errorf("read dependency '%s': %w", key, err)
+		}
+		if ref.ReadyExpr != "" {
+			ready, err := evaluateReady(ctx, ref.ReadyExpr, obj, dep)
+			if err != nil {
+				return err
+			}
+			if !ready {
+				return k.notReady("dependency '%s' is not ready according to readyExpr eval", key)
+			}
+			if !k.options.AdditiveDependencyCheck {
+				continue
+			}
+		}
+		if dep.Generation != dep.Status.ObservedGeneration || !apimeta.IsStatusConditionTrue(dep.Status.Conditions, meta.ReadyCondition) {
+			return k.notReady("dependency '%s' is not ready", key)
+		}
+		if sourceRef(dep) == sourceRef(obj) && dep.Status.LastAppliedRevision != revision {
+			return k.notReady("dependency '%s' revision is not up to date", key)
+		}
+	}
+	return nil
+}
+
+func (k *kustomizations) notReady(format string, key types.NamespacedName) *blocked {
+	return &blocked{reason: meta.DependencyNotReadyReason, waiting: true, retry: k.options.RequeueDependency, cause: fmt.Errorf(format, key)}
+}
+
+func dependencyKey(obj *kustomizev1.Kustomization, ref kustomizev1.DependencyReference) types.NamespacedName {
+	key := types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
+	if key.Namespace == "" {
+		key.Namespace = obj.Namespace
+	}
+	return key
+}
+
+// dependencyCycle names a cycle that goes through the object, as in
+// "a/x -> a/y -> a/x", and is empty where there is none. The walk is bounded:
+// each object is visited once.
+func (k *kustomizations) dependencyCycle(ctx context.Context, obj *kustomizev1.Kustomization) string {
+	if len(obj.Spec.DependsOn) == 0 {
+		return ""
+	}
+	start := client.ObjectKeyFromObject(obj)
+	visited := map[types.NamespacedName]bool{}
+	var walk func(at *kustomizev1.Kustomization, path string) string
+	walk = func(at *kustomizev1.Kustomization, path string) string {
+		for _, ref := range at.Spec.DependsOn {
+			key := dependencyKey(at, ref)
+			if key == start {
+				return path + " -> " + key.String()
+			}
+			if visited[key] {
+				continue
+			}
+			visited[key] = true
+			next, err := k.objects.get(ctx, key)
+			if err != nil {
+				continue // a missing dependency is reported as such
+			}
+			if cycle := walk(next, path+" -> "+key.String()); cycle != "" {
+				return cycle
+			}
+		}
+		return ""
+	}
+	return walk(obj, start.String())
+}
+
+// readyCostLimit bounds the work of one readyExpr, in CEL's own units: some
+// tens of milliseconds at most.
+const readyCostLimit = 1_000_000
+
+// evaluateReady evaluates a readyExpr over self and dep. An expression that
+// does not compile or does not give a boolean stalls the object.
+func evaluateReady(ctx context.Context, expression string, self, dep *kustomizev1.Kustomization) (bool, error) {
+	invalid := func(err error) error {
+		return &blocked{reason: meta.InvalidCELExpressionReason, stalled: true,
+			cause: fmt.Errorf("readyExpr of dependency '%s': %w", client.ObjectKeyFromObject(dep), err)}
+	}
+	env, err := cel.NewEnv(cel.Variable("self", cel.DynType), cel.Variable("dep", cel.DynType),
+		ext.Strings(), ext.Lists(), ext.Sets(), ext.Math(), ext.Encoders())
+	if err != nil {
+		return false, fmt.Errorf("set up CEL: %w", err)
+	}
+	ast, issues := env.Compile(expression)
+	if issues.Err() != nil {
+		return false, invalid(issues.Err())
+	}
+	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
+		return false, invalid(fmt.Errorf("gives %s, not a bool", t))
+	}
+	program, err := env.Program(ast, cel.CostLimit(readyCostLimit), cel.InterruptCheckFrequency(100))
+	if err != nil {
+		return false, invalid(err)
+	}
+	variables := map[string]any{}
+	for name, obj := range map[string]*kustomizev1.Kustomization{"self": self, "dep": dep} {
+		if variables[name], err = runtime.DefaultUnstructuredConverter.ToUnstructured(obj); err != nil {
+			return false, fmt.Errorf("convert %s for readyExpr: %w", name, err)
+		}
+	}
+	value, _, err := program.ContextEval(ctx, variables)
+	if err != nil {
+		// A field that is not there yet is a state, not a mistake.
+		return false, &blocked{reason: meta.DependencyNotReadyReason, waiting: true,
+			cause: fmt.Errorf("readyExpr of dependency '%s': %w", client.ObjectKeyFromObject(dep), err)}
+	}
+	ready, ok := value.Value().(bool)
+	if !ok {
+		return false, invalid(fmt.Errorf("gives %v, not a bool", value.Type()))
+	}
+	return ready, nil
+}

@@ -1,0 +1,175 @@
+package flux
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source/git"
+)
+
+// eventPrefix marks the annotations of an object that are copied into the
+// metadata of its events.
+const eventPrefix = "event.toolkit.fluxcd.io/"
+
+// recorder hands events on; it does not block.
+type recorder interface {
+	Record(component string, object corev1.ObjectReference, e gitops.Event)
+}
+
+// events tells people and other systems what happened to custom resources, in
+// events and, at info level, in the log.
+type events struct {
+	recorder recorder
+	log      logr.Logger
+}
+
+// send records an event about an object. Group is the prefix of the metadata's keys.
+func (e *events) send(component, group string, gvk string, obj client.Object, event gitops.Event) {
+	metadata := map[string]string{}
+	for key, value := range obj.GetAnnotations() {
+		if name, ok := strings.CutPrefix(key, eventPrefix); ok {
+			metadata[group+"/"+name] = value
+		}
+	}
+	maps.Copy(metadata, event.Metadata)
+	if event.Revision != "" {
+		metadata[group+"/revision"] = event.Revision
+	}
+	event.Metadata = metadata
+	kind := gvk[strings.LastIndexByte(gvk, '/')+1:]
+	e.recorder.Record(component, corev1.ObjectReference{
+		APIVersion: strings.TrimSuffix(gvk, "/"+kind), Kind: kind,
+		Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: obj.GetUID(), ResourceVersion: obj.GetResourceVersion(),
+	}, event)
+	log := e.log.WithValues("controller", strings.ToLower(kind), "controllerGroup", group, "controllerKind", kind,
+		"namespace", obj.GetNamespace(), "name", obj.GetName(), "revision", event.Revision)
+	if event.Severity == gitops.SeverityError {
+		log.Error(fmt.Errorf("%s", event.Message), "Reconciliation failed", "reason", event.Reason)
+		return
+	}
+	log.Info(event.Message, "reason", event.Reason)
+}
+
+func (e *events) kustomization(obj *kustomizev1.Kustomization, event gitops.Event) {
+	e.send(kustomizeManager, kustomizeGroup, kustomizev1.GroupVersion.String()+"/"+kustomizev1.KustomizationKind, obj, event)
+}
+
+func (e *events) gitRepository(obj *sourcev1.GitRepository, event gitops.Event) {
+	e.send(sourceManager, sourceGroup, sourcev1.GroupVersion.String()+"/"+sourcev1.GitRepositoryKind, obj, event)
+}
+
+// blocked tells why a Kustomization cannot be worked on.
+func (e *events) blocked(obj *kustomizev1.Kustomization, b *blocked) {
+	severity := gitops.SeverityError
+	if b.waiting {
+		severity = gitops.SeverityInfo
+	}
+	e.kustomization(obj, gitops.Event{Severity: severity, Reason: b.reason, Message: b.Error(), Revision: obj.Status.LastAttemptedRevision})
+}
+
+// failed tells of a failure.
+func (e *events) failed(obj *kustomizev1.Kustomization, reason, message, revision string) {
+	e.kustomization(obj, gitops.Event{Severity: gitops.SeverityError, Reason: reason, Message: message, Revision: revision})
+}
+
+// announceChanges tells which objects a run changed.
+func (k *kustomizations) announceChanges(obj *kustomizev1.Kustomization, report gitops.Report) {
+	var written, deleted []string
+	for _, done := range report.Changes {
+		line := done.Ref.String() + " " + string(done.Action)
+		switch done.Action {
+		case gitops.ActionCreate, gitops.ActionConfigure, gitops.ActionRecreate:
+			written = append(written, line)
+		case gitops.ActionDelete:
+			deleted = append(deleted, line)
+		}
+	}
+	revision := report.Attempted
+	if revision == "" {
+		revision = obj.Status.LastAppliedRevision
+	}
+	for _, lines := range [][]string{written, deleted} {
+		if len(lines) > 0 {
+			k.events.kustomization(obj, gitops.Event{
+				Severity: gitops.SeverityInfo, Reason: meta.ProgressingReason,
+				Message: strings.Join(lines, "\n"), Revision: revision,
+			})
+		}
+	}
+	for _, foreign := range report.Foreign {
+		if k.seen.first(obj.UID, "foreign "+foreign.Ref.ID()+foreign.Owner.String()) {
+			k.events.kustomization(obj, gitops.Event{
+				Severity: gitops.SeverityError, Reason: "OwnedByOther",
+				Message: fmt.Sprintf("%s is left alone: it belongs to %s, which declares it too; remove it from one of the two", foreign.Ref, foreign.Owner), Revision: revision,
+			})
+		}
+	}
+	for _, contest := range report.Contested {
+		if k.seen.first(obj.UID, "contest "+contest.Ref.ID()+strings.Join(contest.Fields, ",")) {
+			k.events.kustomization(obj, gitops.Event{
+				Severity: gitops.SeverityError, Reason: contestedCondition,
+				Message: fmt.Sprintf("%s: %s is changed again and again by %s", contest.Ref, strings.Join(contest.Fields, ", "), contest.By), Revision: revision,
+			})
+		}
+	}
+}
+
+// announceOutcome tells how a run ended.
+func (k *kustomizations) announceOutcome(obj *kustomizev1.Kustomization, artifact gitops.Artifact, report gitops.Report, next time.Duration) {
+	ready := conditionsOf(obj).get(meta.ReadyCondition)
+	event := gitops.Event{Revision: artifact.Revision, Reason: ready.Reason, Metadata: map[string]string{}}
+	if origin := artifact.Metadata[originRevisionKey]; origin != "" {
+		event.Metadata[kustomizeGroup+"/originRevision"] = origin
+	}
+	if report.Err != nil {
+		event.Severity, event.Message = gitops.SeverityError, report.Err.Error()
+	} else {
+		event.Severity = gitops.SeverityInfo
+		event.Metadata[kustomizeGroup+"/commit_status"] = "update"
+		event.Message = fmt.Sprintf("Reconciliation finished in %s, next run in %s",
+			report.Finished.Sub(report.Started).Round(time.Millisecond), next.Round(time.Second))
+	}
+	k.events.kustomization(obj, event)
+}
+
+// stored tells of a new artifact. Result is nil where the artifact is an old one
+// that could be confirmed again after a failure.
+func (e *events) stored(obj *sourcev1.GitRepository, artifact gitops.Artifact, result *git.Result) {
+	event := gitops.Event{
+		Severity: gitops.SeverityInfo, Reason: meta.SucceededReason, Revision: artifact.Revision,
+		Message:  fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision),
+		Metadata: map[string]string{sourceGroup + "/digest": artifact.Digest},
+	}
+	if result != nil {
+		event.Reason = "NewArtifact"
+		event.Message = fmt.Sprintf("stored artifact for commit '%s'", result.Metadata["message"])
+		if result.Rewritten {
+			event.Message += "; the history was rewritten: the commit before it is not an ancestor"
+		}
+	}
+	e.gitRepository(obj, event)
+}
+
+// failedSource tells why a source could not be fetched.
+func (e *events) failedSource(obj *sourcev1.GitRepository, err error) {
+	reason, _ := sourceFailure(err)
+	revision := ""
+	if obj.Status.Artifact != nil {
+		revision = obj.Status.Artifact.Revision
+	}
+	e.gitRepository(obj, gitops.Event{Severity: gitops.SeverityError, Reason: reason, Message: err.Error(), Revision: revision})
+}
+
+// sortedKeys are the keys of a map in order.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

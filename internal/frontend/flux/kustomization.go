@@ -1,0 +1,200 @@
+package flux
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/plumb-gitops/plumb/internal/engine"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// KustomizationOptions are the settings of the Kustomization reconciler. The
+// zero value of a duration or share means none.
+type KustomizationOptions struct {
+	// NoCrossNamespaceRefs refuses sources of other namespaces.
+	NoCrossNamespaceRefs bool
+	// StrictSubstitution fails a build on a variable that is not set and has no default.
+	StrictSubstitution bool
+	// AdditiveDependencyCheck asks for the built-in dependency check beside a readyExpr.
+	AdditiveDependencyCheck bool
+	// RequeueDependency is the pause after which a dependency or source that is
+	// not ready is looked at again, should no event come before.
+	RequeueDependency time.Duration
+	// MinRetryDelay and MaxRetryDelay bound the pauses after transient failures.
+	MinRetryDelay, MaxRetryDelay time.Duration
+	// IntervalJitter is the share, from 0 to 1, by which intervals vary.
+	IntervalJitter float64
+}
+
+// kustomizations reconciles Kustomizations.
+type kustomizations struct {
+	objects    *objects[*kustomizev1.Kustomization]
+	engine     *engine.Engine
+	sources    *sources
+	references *references
+	events     *events
+	clock      clock.PassiveClock
+	options    KustomizationOptions
+	triggers   *triggers
+	pauses     *pauses
+	seen       *sightings
+}
+
+// reconcile brings one Kustomization as far as it can be brought now.
+func (k *kustomizations) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	obj, err := k.objects.get(ctx, req.NamespacedName)
+	switch {
+	case apierrors.IsNotFound(err):
+		k.forget(req.NamespacedName)
+		return ctrl.Result{}, nil
+	case err != nil:
+		return ctrl.Result{}, err
+	case !obj.DeletionTimestamp.IsZero():
+		return k.finalize(ctx, obj)
+	case obj.Spec.Suspend:
+		ctrl.LoggerFrom(ctx).Info("Reconciliation is suspended for this object")
+		k.engine.Suspend(kustomizationRef(obj))
+		return ctrl.Result{}, nil
+	}
+	if err := refuseKustomization(obj, k.options); err != nil {
+		k.engine.Suspend(kustomizationRef(obj))
+		return k.stall(ctx, obj, err)
+	}
+	obj, err = k.objects.setFinalizer(ctx, obj, kustomizev1.KustomizationFinalizer, true)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	return k.advance(ctx, obj)
+}
+
+// advance runs one Kustomization that is to be worked on.
+func (k *kustomizations) advance(ctx context.Context, obj *kustomizev1.Kustomization) (ctrl.Result, error) {
+	snapshot, err := k.snapshot(obj)
+	if err != nil {
+		return k.keep(ctx, obj, err)
+	}
+	defer snapshot.Release()
+	if err := k.checkDependencies(ctx, obj, snapshot.Artifact.Revision); err != nil {
+		return k.keep(ctx, obj, err)
+	}
+	task, err := k.task(obj, snapshot)
+	if err != nil {
+		return k.keep(ctx, obj, err)
+	}
+	report := k.engine.Run(ctx, task)
+	if errors.Is(report.Err, context.Canceled) {
+		return ctrl.Result{}, nil
+	}
+	return k.finish(ctx, obj, snapshot.Artifact, report)
+}
+
+// keep repairs what was applied before while a new revision cannot be worked
+// on, and says why it cannot.
+func (k *kustomizations) keep(ctx context.Context, obj *kustomizev1.Kustomization, err error) (ctrl.Result, error) {
+	now := k.clock.Now()
+	report := k.engine.Run(ctx, k.maintenance(obj))
+	k.announceChanges(obj, report)
+	var b *blocked
+	switch {
+	case errors.Is(err, context.Canceled):
+		return ctrl.Result{}, nil
+	case !errors.As(err, &b):
+		b = &blocked{reason: meta.ReconciliationFailedReason, cause: err, retry: obj.GetRetryInterval()}
+	case b.stalled:
+		return k.stall(ctx, obj, b)
+	}
+	if due := k.pauses.due(obj.UID, b.Error(), now); due > 0 {
+		return ctrl.Result{RequeueAfter: due}, nil
+	}
+	if !b.quiet {
+		after := obj.DeepCopy()
+		c := conditionsOf(after)
+		news := c.get(meta.ReadyCondition).Message != b.Error()
+		c.set(meta.ReadyCondition, "False", b.reason, b.Error())
+		c.remove(meta.StalledCondition)
+		if _, err := k.objects.patchStatus(ctx, obj, after); err != nil {
+			return ctrl.Result{}, err
+		}
+		if news {
+			k.events.blocked(after, b)
+		}
+	}
+	return ctrl.Result{RequeueAfter: soonest(now, b.retry, report.Next)}, nil
+}
+
+// stall records an error that only a change of the object can mend.
+func (k *kustomizations) stall(ctx context.Context, obj *kustomizev1.Kustomization, b *blocked) (ctrl.Result, error) {
+	after := obj.DeepCopy()
+	c := conditionsOf(after)
+	news := c.get(meta.StalledCondition).Message != b.Error()
+	c.set(meta.ReadyCondition, "False", b.reason, b.Error())
+	c.set(meta.StalledCondition, "True", b.reason, b.Error())
+	c.remove(meta.ReconcilingCondition)
+	after.Status.ObservedGeneration = obj.Generation
+	setHandled(&after.Status.ReconcileRequestStatus, obj)
+	if _, err := k.objects.patchStatus(ctx, obj, after); err != nil {
+		return ctrl.Result{}, err
+	}
+	if news {
+		k.events.blocked(after, b)
+	}
+	return ctrl.Result{}, nil
+}
+
+// finish turns a report into status, events and the time of the next run.
+// Started is the object that the run was made for: what it asked for has been
+// answered, not what was asked for since.
+func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustomization, artifact gitops.Artifact, report gitops.Report) (ctrl.Result, error) {
+	now := k.clock.Now()
+	k.announceChanges(started, report)
+	before, err := k.objects.get(ctx, client.ObjectKeyFromObject(started))
+	if err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if report.Waiting {
+		if due := k.pauses.due(started.UID, "waiting for "+artifact.Revision, now); due > 0 {
+			return ctrl.Result{RequeueAfter: soonest(now, due, report.Next)}, nil
+		}
+	} else {
+		k.pauses.over(started.UID)
+	}
+	after := before.DeepCopy()
+	news := describe(after, started, artifact, report)
+	if _, err := k.objects.patchStatus(ctx, before, after); err != nil {
+		return ctrl.Result{}, err
+	}
+	next := k.next(started, report, now)
+	if news {
+		k.announceOutcome(after, artifact, report, next)
+	}
+	return ctrl.Result{RequeueAfter: next}, nil
+}
+
+// next is the pause until the object is looked at again without an event.
+func (k *kustomizations) next(obj *kustomizev1.Kustomization, report gitops.Report, now time.Time) time.Duration {
+	pause := jittered(obj.GetRequeueAfter(), k.options.IntervalJitter)
+	switch {
+	case report.Err == nil:
+		k.pauses.succeeded(obj.UID)
+	case gitops.KindOf(report.Err) == gitops.Transient:
+		pause = min(obj.GetRetryInterval(), k.pauses.backoff(obj.UID, k.options.MinRetryDelay, k.options.MaxRetryDelay))
+	default:
+		pause = obj.GetRetryInterval()
+	}
+	return soonest(now, pause, report.Next)
+}
+
+// forget drops all that is remembered of a Kustomization that is gone.
+func (k *kustomizations) forget(key client.ObjectKey) {
+	owner := gitops.OwnerRef{Group: kustomizeGroup, Kind: kustomizev1.KustomizationKind, Namespace: key.Namespace, Name: key.Name}
+	k.engine.Forget(owner)
+	k.references.release(owner)
+}

@@ -1,0 +1,262 @@
+package flux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"strings"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	apikustomize "github.com/fluxcd/pkg/apis/kustomize"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/plumb-gitops/plumb/internal/build"
+	"github.com/plumb-gitops/plumb/internal/engine"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// refuseKustomization names the first thing that the spec asks for and that
+// this version does not do. A refused object is left exactly as it is.
+func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOptions) *blocked {
+	spec := &obj.Spec
+	unserved := map[string]bool{
+		"spec.decryption":                               spec.Decryption != nil,
+		"spec.kubeConfig":                               spec.KubeConfig != nil,
+		"spec.serviceAccountName":                       spec.ServiceAccountName != "",
+		"spec.healthCheckExprs":                         len(spec.HealthCheckExprs) > 0,
+		"spec.ignore":                                   len(spec.Ignore) > 0,
+		"spec.buildMetadata":                            len(spec.BuildMetadata) > 0,
+		"spec.ignoreMissingComponents":                  spec.IgnoreMissingComponents,
+		"spec.deletionPolicy: " + spec.DeletionPolicy:   spec.DeletionPolicy != "" && spec.DeletionPolicy != kustomizev1.DeletionPolicyMirrorPrune,
+		"spec.sourceRef of kind " + spec.SourceRef.Kind: spec.SourceRef.Kind != sourcev1.GitRepositoryKind,
+	}
+	for _, field := range sortedKeys(unserved) {
+		if unserved[field] {
+			return refused(field)
+		}
+	}
+	if ns := spec.SourceRef.Namespace; options.NoCrossNamespaceRefs && ns != "" && ns != obj.Namespace {
+		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
+			"can't access '%s/%s/%s', cross-namespace references have been blocked", spec.SourceRef.Kind, ns, spec.SourceRef.Name)}
+	}
+	return nil
+}
+
+const accessDeniedReason = "AccessDenied"
+
+// refused says that a field asks for something that is not served yet.
+func refused(field string) *blocked {
+	return &blocked{reason: meta.FeatureGateDisabledReason, stalled: true, cause: fmt.Errorf(
+		"%s is not served by this version of Plumb; the object is left as it is until the field is removed", field)}
+}
+
+// snapshot gives the newest revision of the source that the object follows.
+func (k *kustomizations) snapshot(obj *kustomizev1.Kustomization) (gitops.Snapshot, error) {
+	source := sourceRef(obj)
+	if snapshot, ok := k.sources.acquire(source); ok {
+		return snapshot, nil
+	}
+	b := &blocked{reason: meta.ArtifactFailedReason, retry: k.options.RequeueDependency, waiting: true}
+	if k.sourceExists(source) {
+		b.cause = fmt.Errorf("Source artifact not found, waiting for %s '%s/%s'", source.Kind, source.Namespace, source.Name)
+		// A source that exists and was applied before is only not fetched yet
+		// in this process; its own status says so if it cannot be.
+		b.quiet = obj.Status.LastAppliedRevision != ""
+	} else {
+		b.cause = fmt.Errorf("Source '%s/%s/%s' not found", source.Kind, source.Namespace, source.Name)
+	}
+	return gitops.Snapshot{}, b
+}
+
+// maintenance is the task of keeping what was applied before.
+func (k *kustomizations) maintenance(obj *kustomizev1.Kustomization) engine.Task {
+	inventory, err := fromInventory(obj.Status.Inventory)
+	return engine.Task{
+		Owner:      kustomizationRef(obj),
+		Inventory:  inventory,
+		Unreadable: err,
+		Force:      obj.Spec.Force,
+		Timeout:    obj.GetTimeout(),
+		Retry:      obj.GetRetryInterval(),
+		RetryLimit: obj.Spec.Interval.Duration,
+	}
+}
+
+// task translates the object into what the engine is to do.
+func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Snapshot) (engine.Task, error) {
+	spec, err := k.buildSpec(obj)
+	if err != nil {
+		return engine.Task{}, err
+	}
+	task := k.maintenance(obj)
+	task.Snapshot = &snapshot
+	task.Build = spec
+	task.Prune = obj.Spec.Prune
+	if requested(obj.Annotations, obj.Status.ReconcileRequestStatus) || obj.Status.ObservedGeneration != obj.Generation {
+		task.Compare = fmt.Sprintf("%d %s", obj.Generation, obj.Annotations[meta.ReconcileRequestAnnotation])
+	}
+	task.Checks, err = checks(obj)
+	if err != nil {
+		return engine.Task{}, err
+	}
+	task.Last = lastSuccess(obj)
+	revision := snapshot.Artifact.Revision
+	task.WriteAhead = func(ctx context.Context, inventory gitops.Inventory) error {
+		before, err := k.objects.get(ctx, client.ObjectKeyFromObject(obj))
+		if err != nil {
+			return fmt.Errorf("store inventory: %w", err)
+		}
+		after := before.DeepCopy()
+		describeProgress(conditioned{list: &after.Status.Conditions, generation: obj.Generation}, revision, obj.GetTimeout())
+		after.Status.Inventory = toInventory(inventory, before.Status.Inventory)
+		if _, err := k.objects.patchStatus(ctx, before, after); err != nil {
+			return fmt.Errorf("store inventory: %w", err)
+		}
+		return nil
+	}
+	return task, nil
+}
+
+// lastSuccess is what the status remembers of the last run that succeeded.
+func lastSuccess(obj *kustomizev1.Kustomization) engine.Success {
+	latest := obj.Status.History.Latest()
+	if latest == nil || latest.LastReconciledStatus != meta.ReconciliationSucceededReason {
+		return engine.Success{}
+	}
+	return engine.Success{
+		Revision: obj.Status.LastAppliedRevision,
+		Digest:   latest.Digest,
+		At:       latest.LastReconciled.Time,
+		Ready:    conditionsOf(obj).is(meta.ReadyCondition, "True"),
+	}
+}
+
+// checks translates wait and healthChecks. With wait, healthChecks are ignored,
+// as in Flux.
+func checks(obj *kustomizev1.Kustomization) (engine.Checks, error) {
+	if obj.Spec.Wait {
+		return engine.Checks{All: true}, nil
+	}
+	var c engine.Checks
+	for _, check := range obj.Spec.HealthChecks {
+		gv, err := schema.ParseGroupVersion(check.APIVersion)
+		if err != nil {
+			return c, &blocked{reason: meta.HealthCheckFailedReason, stalled: true, cause: fmt.Errorf("read spec.healthChecks: %w", err)}
+		}
+		namespace := check.Namespace
+		if namespace == "" {
+			namespace = obj.Namespace
+		}
+		if check.Kind == kustomizev1.KustomizationKind && check.Name == obj.Name && namespace == obj.Namespace {
+			continue // an object cannot wait for itself
+		}
+		c.Objects = append(c.Objects, gitops.InventoryEntry{
+			Ref:     gitops.ObjectRef{Group: gv.Group, Kind: check.Kind, Namespace: namespace, Name: check.Name},
+			Version: gv.Version,
+		})
+	}
+	return c, nil
+}
+
+// buildSpec translates what concerns the build.
+func (k *kustomizations) buildSpec(obj *kustomizev1.Kustomization) (build.Spec, error) {
+	s := obj.Spec
+	spec := build.Spec{
+		Owner:           kustomizationRef(obj),
+		Path:            s.Path,
+		TargetNamespace: s.TargetNamespace,
+		NamePrefix:      s.NamePrefix,
+		NameSuffix:      s.NameSuffix,
+		Components:      s.Components,
+	}
+	if m := s.CommonMetadata; m != nil {
+		spec.CommonLabels, spec.CommonAnnotations = m.Labels, m.Annotations
+	}
+	for _, p := range s.Patches {
+		spec.Patches = append(spec.Patches, build.Patch{Patch: p.Patch, Target: selector(p.Target)})
+	}
+	for _, i := range s.Images {
+		spec.Images = append(spec.Images, build.Image{Name: i.Name, NewName: i.NewName, NewTag: i.NewTag, Digest: i.Digest})
+	}
+	if s.PostBuild == nil {
+		return spec, nil
+	}
+	variables, err := k.variables(obj)
+	if err != nil {
+		return spec, err
+	}
+	spec.Substitute = &build.Substitution{
+		Variables: variables,
+		Strict:    k.options.StrictSubstitution,
+		Always:    obj.GetSubstituteStrategy() == kustomizev1.SubstituteStrategyAlways,
+	}
+	return spec, nil
+}
+
+func selector(s *apikustomize.Selector) *build.Selector {
+	if s == nil {
+		return nil
+	}
+	return &build.Selector{
+		Group: s.Group, Version: s.Version, Kind: s.Kind, Name: s.Name, Namespace: s.Namespace,
+		LabelSelector: s.LabelSelector, AnnotationSelector: s.AnnotationSelector,
+	}
+}
+
+// variableName is what a variable may be called.
+var variableName = regexp.MustCompile(`^[_a-zA-Z][_a-zA-Z0-9]*$`)
+
+// variables are those of substituteFrom in order, a later one over an earlier
+// one, and those of substitute over them all. Newlines are removed from values,
+// as Flux does.
+func (k *kustomizations) variables(obj *kustomizev1.Kustomization) (map[string]string, error) {
+	variables := map[string]string{}
+	var wanted []reference
+	for _, from := range obj.Spec.PostBuild.SubstituteFrom {
+		wanted = append(wanted, reference{kind: from.Kind, namespace: obj.Namespace, name: from.Name})
+	}
+	owner := kustomizationRef(obj)
+	if err := k.references.want(owner, wanted); err != nil {
+		return nil, err
+	}
+	for i, from := range obj.Spec.PostBuild.SubstituteFrom {
+		data, err := k.references.read(wanted[i])
+		switch {
+		case errors.Is(err, errReferenceMissing) && from.Optional:
+			continue
+		case errors.Is(err, errReferenceUnread):
+			return nil, &blocked{reason: meta.BuildFailedReason, waiting: true, quiet: true, retry: k.options.RequeueDependency,
+				cause: fmt.Errorf("substitute from '%s/%s': %w", from.Kind, from.Name, err)}
+		case err != nil:
+			return nil, &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval(),
+				cause: fmt.Errorf("substitute from '%s/%s' in namespace %q: %w; create it, or set optional: true on the reference", from.Kind, from.Name, obj.Namespace, err)}
+		}
+		for name, value := range data {
+			if err := addVariable(variables, name, string(value)); err != nil {
+				return nil, badVariable(obj, fmt.Sprintf("%s %s/%s", from.Kind, obj.Namespace, from.Name), err)
+			}
+		}
+	}
+	for _, name := range sortedKeys(obj.Spec.PostBuild.Substitute) {
+		if err := addVariable(variables, name, obj.Spec.PostBuild.Substitute[name]); err != nil {
+			return nil, badVariable(obj, "spec.postBuild.substitute", err)
+		}
+	}
+	return variables, nil
+}
+
+func addVariable(variables map[string]string, name, value string) error {
+	if !variableName.MatchString(name) {
+		return fmt.Errorf("%q is not a variable name: it must match %s", name, variableName)
+	}
+	variables[name] = strings.ReplaceAll(value, "\n", "")
+	return nil
+}
+
+func badVariable(obj *kustomizev1.Kustomization, where string, err error) *blocked {
+	return &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval(), cause: fmt.Errorf("%s: %w", where, err)}
+}

@@ -1,0 +1,90 @@
+package flux
+
+import (
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+const (
+	// kustomizeManager is the field manager of applied objects: that of Flux's
+	// kustomize-controller, so that ownership goes on when a cluster switches.
+	kustomizeManager = "kustomize-controller"
+	// kustomizeStatusManager writes statuses of Kustomizations.
+	kustomizeStatusManager = "gotk-kustomize-controller"
+	// sourceManager writes statuses of sources.
+	sourceManager = "source-controller"
+
+	kustomizeGroup = "kustomize.toolkit.fluxcd.io"
+	sourceGroup    = "source.toolkit.fluxcd.io"
+
+	// orphanAnnotation releases an object that is being deleted without
+	// deleting what it manages.
+	orphanAnnotation = "plumb.dev/orphan"
+
+	// contestedCondition is our own condition: a field of a managed object is
+	// changed again and again by somebody else.
+	contestedCondition = "Contested"
+
+	// progressDelay is how long a run waits before it writes a status that only
+	// says that it waits: most waits are over by then.
+	progressDelay = time.Second
+)
+
+// Keys are the names that Flux's kustomize-controller uses on managed objects.
+// The override managers are taken over like kubectl's.
+func Keys(overrideManagers ...string) gitops.Keys {
+	return gitops.Keys{
+		OwnerGroup:          kustomizeGroup,
+		OwnerKind:           kustomizev1.KustomizationKind,
+		OwnerNameLabel:      kustomizeGroup + "/name",
+		OwnerNamespaceLabel: kustomizeGroup + "/namespace",
+		Apply:               kustomizeGroup + "/ssa",
+		Force:               kustomizeGroup + "/force",
+		Prune:               kustomizeGroup + "/prune",
+		Reconcile:           kustomizeGroup + "/reconcile",
+		Substitute:          kustomizeGroup + "/substitute",
+		Manager:             kustomizeManager,
+		TakeOver:            append([]string{"kubectl", "before-first-apply"}, overrideManagers...),
+		KeepFields: []string{
+			"kubectl.kubernetes.io/restartedAt",
+			meta.ReconcileRequestAnnotation,
+			meta.ForceRequestAnnotation,
+			"reconcile.fluxcd.io/resetAt",
+		},
+		DropAnnotations: []string{
+			"kubectl.kubernetes.io/last-applied-configuration",
+			kustomizeGroup + "/checksum",
+			"fluxcd.io/sync-checksum",
+		},
+	}
+}
+
+// kustomizationRef names a Kustomization as the owner of work.
+func kustomizationRef(obj *kustomizev1.Kustomization) gitops.OwnerRef {
+	return gitops.OwnerRef{
+		Group: kustomizeGroup, Kind: kustomizev1.KustomizationKind,
+		Namespace: obj.Namespace, Name: obj.Name, UID: string(obj.UID),
+	}
+}
+
+// sourceRef names the source that a Kustomization follows.
+func sourceRef(obj *kustomizev1.Kustomization) gitops.OwnerRef {
+	namespace := obj.Spec.SourceRef.Namespace
+	if namespace == "" {
+		namespace = obj.Namespace
+	}
+	return gitops.OwnerRef{Group: sourceGroup, Kind: obj.Spec.SourceRef.Kind, Namespace: namespace, Name: obj.Spec.SourceRef.Name}
+}
+
+// gitRepositoryRef names a GitRepository as a source.
+func gitRepositoryRef(obj *sourcev1.GitRepository) gitops.OwnerRef {
+	return gitops.OwnerRef{
+		Group: sourceGroup, Kind: sourcev1.GitRepositoryKind,
+		Namespace: obj.Namespace, Name: obj.Name, UID: string(obj.UID),
+	}
+}

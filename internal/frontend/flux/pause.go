@@ -1,0 +1,144 @@
+package flux
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// blocked says why an object cannot be worked on now, although nothing is
+// wrong with what was applied before.
+type blocked struct {
+	reason string
+	cause  error
+	// stalled is set where only a change of the object's own spec helps.
+	stalled bool
+	// quiet is set where the status should not speak of it, such as before a
+	// source has been fetched for the first time after a start.
+	quiet bool
+	// waiting marks what is not a failure: a dependency that is not ready yet.
+	waiting bool
+	// retry is when to look again, should no event come before.
+	retry time.Duration
+}
+
+func (b *blocked) Error() string { return b.cause.Error() }
+func (b *blocked) Unwrap() error { return b.cause }
+
+// pauses remembers per object since when it waits, and how often it failed.
+type pauses struct {
+	mu sync.Mutex
+	// byObject is guarded by mu.
+	byObject map[types.UID]*pause
+}
+
+type pause struct {
+	why      string
+	since    time.Time
+	failures int
+}
+
+func newPauses() *pauses { return &pauses{byObject: map[types.UID]*pause{}} }
+
+func (p *pauses) of(uid types.UID) *pause {
+	if p.byObject[uid] == nil {
+		p.byObject[uid] = &pause{}
+	}
+	return p.byObject[uid]
+}
+
+// due is how long an object still has to wait for the same thing before it is
+// worth a status write; 0 once it is.
+func (p *pauses) due(uid types.UID, why string, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	of := p.of(uid)
+	if of.why != why {
+		of.why, of.since = why, now
+	}
+	return max(progressDelay-now.Sub(of.since), 0)
+}
+
+// over ends a wait.
+func (p *pauses) over(uid types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.of(uid).why = ""
+}
+
+// backoff is the pause after one more failure in a row: low, then twice as long
+// each time, at most high.
+func (p *pauses) backoff(uid types.UID, low, high time.Duration) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	of := p.of(uid)
+	d := low << min(of.failures, 20)
+	of.failures++
+	if d > high || d <= 0 {
+		return high
+	}
+	return d
+}
+
+// succeeded ends a row of failures.
+func (p *pauses) succeeded(uid types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.of(uid).failures = 0
+}
+
+// forget drops an object that is gone.
+func (p *pauses) forget(uid types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.byObject, uid)
+}
+
+// soonest is the shorter one of a pause and the time until next, at least a
+// millisecond; next is ignored where it is zero.
+func soonest(now time.Time, pause time.Duration, next time.Time) time.Duration {
+	if !next.IsZero() {
+		pause = min(pause, next.Sub(now))
+	}
+	return max(pause, time.Millisecond)
+}
+
+// jittered varies a duration by up to the share in either direction.
+func jittered(d time.Duration, share float64) time.Duration {
+	if share <= 0 {
+		return d
+	}
+	return time.Duration(float64(d) * (1 + share*(2*rand.Float64()-1)))
+}
+
+// sightings remembers what was told of an object, so that it is told once.
+type sightings struct {
+	mu sync.Mutex
+	// told is guarded by mu.
+	told map[types.UID]map[string]bool
+}
+
+func newSightings() *sightings { return &sightings{told: map[types.UID]map[string]bool{}} }
+
+// first tells whether something is said of an object for the first time.
+func (s *sightings) first(uid types.UID, what string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.told[uid] == nil {
+		s.told[uid] = map[string]bool{}
+	}
+	if s.told[uid][what] {
+		return false
+	}
+	s.told[uid][what] = true
+	return true
+}
+
+// forget drops an object that is gone.
+func (s *sightings) forget(uid types.UID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.told, uid)
+}

@@ -1,0 +1,220 @@
+package flux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+var (
+	// errReferenceUnread is given until a reference has been read for the first time.
+	errReferenceUnread = errors.New("not read yet")
+	// errReferenceMissing is given for an object that does not exist.
+	errReferenceMissing = errors.New("not found")
+)
+
+const (
+	secretKind    = "Secret"
+	configMapKind = "ConfigMap"
+)
+
+// reference names a ConfigMap or Secret that a spec refers to.
+type reference struct {
+	kind, namespace, name string
+}
+
+// references keeps the ConfigMaps and Secrets that specs refer to, each by a
+// watch of its own name: reading one costs no request, a change wakes who
+// refers to it, and nothing else of a namespace is ever read. Their values stay
+// in memory.
+type references struct {
+	client kubernetes.Interface
+	// changed wakes an owner.
+	changed func(gitops.OwnerRef)
+
+	mu sync.Mutex
+	// lifetime is that of the process's work; nil before start. Guarded by mu,
+	// as are the maps.
+	lifetime context.Context
+	watched  map[reference]*watched
+	owners   map[gitops.OwnerRef][]reference
+	running  sync.WaitGroup
+}
+
+// watched is one object; its fields are guarded by the table's lock.
+type watched struct {
+	users  map[gitops.OwnerRef]bool
+	stop   context.CancelFunc
+	read   bool
+	exists bool
+	data   map[string][]byte
+}
+
+func newReferences(client kubernetes.Interface, changed func(gitops.OwnerRef)) *references {
+	return &references{
+		client: client, changed: changed,
+		watched: map[reference]*watched{}, owners: map[gitops.OwnerRef][]reference{},
+	}
+}
+
+// Start runs the watches until the context ends, and waits for their end.
+func (r *references) Start(ctx context.Context) error {
+	r.mu.Lock()
+	r.lifetime = ctx
+	for ref, w := range r.watched {
+		r.watch(ref, w)
+	}
+	r.mu.Unlock()
+	<-ctx.Done()
+	r.running.Wait()
+	return nil
+}
+
+// want declares what an owner refers to, in place of what it declared before.
+func (r *references) want(owner gitops.OwnerRef, refs []reference) error {
+	owner = owner.Key()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ref := range refs {
+		if ref.kind != secretKind && ref.kind != configMapKind {
+			return fmt.Errorf("kind %q cannot be referred to: only Secret and ConfigMap can", ref.kind)
+		}
+		w := r.watched[ref]
+		if w == nil {
+			w = &watched{users: map[gitops.OwnerRef]bool{}}
+			r.watched[ref] = w
+			if r.lifetime != nil {
+				r.watch(ref, w)
+			}
+		}
+		w.users[owner] = true
+	}
+	wanted := map[reference]bool{}
+	for _, ref := range refs {
+		wanted[ref] = true
+	}
+	for _, ref := range r.owners[owner] {
+		if !wanted[ref] {
+			r.leave(owner, ref)
+		}
+	}
+	if len(refs) == 0 {
+		delete(r.owners, owner)
+	} else {
+		r.owners[owner] = refs
+	}
+	return nil
+}
+
+// release drops all that an owner refers to.
+func (r *references) release(owner gitops.OwnerRef) { _ = r.want(owner, nil) }
+
+// leave is called with the lock held.
+func (r *references) leave(owner gitops.OwnerRef, ref reference) {
+	w := r.watched[ref]
+	if w == nil {
+		return
+	}
+	delete(w.users, owner)
+	if len(w.users) > 0 {
+		return
+	}
+	if w.stop != nil {
+		w.stop()
+	}
+	delete(r.watched, ref)
+}
+
+// read gives the data of a wanted reference.
+func (r *references) read(ref reference) (map[string][]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.watched[ref]
+	switch {
+	case w == nil || !w.read:
+		return nil, errReferenceUnread
+	case !w.exists:
+		return nil, errReferenceMissing
+	}
+	return w.data, nil
+}
+
+// watch is called with the lock held.
+func (r *references) watch(ref reference, w *watched) {
+	ctx, stop := context.WithCancel(r.lifetime)
+	w.stop = stop
+	resource, expected := "configmaps", any(&corev1.ConfigMap{})
+	if ref.kind == secretKind {
+		resource, expected = "secrets", &corev1.Secret{}
+	}
+	lw := cache.NewListWatchFromClient(r.client.CoreV1().RESTClient(), resource, ref.namespace, fields.OneTermEqualSelector("metadata.name", ref.name))
+	reflector := cache.NewReflectorWithOptions(lw, expected, &referenceStore{table: r, ref: ref, of: w}, cache.ReflectorOptions{
+		Name: "reference", MinWatchTimeout: 30 * time.Minute,
+	})
+	r.running.Go(func() { reflector.RunWithContext(ctx) })
+}
+
+// set takes over what a watch saw, and wakes the users where it is new.
+func (r *references) set(w *watched, exists bool, data map[string][]byte) {
+	r.mu.Lock()
+	same := w.read && w.exists == exists && maps.EqualFunc(w.data, data, func(a, b []byte) bool { return string(a) == string(b) })
+	w.read, w.exists, w.data = true, exists, data
+	var users []gitops.OwnerRef
+	if !same {
+		for owner := range w.users {
+			users = append(users, owner)
+		}
+	}
+	r.mu.Unlock()
+	for _, owner := range users {
+		r.changed(owner)
+	}
+}
+
+// referenceStore is where a reflector puts the one object that it watches.
+type referenceStore struct {
+	table *references
+	ref   reference
+	of    *watched
+}
+
+func (s *referenceStore) Add(obj any) error {
+	data := map[string][]byte{}
+	switch o := obj.(type) {
+	case *corev1.Secret:
+		maps.Copy(data, o.Data)
+	case *corev1.ConfigMap:
+		maps.Copy(data, o.BinaryData)
+		for key, value := range o.Data {
+			data[key] = []byte(value)
+		}
+	}
+	s.table.set(s.of, true, data)
+	return nil
+}
+
+func (s *referenceStore) Update(obj any) error { return s.Add(obj) }
+
+func (s *referenceStore) Delete(any) error {
+	s.table.set(s.of, false, nil)
+	return nil
+}
+
+func (s *referenceStore) Replace(list []any, _ string) error {
+	if len(list) == 0 {
+		return s.Delete(nil)
+	}
+	return s.Add(list[0])
+}
+
+func (s *referenceStore) Resync() error { return nil }

@@ -1,0 +1,183 @@
+package flux
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/engine"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source/git"
+)
+
+// AddToScheme adds the kinds that this front end serves.
+func AddToScheme(scheme *runtime.Scheme) {
+	utilruntime.Must(kustomizev1.AddToScheme(scheme))
+	utilruntime.Must(sourcev1.AddToScheme(scheme))
+}
+
+// Parts are what the front end works with. All of them are needed.
+type Parts struct {
+	Manager   manager.Manager
+	Client    kubernetes.Interface
+	Recorder  recorder
+	Metrics   Metrics
+	Clock     clock.PassiveClock
+	Git       *git.Store
+	Artifacts *artifact.Store
+	// ArtifactURL is where artifacts are served: scheme and host.
+	ArtifactURL string
+	// Engine makes the engine, given what is to be called when an owner has to
+	// be run and what tells whether an owner exists.
+	Engine func(wake func(gitops.OwnerRef), exists func(gitops.OwnerRef) bool) *engine.Engine
+}
+
+// Metrics counts reconciliations.
+type Metrics interface {
+	Reconciled(kind, namespace, name string, took time.Duration)
+	Forget(kind, namespace, name string)
+	Fetched(kind, outcome string)
+}
+
+// Options are the settings of all reconcilers.
+type Options struct {
+	// Concurrent is how many objects of a kind are worked on at the same time.
+	Concurrent int
+	// Selector selects the custom resources that are served; nil for all.
+	Selector      labels.Selector
+	Kustomization KustomizationOptions
+	GitRepository GitRepositoryOptions
+}
+
+// Setup adds the reconcilers to the manager, sources before what follows them.
+// It returns the engine that they drive.
+func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, error) {
+	mgr := parts.Manager
+	if err := addIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+		return nil, fmt.Errorf("index custom resources: %w", err)
+	}
+	events := &events{recorder: parts.Recorder, log: mgr.GetLogger()}
+	sources := newSources()
+	forKustomizations, forGitRepositories := &triggers{}, &triggers{}
+	references := newReferences(parts.Client, func(owner gitops.OwnerRef) {
+		key := types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}
+		if owner.Kind == sourcev1.GitRepositoryKind {
+			forGitRepositories.add(key, urgent)
+			return
+		}
+		forKustomizations.add(key, urgent)
+	})
+	if err := mgr.Add(leaderOnly(references.Start)); err != nil {
+		return nil, err
+	}
+
+	k := &kustomizations{
+		objects:    newObjects(mgr.GetClient(), kustomizeStatusManager, func() *kustomizev1.Kustomization { return &kustomizev1.Kustomization{} }),
+		sources:    sources,
+		references: references,
+		events:     events,
+		clock:      parts.Clock,
+		options:    options.Kustomization,
+		triggers:   forKustomizations,
+		pauses:     newPauses(),
+		seen:       newSightings(),
+	}
+	k.engine = parts.Engine(func(owner gitops.OwnerRef) {
+		forKustomizations.add(types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}, urgent)
+	}, k.exists)
+	g := &gitRepositories{
+		objects:    newObjects(mgr.GetClient(), sourceManager, func() *sourcev1.GitRepository { return &sourcev1.GitRepository{} }),
+		git:        parts.Git,
+		packed:     packed{store: parts.Artifacts, baseURL: parts.ArtifactURL},
+		sources:    sources,
+		references: references,
+		triggers:   forGitRepositories,
+		events:     events,
+		metrics:    parts.Metrics,
+		clock:      parts.Clock,
+		options:    options.GitRepository,
+		pauses:     newPauses(),
+		fetched:    map[types.UID]fetched{},
+		requests:   map[types.UID]git.Request{},
+	}
+	sources.follow(k.published)
+	sources.follow(g.published)
+	if err := addController(mgr, sourcev1.GitRepositoryKind, g.reconcile, forGitRepositories, options, parts,
+		source.Kind(mgr.GetCache(), client.Object(&sourcev1.GitRepository{}), k.gitRepositoryEvents(forGitRepositories), selected(options.Selector))); err != nil {
+		return nil, err
+	}
+	return k.engine, addController(mgr, kustomizev1.KustomizationKind, k.reconcile, forKustomizations, options, parts,
+		source.Kind(mgr.GetCache(), client.Object(&kustomizev1.Kustomization{}), k.kustomizationEvents(mgr.GetCache()), selected(options.Selector)))
+}
+
+// addController runs a reconciler on a queue that its watch and its triggers fill.
+func addController(mgr manager.Manager, kind string, run func(context.Context, ctrl.Request) (ctrl.Result, error), t *triggers, options Options, parts Parts, watch source.Source) error {
+	c, err := controller.New(kind, mgr, controller.Options{
+		MaxConcurrentReconciles: options.Concurrent,
+		UsePriorityQueue:        ptr.To(true),
+		Reconciler:              reconcile.Func(measured(kind, withRoutinePriority(run), parts)),
+		SkipNameValidation:      ptr.To(true),
+	})
+	if err != nil {
+		return fmt.Errorf("add controller of %s: %w", kind, err)
+	}
+	if err := c.Watch(watch); err != nil {
+		return fmt.Errorf("watch %s: %w", kind, err)
+	}
+	return c.Watch(source.Func(t.start))
+}
+
+// measured counts each reconciliation.
+func measured(kind string, run func(context.Context, ctrl.Request) (ctrl.Result, error), parts Parts) func(context.Context, ctrl.Request) (ctrl.Result, error) {
+	return func(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+		start := parts.Clock.Now()
+		result, err := run(ctx, req)
+		parts.Metrics.Reconciled(kind, req.Namespace, req.Name, parts.Clock.Since(start))
+		return result, err
+	}
+}
+
+func selected(selector labels.Selector) predicate.Predicate {
+	return predicate.NewPredicateFuncs(func(obj client.Object) bool {
+		return selector == nil || selector.Empty() || selector.Matches(labels.Set(obj.GetLabels()))
+	})
+}
+
+// exists tells whether a Kustomization is in the cluster, whether or not it is
+// worked on.
+func (k *kustomizations) exists(owner gitops.OwnerRef) bool {
+	_, err := k.objects.get(context.Background(), types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name})
+	return err == nil
+}
+
+// sourceExists tells whether a source is in the cluster.
+func (k *kustomizations) sourceExists(ref gitops.OwnerRef) bool {
+	return k.objects.client.Get(context.Background(), types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, &sourcev1.GitRepository{}) == nil
+}
+
+// leaderOnly is a runnable that runs only in the process that works.
+type leaderOnly func(context.Context) error
+
+// Start runs it.
+func (f leaderOnly) Start(ctx context.Context) error { return f(ctx) }
+
+// NeedLeaderElection says that it waits for leadership.
+func (leaderOnly) NeedLeaderElection() bool { return true }

@@ -1,0 +1,96 @@
+package flux
+
+import (
+	"sync"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// sources holds the newest snapshot of every source, so that consumers in the
+// process start from it at once and never over HTTP. A source that is not in it
+// has not been fetched since the process started.
+type sources struct {
+	mu sync.Mutex
+	// current is guarded by mu.
+	current map[gitops.OwnerRef]*held
+	// followers are told of every new snapshot, in the order in which they
+	// were added; set before the first publish.
+	followers []func(source gitops.OwnerRef, snapshot gitops.Snapshot)
+}
+
+// held is a snapshot with the number of its users; the table is one of them.
+type held struct {
+	snapshot gitops.Snapshot
+	users    int
+}
+
+func newSources() *sources {
+	return &sources{current: map[gitops.OwnerRef]*held{}}
+}
+
+// follow has f called after each publish.
+func (s *sources) follow(f func(gitops.OwnerRef, gitops.Snapshot)) {
+	s.followers = append(s.followers, f)
+}
+
+// publish makes the snapshot the newest one of its source. The former one is
+// released once its last user has given it back.
+func (s *sources) publish(source gitops.OwnerRef, snapshot gitops.Snapshot) {
+	key := source.Key()
+	s.mu.Lock()
+	old := s.current[key]
+	s.current[key] = &held{snapshot: snapshot, users: 1}
+	s.mu.Unlock()
+	s.drop(old)
+	for _, f := range s.followers {
+		f(key, snapshot)
+	}
+}
+
+// remove forgets a source that is gone.
+func (s *sources) remove(source gitops.OwnerRef) {
+	key := source.Key()
+	s.mu.Lock()
+	old := s.current[key]
+	delete(s.current, key)
+	s.mu.Unlock()
+	s.drop(old)
+}
+
+// acquire gives the newest snapshot of a source. The caller releases it.
+func (s *sources) acquire(source gitops.OwnerRef) (gitops.Snapshot, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, ok := s.current[source.Key()]
+	if !ok {
+		return gitops.Snapshot{}, false
+	}
+	h.users++
+	snapshot := h.snapshot
+	var once sync.Once
+	snapshot.Release = func() { once.Do(func() { s.drop(h) }) }
+	return snapshot, true
+}
+
+// revision is that of the newest snapshot, empty where there is none.
+func (s *sources) revision(source gitops.OwnerRef) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h, ok := s.current[source.Key()]; ok {
+		return h.snapshot.Artifact.Revision
+	}
+	return ""
+}
+
+func (s *sources) drop(h *held) {
+	if h == nil {
+		return
+	}
+	s.mu.Lock()
+	h.users--
+	last := h.users == 0
+	s.mu.Unlock()
+	if last && h.snapshot.Release != nil {
+		h.snapshot.Release()
+	}
+}

@@ -1,0 +1,373 @@
+// Package server is the composition root: it builds the operator's parts in the
+// order in which they start and runs them until the context ends. Nothing else
+// knows all of them.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/plumb-gitops/plumb/internal/apply"
+	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/build"
+	"github.com/plumb-gitops/plumb/internal/build/kustomize"
+	"github.com/plumb-gitops/plumb/internal/build/substitute"
+	"github.com/plumb-gitops/plumb/internal/build/typed"
+	"github.com/plumb-gitops/plumb/internal/cluster"
+	"github.com/plumb-gitops/plumb/internal/config"
+	"github.com/plumb-gitops/plumb/internal/engine"
+	"github.com/plumb-gitops/plumb/internal/event"
+	"github.com/plumb-gitops/plumb/internal/frontend/flux"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/observe"
+	"github.com/plumb-gitops/plumb/internal/source/git"
+	"github.com/plumb-gitops/plumb/internal/telemetry"
+)
+
+// Options are what the operator is given beside its configuration.
+type Options struct {
+	// Version is the program's version, as in its user agent.
+	Version string
+	// Log receives all log lines.
+	Log logr.Logger
+	// NoHealth are kinds that are never waited for, because nobody in the
+	// cluster works on them.
+	NoHealth []gitops.GroupKind
+	// Registry receives the operator's metrics; that of controller-runtime
+	// where it is nil.
+	Registry metrics.RegistererGatherer
+}
+
+// Run runs the operator against a cluster until the context ends. The error is
+// nil after an orderly end.
+func Run(ctx context.Context, rc *rest.Config, cfg config.Operator, options Options) error {
+	telemetry.SetLibraries(options.Log)
+	for _, notice := range cfg.Notices() {
+		options.Log.Info(notice)
+	}
+	if options.Registry == nil {
+		options.Registry = metrics.Registry
+	}
+	s := &server{config: cfg, options: options, rest: rc, clock: clock.RealClock{}}
+	steps := []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"connect to the cluster", s.connect},
+		{"install custom resource definitions", s.installCRDs},
+		{"set up the manager", s.manage},
+		{"open the data folder", s.openStorage},
+		{"record events", s.recordEvents},
+		{"observe the cluster", s.observe},
+		{"set up the front end", s.setUp},
+	}
+	defer s.close()
+	for _, step := range steps {
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	if err := s.manager.Start(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("run the operator: %w", err)
+	}
+	return nil
+}
+
+// server is the operator while it is put together.
+type server struct {
+	config  config.Operator
+	options Options
+	rest    *rest.Config
+	clock   clock.RealClock
+
+	metrics     *telemetry.Metrics
+	cluster     *cluster.Client
+	typed       kubernetes.Interface
+	manager     manager.Manager
+	git         *git.Store
+	artifacts   *artifact.Store
+	artifactURL string
+	recorder    *event.Recorder
+	observer    *observe.Observer
+	engine      *engine.Engine
+}
+
+func (s *server) close() {
+	if s.observer != nil {
+		s.observer.Close()
+	}
+	if s.git != nil {
+		if err := s.git.Close(); err != nil {
+			s.options.Log.Error(err, "Closing the Git stores failed")
+		}
+	}
+}
+
+// part is the client configuration of one part of the operator.
+func (s *server) part(name string) *rest.Config {
+	cfg := rest.CopyConfig(s.rest)
+	cfg.UserAgent = fmt.Sprintf("plumb/%s (%s)", s.options.Version, name)
+	// The API server's priority and fairness does better what a limit here would.
+	cfg.QPS, cfg.Burst = -1, 0
+	// Warnings of the API server are for people who type; ours are conditions.
+	cfg.WarningHandler = rest.NoWarnings{}
+	return cfg
+}
+
+func (s *server) connect(context.Context) error {
+	var err error
+	if s.metrics, err = telemetry.NewMetrics(s.options.Registry); err != nil {
+		return err
+	}
+	s.cluster, err = cluster.Connect(s.rest, cluster.Options{
+		Version: s.options.Version, Part: "apply", QPS: s.config.API.QPS, Burst: s.config.API.Burst, Clock: s.clock,
+	})
+	if err != nil {
+		return err
+	}
+	s.typed, err = kubernetes.NewForConfig(s.part("references"))
+	return err
+}
+
+func (s *server) manage(context.Context) error {
+	scheme := runtime.NewScheme()
+	if err := clientgoscheme.AddToScheme(scheme); err != nil {
+		return err
+	}
+	flux.AddToScheme(scheme)
+	namespaces := map[string]cache.Config{}
+	if !s.config.WatchAllNamespaces {
+		namespaces[s.config.RuntimeNamespace] = cache.Config{}
+	}
+	le := s.config.LeaderElection
+	var err error
+	s.manager, err = ctrl.NewManager(s.part("controllers"), ctrl.Options{
+		Scheme: scheme,
+		Logger: s.options.Log,
+		Cache: cache.Options{
+			DefaultNamespaces: namespaces,
+			DefaultTransform:  cache.TransformStripManagedFields(),
+		},
+		Metrics:                       metricsserver.Options{BindAddress: bindAddress(s.config.MetricsAddress), ExtraHandlers: profiles()},
+		HealthProbeBindAddress:        bindAddress(s.config.HealthAddress),
+		LeaderElection:                le.Enabled,
+		LeaderElectionID:              "plumb-leader-election",
+		LeaderElectionNamespace:       s.config.RuntimeNamespace,
+		LeaderElectionReleaseOnCancel: le.ReleaseOnCancel,
+		LeaseDuration:                 &le.LeaseDuration,
+		RenewDeadline:                 &le.RenewDeadline,
+		RetryPeriod:                   &le.RetryPeriod,
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.manager.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return err
+	}
+	return s.manager.AddReadyzCheck("elected", s.elected)
+}
+
+// profiles are served beside the metrics, as Flux's controllers do.
+func profiles() map[string]http.Handler {
+	return map[string]http.Handler{
+		"/debug/pprof/":        http.HandlerFunc(pprof.Index),
+		"/debug/pprof/cmdline": http.HandlerFunc(pprof.Cmdline),
+		"/debug/pprof/profile": http.HandlerFunc(pprof.Profile),
+		"/debug/pprof/symbol":  http.HandlerFunc(pprof.Symbol),
+		"/debug/pprof/trace":   http.HandlerFunc(pprof.Trace),
+	}
+}
+
+// elected is ready once this process works, as Flux's source-controller is:
+// artifacts are served by the leader alone.
+func (s *server) elected(*http.Request) error {
+	select {
+	case <-s.manager.Elected():
+		return nil
+	default:
+		return errors.New("another operator has the lease")
+	}
+}
+
+// bindAddress is the form in which the manager wants "nothing".
+func bindAddress(address string) string {
+	if address == "" {
+		return "0"
+	}
+	return address
+}
+
+func (s *server) openStorage(context.Context) error {
+	storage := s.config.Storage
+	listener, err := net.Listen("tcp", storage.Address)
+	if err != nil {
+		return fmt.Errorf("serve artifacts: %w", err)
+	}
+	s.artifactURL = "http://" + advertised(storage.Advertised, listener.Addr())
+	s.artifacts, err = artifact.Open(filepath.Join(storage.Path, "artifacts"), artifact.Options{
+		TTL: storage.RetentionTTL, Records: storage.RetentionRecords,
+	})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	s.git, err = git.Open(filepath.Join(storage.Path, "git"), git.Options{})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	if err := s.manager.Add(manager.RunnableFunc(s.collect)); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	return s.manager.Add(&manager.Server{
+		Name:     "artifacts",
+		Server:   &http.Server{Handler: s.artifacts.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute},
+		Listener: listener,
+	})
+}
+
+// collectEvery is how often artifacts that were replaced are looked for.
+const collectEvery = 30 * time.Second
+
+// collect removes artifacts that were replaced, until the context ends.
+func (s *server) collect(ctx context.Context) error {
+	ticker := time.NewTicker(collectEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if _, err := s.artifacts.Collect(); err != nil {
+				s.options.Log.Error(err, "Removing old artifacts failed")
+			}
+		}
+	}
+}
+
+// advertised is the host that stands in URLs of artifacts: the one that was
+// configured, or this machine with the port that is listened on.
+func advertised(configured string, listening net.Addr) string {
+	host, port, err := net.SplitHostPort(listening.String())
+	if err != nil {
+		return configured
+	}
+	if configured != "" {
+		return configured
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		if name, err := os.Hostname(); err == nil {
+			host = name
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func (s *server) recordEvents(context.Context) error {
+	client, err := kubernetes.NewForConfig(s.part("events"))
+	if err != nil {
+		return err
+	}
+	instance, err := os.Hostname()
+	if err != nil {
+		instance = "plumb"
+	}
+	s.recorder, err = event.New(event.Options{
+		Events: client.CoreV1(), Address: s.config.EventsAddress, Instance: instance,
+		Redact: telemetry.Redact, Dropped: s.metrics.Dropped, Log: s.options.Log, Now: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	return s.manager.Add(s.recorder)
+}
+
+func (s *server) observe(context.Context) error {
+	var err error
+	s.observer, err = observe.New(observe.Options{
+		Config: s.part("observe"),
+		Resources: func(ctx context.Context, kind gitops.GroupKind, version string) (schema.GroupVersionResource, bool, error) {
+			r, err := s.cluster.Resource(ctx, kind, version)
+			return r.GVR, r.Namespaced, err
+		},
+		Keys:   s.keys(),
+		Logger: slog.New(logr.ToSlogHandler(s.options.Log)),
+	})
+	return err
+}
+
+func (s *server) keys() gitops.Keys { return flux.Keys(s.config.OverrideManagers...) }
+
+func (s *server) setUp(ctx context.Context) error {
+	noHealth := map[gitops.GroupKind]bool{}
+	for _, kind := range s.options.NoHealth {
+		noHealth[kind] = true
+	}
+	makeEngine := func(wake func(gitops.OwnerRef), exists func(gitops.OwnerRef) bool) *engine.Engine {
+		return engine.New(engine.Parts{
+			Builder: build.New(build.Steps{
+				Renderer:    kustomize.New(kustomize.Options{RemoteBases: !s.config.NoRemoteBases}),
+				Substituter: substitute.New(0),
+				Normaliser:  typed.New(),
+			}),
+			Cluster:  s.cluster,
+			Applier:  &apply.Applier{Cluster: s.cluster, Keys: s.keys(), Parallel: s.config.ConcurrentApply, Clock: s.clock},
+			Observer: s.observer,
+			Keys:     s.keys(),
+			Clock:    s.clock,
+			Exists:   exists,
+			Metrics:  s.metrics,
+		}, engine.Settings{NoHealth: noHealth, CustomKinds: s.config.CustomStageKinds}, wake)
+	}
+	jitter := float64(s.config.IntervalJitter) / 100
+	var err error
+	s.engine, err = flux.Setup(ctx, flux.Parts{
+		Manager: s.manager, Client: s.typed, Recorder: s.recorder, Metrics: s.metrics, Clock: s.clock,
+		Git: s.git, Artifacts: s.artifacts, ArtifactURL: s.artifactURL, Engine: makeEngine,
+	}, flux.Options{
+		Concurrent: s.config.Concurrent,
+		Selector:   s.config.WatchSelector,
+		Kustomization: flux.KustomizationOptions{
+			NoCrossNamespaceRefs:    s.config.NoCrossNamespaceRefs,
+			StrictSubstitution:      s.config.Gates.StrictPostBuildSubstitutions,
+			AdditiveDependencyCheck: s.config.Gates.AdditiveCELDependencyCheck,
+			RequeueDependency:       s.config.RequeueDependency,
+			MinRetryDelay:           s.config.MinRetryDelay,
+			MaxRetryDelay:           s.config.MaxRetryDelay,
+			IntervalJitter:          jitter,
+		},
+		GitRepository: flux.GitRepositoryOptions{
+			MinRetryDelay:     s.config.MinRetryDelay,
+			MaxRetryDelay:     s.config.MaxRetryDelay,
+			RequeueDependency: s.config.RequeueDependency,
+			IntervalJitter:    jitter,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if s.config.AuditPeriod > 0 {
+		return s.manager.Add(s.engine.Auditor(s.config.AuditPeriod))
+	}
+	return nil
+}
