@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,12 +73,31 @@ func TestCommandsWithoutCluster(t *testing.T) {
 	}
 }
 
+// An API server answers a path that it does not serve in plain text.
+func TestClusterWithoutDefinitions(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	config := kubeconfig(t, server.URL)
+	for _, args := range []string{"get ks", "reconcile ks x", "suspend ks --all", "suspend ks x", "tree ks x"} {
+		code, _, progress := plumb(t, append(strings.Fields(args), "--kubeconfig", config)...)
+		if code != ExitFailed || !strings.Contains(progress, "does not know kustomizations.kustomize.toolkit.fluxcd.io: install the definitions") {
+			t.Errorf("%s gives %d and %q", args, code, progress)
+		}
+	}
+}
+
 // unreachable is a kubeconfig of a cluster where nothing listens.
 func unreachable(t *testing.T) string {
 	t.Helper()
+	return kubeconfig(t, "http://127.0.0.1:1")
+}
+
+func kubeconfig(t *testing.T, server string) string {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	err := os.WriteFile(file, []byte(`{"apiVersion":"v1","kind":"Config","current-context":"c",
-"clusters":[{"name":"c","cluster":{"server":"http://127.0.0.1:1"}}],"contexts":[{"name":"c","context":{"cluster":"c"}}]}`), 0o600)
+"clusters":[{"name":"c","cluster":{"server":"`+server+`"}}],"contexts":[{"name":"c","context":{"cluster":"c"}}]}`), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
