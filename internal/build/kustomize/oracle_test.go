@@ -36,12 +36,12 @@ func newComparable() *build.Builder {
 // checkout writes a tree to a folder on disk.
 func checkout(t testing.TB, tree *memoryTree, dir string) {
 	t.Helper()
-	for name, file := range tree.MapFS {
+	for name, content := range tree.files {
 		target := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(target, file.Data, 0o600); err != nil {
+		if err := os.WriteFile(target, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
