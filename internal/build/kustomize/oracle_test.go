@@ -14,6 +14,7 @@ import (
 	flux "github.com/fluxcd/pkg/kustomize"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"sigs.k8s.io/kustomize/api/resmap"
 	"sigs.k8s.io/yaml"
 
 	"github.com/plumb-gitops/plumb/internal/build"
@@ -58,7 +59,9 @@ func oracle(ctx context.Context, dir string, spec build.Spec) (map[string]string
 	if _, err := flux.NewGenerator(dir, object).WriteFile(path); err != nil {
 		return nil, err
 	}
-	resources, err := flux.SecureBuild(dir, path, false)
+	var resources resmap.ResMap
+	var err error
+	kustomize.AloneWithSchema(func() { resources, err = flux.SecureBuild(dir, path, false) })
 	if err != nil {
 		return nil, err
 	}

@@ -88,9 +88,9 @@ func TestParallelBuilds(t *testing.T) {
 	if !strings.Contains(want["without"], replaced) {
 		t.Fatalf("a schema leaks into another build, want %s: %s", replaced, want["without"])
 	}
-	rounds := 60
+	rounds := 20
 	if testing.Short() {
-		rounds = 10
+		rounds = 5
 	}
 	var wait sync.WaitGroup
 	for worker := range 8 {
