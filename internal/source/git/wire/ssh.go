@@ -1,0 +1,235 @@
+package wire
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/skeema/knownhosts"
+	"golang.org/x/crypto/ssh"
+)
+
+// sshTransport reaches a repository over SSH, by a connection for each session.
+type sshTransport struct {
+	address string
+	command string
+	config  ssh.ClientConfig
+	dial    contextDialer
+}
+
+func newSSH(o Options, via *url.URL) (*sshTransport, error) {
+	host, port := o.URL.Hostname(), o.URL.Port()
+	if port == "" {
+		port = "22"
+	}
+	path := o.URL.Path
+	if after, ok := strings.CutPrefix(path, "/~"); ok {
+		path = "~" + after
+	}
+	if host == "" || path == "" || strings.ContainsAny(path, "\x00\n") {
+		return nil, &Error{Code: CodeURL, Text: "the URL has no host or no path"}
+	}
+	t := &sshTransport{
+		address: net.JoinHostPort(host, port),
+		command: "git-upload-pack '" + strings.ReplaceAll(path, "'", `'\''`) + "'",
+		config:  ssh.ClientConfig{User: "git"},
+	}
+	if name := o.URL.User.Username(); name != "" {
+		t.config.User = name
+	} else if o.Auth.Username != "" {
+		t.config.User = o.Auth.Username
+	}
+	var err error
+	if t.config.Auth, err = o.Auth.ssh(); err != nil {
+		return nil, err
+	}
+	if err := t.trust(o.Auth.KnownHosts); err != nil {
+		return nil, err
+	}
+	t.dial, err = dialer(via, &net.Dialer{})
+	return t, err
+}
+
+func (a Auth) ssh() ([]ssh.AuthMethod, error) {
+	if len(a.Identity) == 0 {
+		if a.Password != "" {
+			return []ssh.AuthMethod{ssh.Password(a.Password)}, nil
+		}
+		return nil, &Error{Code: CodeCredential, Text: "a repository over ssh needs a key; put it under \"identity\" of the secret"}
+	}
+	var signer ssh.Signer
+	var err error
+	if a.Passphrase != "" {
+		signer, err = ssh.ParsePrivateKeyWithPassphrase(a.Identity, []byte(a.Passphrase))
+	} else {
+		signer, err = ssh.ParsePrivateKey(a.Identity)
+	}
+	var missing *ssh.PassphraseMissingError
+	switch {
+	case errors.As(err, &missing):
+		return nil, &Error{Code: CodeCredential, Text: "the ssh key is encrypted; put its passphrase under \"password\" of the secret"}
+	case err != nil:
+		return nil, &Error{Code: CodeCredential, Text: "the ssh key cannot be read; it or its passphrase is wrong"}
+	}
+	return []ssh.AuthMethod{ssh.PublicKeys(signer)}, nil
+}
+
+// trust accepts the host keys of a known_hosts file and no others. The library
+// reads such files only from disk, where ours is for a moment.
+func (t *sshTransport) trust(knownHosts []byte) (err error) {
+	if len(knownHosts) == 0 {
+		return &Error{Code: CodeCredential, Text: "a repository over ssh needs the keys of its host; put them under \"known_hosts\" of the secret"}
+	}
+	file, err := os.CreateTemp("", "known_hosts-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = firstError(err, os.Remove(file.Name())) }()
+	_, err = file.Write(knownHosts)
+	if err = firstError(err, file.Close()); err != nil {
+		return err
+	}
+	db, err := knownhosts.NewDB(file.Name())
+	if err != nil {
+		return &Error{Code: CodeCredential, Text: "\"known_hosts\" cannot be read", Err: err}
+	}
+	check := db.HostKeyCallback()
+	t.config.HostKeyAlgorithms = db.HostKeyAlgorithms(t.address)
+	t.config.HostKeyCallback = func(host string, remote net.Addr, key ssh.PublicKey) error {
+		err := check(host, remote, key)
+		switch {
+		case err == nil:
+			return nil
+		case knownhosts.IsHostUnknown(err):
+			return &Error{Code: CodeHostKey, Text: fmt.Sprintf("the ssh host %s is not in known_hosts; its key is %s %s", host, key.Type(), ssh.FingerprintSHA256(key))}
+		case knownhosts.IsHostKeyChanged(err):
+			return &Error{Code: CodeHostKey, Text: fmt.Sprintf("the ssh host %s has another key than in known_hosts; its key is %s %s", host, key.Type(), ssh.FingerprintSHA256(key))}
+		default:
+			return &Error{Code: CodeHostKey, Text: fmt.Sprintf("the key of the ssh host %s is refused", host), Err: err}
+		}
+	}
+	return nil
+}
+
+func (*sshTransport) resume() session { return nil }
+func (*sshTransport) close()          {}
+
+func (t *sshTransport) open(ctx context.Context) (session, error) {
+	conn, err := t.dial.DialContext(ctx, "tcp", t.address)
+	if err != nil {
+		return nil, err
+	}
+	s := &sshSession{stop: context.AfterFunc(ctx, func() { _ = conn.Close() })}
+	if deadline, ok := ctx.Deadline(); ok {
+		// The library knows no context; this ends a handshake that hangs.
+		_ = conn.SetDeadline(deadline)
+	}
+	if err := s.start(conn, t); err != nil {
+		s.stop()
+		_ = conn.Close()
+		return nil, sshError(err)
+	}
+	return s, nil
+}
+
+func sshError(err error) error {
+	if text := err.Error(); strings.Contains(text, "unable to authenticate") {
+		return &Error{Code: CodeDenied, Text: "the server refuses the ssh key", Err: err}
+	} else if strings.Contains(text, "no common algorithm for host key") {
+		return &Error{Code: CodeHostKey, Text: "the server has no host key of a kind that known_hosts has", Err: err}
+	}
+	return err
+}
+
+// sshSession is one run of upload-pack on the server.
+type sshSession struct {
+	client *ssh.Client
+	stop   func() bool
+	in     io.WriteCloser
+	out    *bufio.Reader
+	errors *tail
+	exec   *ssh.Session
+}
+
+func (s *sshSession) start(conn net.Conn, t *sshTransport) error {
+	c, channels, requests, err := ssh.NewClientConn(conn, t.address, &t.config)
+	if err != nil {
+		return err
+	}
+	s.client = ssh.NewClient(c, channels, requests)
+	if s.exec, err = s.client.NewSession(); err != nil {
+		return err
+	}
+	// Servers that do not take the variable speak version 0.
+	_ = s.exec.Setenv("GIT_PROTOCOL", "version=2")
+	if s.in, err = s.exec.StdinPipe(); err != nil {
+		return err
+	}
+	out, err := s.exec.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	s.out = bufio.NewReaderSize(out, 8<<10)
+	s.errors = &tail{}
+	s.exec.Stderr = s.errors
+	if err := s.exec.Start(t.command); err != nil {
+		return err
+	}
+	if _, err := s.out.Peek(4); err != nil {
+		// Without a greeting, the server says why beside its output.
+		_ = s.exec.Wait()
+		if text := s.errors.String(); text != "" {
+			return remoteError(text)
+		}
+		return err
+	}
+	return nil
+}
+
+func (*sshSession) stateless() bool { return false }
+
+func (s *sshSession) greeting() io.Reader { return s.out }
+
+func (s *sshSession) request(_ context.Context, body []byte) (io.ReadCloser, error) {
+	if _, err := s.in.Write(body); err != nil {
+		return nil, err
+	}
+	return io.NopCloser(s.out), nil
+}
+
+func (s *sshSession) close() error {
+	_, _ = io.WriteString(s.in, "0000")
+	_ = s.in.Close()
+	s.stop()
+	_ = s.exec.Close()
+	_ = s.client.Close()
+	return nil
+}
+
+// tail keeps the first words of what a server says beside its output.
+type tail struct {
+	mu   sync.Mutex // guards text
+	text []byte
+}
+
+// Write takes what there is room for, and drops the rest.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, p[:min(len(p), 2*longestText-len(t.text))]...)
+	return len(p), nil
+}
+
+// String is the text so far.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.text)
+}

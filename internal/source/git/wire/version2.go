@@ -1,0 +1,180 @@
+package wire
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/plumb-gitops/plumb/internal/source/git/pack"
+)
+
+// readVersion2 reads the capabilities behind the line "version 2".
+func (c *capabilities) readVersion2(p *packets) error {
+	for {
+		line, err := p.next()
+		if err != nil {
+			return err
+		}
+		if line.kind != dataPacket {
+			break
+		}
+		name, value, _ := strings.Cut(line.text(), "=")
+		c.names[name] = value
+	}
+	if !c.has("ls-refs") || !c.has("fetch") {
+		return &Error{Code: CodeUnsupported, Text: "the server does not offer fetching"}
+	}
+	return nil
+}
+
+// command begins a request of version 2.
+func (c *capabilities) command(name string) *message {
+	m := &message{}
+	m.line("command=%s", name)
+	if c.has("agent") {
+		m.line("agent=%s", agent)
+	}
+	if c.has("object-format") {
+		m.line("object-format=sha1")
+	}
+	m.delimiter()
+	return m
+}
+
+// agent is what the client calls itself.
+const agent = "plumb"
+
+// lsRefs asks for refs by prefix.
+func (c *Client) lsRefs(ctx context.Context, s session, caps *capabilities, prefixes []string) ([]Ref, error) {
+	m := caps.command("ls-refs")
+	m.line("peel")
+	for _, prefix := range prefixes {
+		m.line("ref-prefix %s", prefix)
+	}
+	m.flush()
+	body, err := s.request(ctx, m.Bytes())
+	if err != nil {
+		return nil, classify(ctx, err)
+	}
+	refs, err := readRefs(newPackets(body), c.limits)
+	if err = firstError(err, body.Close()); err != nil {
+		return nil, classify(ctx, err)
+	}
+	return selectRefs(refs, prefixes), nil
+}
+
+func readRefs(p *packets, limits Limits) ([]Ref, error) {
+	var refs []Ref
+	for {
+		line, err := p.next()
+		if err != nil {
+			return nil, err
+		}
+		if line.kind != dataPacket {
+			return refs, nil
+		}
+		ref, err := parseRef(line.text())
+		if err != nil {
+			return nil, err
+		}
+		if refs = append(refs, ref); limits.Refs > 0 && len(refs) > limits.Refs {
+			return nil, tooManyRefs(limits)
+		}
+	}
+}
+
+func tooManyRefs(limits Limits) error {
+	return &Error{Code: CodeTooLarge, Text: fmt.Sprintf("the server lists more than %d refs", limits.Refs)}
+}
+
+// parseRef reads "ID NAME [peeled:ID]"; other attributes are not asked for.
+func parseRef(line string) (Ref, error) {
+	fields := strings.Split(line, " ")
+	if len(fields) < 2 {
+		return Ref{}, &Error{Code: CodeProtocol, Text: "the server lists a ref without a name"}
+	}
+	id, err := pack.ParseID(fields[0])
+	if err != nil {
+		return Ref{}, &Error{Code: CodeProtocol, Text: "the server lists a ref that is not a commit", Err: err}
+	}
+	ref := Ref{Name: fields[1], ID: id}
+	for _, attribute := range fields[2:] {
+		if text, ok := strings.CutPrefix(attribute, "peeled:"); ok {
+			if ref.Peeled, err = pack.ParseID(text); err != nil {
+				return Ref{}, &Error{Code: CodeProtocol, Text: "the server lists a tag that is not a commit", Err: err}
+			}
+		}
+	}
+	return ref, nil
+}
+
+// version2 fetches in version 2.
+//
+// The first request, where there is an old commit, does not say "done": a
+// server that finds that the want descends from what we have says "ready" and
+// sends the pack in the same answer. If it does not, the history was rewritten,
+// and the second request asks for the commit alone.
+func (f *fetch) version2(ctx context.Context) (Answer, error) {
+	if !f.want.Old.IsZero() {
+		m := f.arguments()
+		m.line("shallow %s", f.want.Old)
+		m.line("have %s", f.want.Old)
+		m.flush()
+		ready, err := f.exchange(ctx, m)
+		if err != nil || ready {
+			return Answer{Descends: ready}, err
+		}
+	}
+	m := f.arguments()
+	if f.caps.hasValue("fetch", "shallow") {
+		for _, id := range f.want.Have {
+			m.line("shallow %s", id)
+		}
+		m.line("deepen 1")
+	}
+	for _, id := range f.want.Have {
+		m.line("have %s", id)
+	}
+	m.line("done")
+	m.flush()
+	received, err := f.exchange(ctx, m)
+	if err == nil && !received {
+		err = &Error{Code: CodeProtocol, Text: "the server sent no pack"}
+	}
+	return Answer{}, err
+}
+
+func (f *fetch) arguments() *message {
+	m := f.caps.command("fetch")
+	m.line("thin-pack")
+	m.line("no-progress")
+	m.line("ofs-delta")
+	m.line("want %s", f.want.ID)
+	return m
+}
+
+// exchange sends a fetch request and reads the sections of the answer. It tells
+// whether there was a pack among them.
+func (f *fetch) exchange(ctx context.Context, m *message) (received bool, err error) {
+	body, err := f.session.request(ctx, m.Bytes())
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = firstError(err, body.Close()) }()
+	p := newPackets(body)
+	for {
+		line, err := p.next()
+		if err != nil {
+			return false, err
+		}
+		switch {
+		case line.kind == delimiterPacket:
+		case line.kind != dataPacket:
+			return false, nil
+		case line.text() == "packfile":
+			return true, f.receivePack(nil, p, true)
+		}
+		// The lines of other sections need no look: "ready" shows by the pack
+		// that follows, and a shallow commit is one whose parents are missing.
+	}
+}
