@@ -1,0 +1,342 @@
+package git
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source"
+	"github.com/plumb-gitops/plumb/internal/source/git/pack"
+	"github.com/plumb-gitops/plumb/internal/source/git/wire"
+)
+
+// Result is what a Fetch found.
+type Result struct {
+	source.Result
+	// Commit describes the commit.
+	Commit Commit
+	// Ref is the name of the ref; empty for a commit alone.
+	Ref string
+}
+
+// Fetch finds out what a request's ref stands for, and gets what is missing of
+// it. See source.Fetcher for what it promises.
+func (s *Store) Fetch(ctx context.Context, request Request) (Result, error) {
+	result, err := s.fetch(ctx, request, 0)
+	if err != nil {
+		return Result{}, failure(request, err)
+	}
+	return result, nil
+}
+
+func (s *Store) fetch(ctx context.Context, request Request, depth int) (Result, error) {
+	if err := request.Ref.check(); err != nil {
+		return Result{}, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Stalled, Reason: ReasonFailed, Cause: err}
+	}
+	r, err := s.remote(request)
+	if err != nil {
+		return Result{}, err
+	}
+	found, err := r.choose(ctx, request.Ref)
+	if err != nil {
+		return Result{}, err
+	}
+	t, objects, err := r.bring(ctx, request.Ref, found)
+	if err != nil {
+		return Result{}, err
+	}
+	release := sync.OnceFunc(objects.set.Release)
+	result, err := r.show(t, objects, request)
+	if err == nil && request.RecurseSubmodules {
+		err = s.addSubmodules(ctx, r, request, &result, objects, depth)
+	}
+	if err == nil && len(request.Sparse) > 0 {
+		if result.Files, err = source.Sparse(result.Files, request.Sparse); err != nil {
+			err = invalid(err)
+		}
+	}
+	if err != nil {
+		release()
+		if result.Release != nil {
+			result.Release()
+		}
+		return Result{}, err
+	}
+	below := result.Release
+	result.Release = func() {
+		release()
+		if below != nil {
+			below()
+		}
+	}
+	return result, nil
+}
+
+// choose asks the server what the ref stands for.
+func (r *remote) choose(ctx context.Context, ref Ref) (choice, error) {
+	var refs []wire.Ref
+	var err error
+	if prefixes := ref.prefixes(); len(prefixes) > 0 {
+		if refs, err = r.lists.ask(ctx, prefixes, r.client.Refs); err != nil {
+			return choice{}, err
+		}
+	}
+	if found, ok := ref.choose(refs); ok {
+		return found, nil
+	}
+	return choice{}, r.missing(ctx, ref)
+}
+
+// mostListed is how many refs a message names.
+const mostListed = 8
+
+// missing says that there is no such ref, and which ones there are.
+func (r *remote) missing(ctx context.Context, ref Ref) error {
+	all, err := r.client.Refs(ctx, []string{"refs/heads/", "refs/tags/"})
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return &gitops.Error{
+			Stage: gitops.StageFetch, Kind: gitops.Invalid, Reason: ReasonEmpty,
+			Cause: errors.New("the repository is empty; push a commit"),
+		}
+	}
+	prefix, what := "refs/heads/", "branches"
+	if p := ref.prefixes()[0]; strings.HasPrefix(p, "refs/tags/") {
+		prefix, what = "refs/tags/", "tags"
+	}
+	var names []string
+	for _, ref := range all {
+		if name, ok := strings.CutPrefix(ref.Name, prefix); ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	text := fmt.Sprintf("the repository does not have it; its %s are %s", what, listNames(names))
+	if len(names) == 0 {
+		text = fmt.Sprintf("the repository does not have it, and no %s at all", what)
+	}
+	return invalid(errors.New(text))
+}
+
+func listNames(names []string) string {
+	more := ""
+	if len(names) > mostListed {
+		more = fmt.Sprintf(" and %d more", len(names)-mostListed)
+		names = names[:mostListed]
+	}
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = fmt.Sprintf("%q", name)
+	}
+	return strings.Join(quoted, ", ") + more
+}
+
+// bring makes sure that the store has the chosen commit. The caller releases
+// the Set of the objects.
+func (r *remote) bring(ctx context.Context, ref Ref, found choice) (tip, *objects, error) {
+	key, want := ref.key(), found.want.String()
+	if t, objects, ok := r.acquire(key); ok {
+		if t.Want == want {
+			return t, objects, nil
+		}
+		objects.set.Release()
+	}
+	if err := r.lock(ctx); err != nil {
+		return tip{}, nil, err
+	}
+	defer r.unlock()
+	if err := r.open(); err != nil {
+		return tip{}, nil, err
+	}
+	if t, objects, ok := r.acquire(key); ok {
+		if t.Want == want {
+			return t, objects, nil
+		}
+		objects.set.Release()
+	}
+	if err := r.update(ctx, ref, found); err != nil {
+		return tip{}, nil, err
+	}
+	t, objects, ok := r.acquire(key)
+	if !ok {
+		return tip{}, nil, &wire.Error{Code: wire.CodeCanceled, Text: "the repository is not followed any more"}
+	}
+	r.tidy()
+	return t, objects, nil
+}
+
+// update moves a tip to the chosen commit, and fetches what it needs. The
+// caller has the turn.
+func (r *remote) update(ctx context.Context, ref Ref, found choice) error {
+	r.mu.Lock()
+	st, set := r.state.clone(), r.set
+	set.Acquire()
+	r.mu.Unlock()
+	defer set.Release()
+
+	next := tip{Want: found.want.String(), Ref: found.name}
+	old, followed := st.Tips[ref.key()]
+	same := followed && old.Ref == next.Ref && found.name != ""
+	for _, other := range st.Tips {
+		// Another tip stands there already; but only a fetch tells whether
+		// the old commit of this one is behind it.
+		if other.Want == next.Want && !same {
+			next.Commit = other.Commit
+			return r.add(nil, ref.key(), next)
+		}
+	}
+	p, err := r.receive(ctx, ref, found, set, st)
+	if err != nil {
+		return err
+	}
+	read := set
+	if p != nil {
+		read = set.With(p)
+		defer read.Release()
+	}
+	if err := r.judge(ctx, ref, found, &next, old, same, r.read(read)); err != nil {
+		if p != nil {
+			err = errors.Join(err, pack.Remove(r.dir, p.Name))
+		}
+		return err
+	}
+	return r.add(p, ref.key(), next)
+}
+
+// judge checks what came and how it follows what was there before.
+func (r *remote) judge(ctx context.Context, ref Ref, found choice, next *tip, old tip, same bool, o *objects) error {
+	id, err := o.peel(found.want)
+	if err != nil {
+		return err
+	}
+	commit, err := o.commit(id)
+	if err != nil {
+		return err
+	}
+	next.Commit = commit.Hash
+	if ref.Commit != "" && ref.Branch != "" {
+		return r.onBranch(ctx, ref, commit)
+	}
+	if !same {
+		return nil
+	}
+	next.Lost = slices.DeleteFunc(slices.Clone(old.Lost), func(c string) bool { return c == next.Commit })
+	before, err := pack.ParseID(old.Commit)
+	if err != nil || old.Commit == next.Commit || slices.Contains(commit.parents, before) {
+		return err
+	}
+	predecessor, err := o.commit(before)
+	if err != nil {
+		return err
+	}
+	descends, err := r.descends(ctx, id, before, predecessor.parents)
+	if err != nil {
+		return err
+	}
+	if !descends {
+		next.Lost = append(next.Lost, old.Commit)
+		next.Lost = next.Lost[max(0, len(next.Lost)-mostLost):]
+	}
+	return nil
+}
+
+// receive fetches the chosen commit into a new pack; nil where nothing new came.
+func (r *remote) receive(ctx context.Context, ref Ref, found choice, set *pack.Set, st state) (*pack.Pack, error) {
+	var p *pack.Pack
+	take := func(in io.Reader) (err error) {
+		p, err = pack.Receive(ctx, in, r.dir, r.name(), r.store.serial.Add(1), set, r.limits())
+		return err
+	}
+	err := r.client.Fetch(ctx, wire.Want{ID: found.want, Have: haves(st, st.Tips[ref.key()])}, take)
+	if wire.CodeOf(err) == wire.CodeMissing && ref.Commit != "" {
+		// Some servers give out only what a ref names.
+		err = r.throughBranch(ctx, ref, take)
+	}
+	if err != nil && p != nil {
+		set.With(p).Release()
+		err = errors.Join(err, pack.Remove(r.dir, p.Name))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// mostHaves is how many tips are told to the server.
+const mostHaves = 64
+
+// haves are the commits that the store has, that of the same ref first.
+func haves(st state, old tip) []pack.ID {
+	commits := make([]string, 0, len(st.Tips)+1)
+	for _, t := range st.Tips {
+		commits = append(commits, t.Commit)
+	}
+	slices.SortFunc(commits, func(a, b string) int {
+		return cmp.Or(-compareBool(a == old.Commit, b == old.Commit), cmp.Compare(a, b))
+	})
+	commits = slices.Compact(commits)
+	var ids []pack.ID
+	for _, commit := range commits[:min(len(commits), mostHaves)] {
+		if id, err := pack.ParseID(commit); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	default:
+		return -1
+	}
+}
+
+// show makes a result of a tip.
+func (r *remote) show(t tip, o *objects, request Request) (Result, error) {
+	id, err := pack.ParseID(t.Commit)
+	if err != nil {
+		r.broken.Store(true)
+		return Result{}, err
+	}
+	commit, err := o.commit(id)
+	if err != nil {
+		return Result{}, err
+	}
+	revision := request.Ref.revision(choice{commit: id, name: t.Ref})
+	result := Result{Commit: commit.Commit, Ref: t.Ref}
+	result.Revision = revision
+	result.Unchanged = request.Known == revision
+	result.Files = &tree{objects: o, root: commit.tree}
+	result.Metadata = map[string]string{
+		"commit":  commit.Hash,
+		"author":  commit.Author.String(),
+		"message": firstLine(commit.Message),
+	}
+	if _, hash, ok := strings.Cut(request.Known, "sha1:"); ok {
+		result.Rewritten = slices.Contains(t.Lost, hash)
+	}
+	return result, nil
+}
+
+// longestLine is the most of a commit's message that is handed on.
+const longestLine = 200
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	if len(line) > longestLine {
+		line = strings.ToValidUTF8(line[:longestLine], "") + "…"
+	}
+	return line
+}

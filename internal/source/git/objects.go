@@ -1,0 +1,226 @@
+package git
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source/git/lru"
+	"github.com/plumb-gitops/plumb/internal/source/git/pack"
+)
+
+// dir is a decoded tree object, shared by all who read it.
+type dir struct {
+	entries []entry // ordered by name
+	// files is what is known of the presence of files below: 0 nothing, 1 some,
+	// 2 none.
+	files atomic.Int32
+}
+
+const (
+	someFiles = 1
+	noFiles   = 2
+)
+
+func (d *dir) find(name string) (entry, bool) {
+	i, found := slices.BinarySearchFunc(d.entries, name, func(e entry, name string) int { return strings.Compare(e.name, name) })
+	if !found {
+		return entry{}, false
+	}
+	return d.entries[i], true
+}
+
+// dirCache holds decoded directories by the name of their tree object.
+type dirCache = lru.Cache[pack.ID, *dir]
+
+// objects reads decoded objects from a Set.
+type objects struct {
+	set  *pack.Set
+	dirs *dirCache
+	// damaged is called when an object that must be there is not, or is not
+	// what it should be.
+	damaged func()
+}
+
+// deepest is how deep directories may be nested.
+const deepest = 128
+
+// fail makes an error of the source of what went wrong with an object.
+func (o *objects) fail(err error) error {
+	kind, text := gitops.Invalid, err
+	switch {
+	case errors.Is(err, pack.ErrCorrupt), errors.Is(err, pack.ErrNotFound):
+		o.damaged()
+		kind = gitops.Transient
+		text = fmt.Errorf("the stored objects are damaged and will be fetched again: %w", err)
+	case errors.Is(err, pack.ErrTooLarge):
+	default:
+		kind = gitops.Transient
+	}
+	return &gitops.Error{Stage: gitops.StageFetch, Kind: kind, Reason: ReasonFailed, Cause: text}
+}
+
+// invalid is an error about what the repository holds.
+func invalid(err error) error {
+	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Reason: ReasonFailed, Cause: err}
+}
+
+func (o *objects) object(id pack.ID, kind pack.Kind) ([]byte, error) {
+	object, err := o.set.Object(id)
+	if err != nil {
+		return nil, o.fail(err)
+	}
+	if object.Kind != kind {
+		return nil, invalid(fmt.Errorf("object %s is a %s where a %s is expected", id, object.Kind, kind))
+	}
+	return object.Data, nil
+}
+
+func (o *objects) dir(id pack.ID) (*dir, error) {
+	if d, ok := o.dirs.Get(id); ok {
+		return d, nil
+	}
+	data, err := o.object(id, pack.Tree)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := parseTree(id, data)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.name, b.name) })
+	for i := 1; i < len(entries); i++ {
+		if entries[i].name == entries[i-1].name {
+			return nil, invalid(fmt.Errorf("tree %s has %q twice", id, entries[i].name))
+		}
+	}
+	d := &dir{entries: entries}
+	o.dirs.Put(id, d, int64(len(data)+entryCost*len(entries)))
+	return d, nil
+}
+
+// hasFiles tells whether there is a regular file in or below a directory.
+func (o *objects) hasFiles(d *dir, depth int) (bool, error) {
+	if known := d.files.Load(); known != 0 {
+		return known == someFiles, nil
+	}
+	if depth > deepest {
+		return false, invalid(fmt.Errorf("directories are nested deeper than %d", deepest))
+	}
+	found := slices.ContainsFunc(d.entries, func(e entry) bool { return e.kind <= kindExecutable })
+	for i := 0; i < len(d.entries) && !found; i++ {
+		if d.entries[i].kind != kindDir {
+			continue
+		}
+		below, err := o.dir(d.entries[i].id)
+		if err != nil {
+			return false, err
+		}
+		if found, err = o.hasFiles(below, depth+1); err != nil {
+			return false, err
+		}
+	}
+	if found {
+		d.files.Store(someFiles)
+	} else {
+		d.files.Store(noFiles)
+	}
+	return found, nil
+}
+
+func (o *objects) commit(id pack.ID) (commitObject, error) {
+	data, err := o.object(id, pack.Commit)
+	if err != nil {
+		return commitObject{}, err
+	}
+	c, err := parseCommit(id, data)
+	if err != nil {
+		return commitObject{}, invalid(err)
+	}
+	return c, nil
+}
+
+// longestTagChain is how many tags may name another tag.
+const longestTagChain = 10
+
+// peel gives the commit that an object stands for, through annotated tags.
+func (o *objects) peel(id pack.ID) (pack.ID, error) {
+	for range longestTagChain {
+		object, err := o.set.Object(id)
+		if err != nil {
+			return pack.ID{}, o.fail(err)
+		}
+		if object.Kind == pack.Commit {
+			return id, nil
+		}
+		if object.Kind != pack.Tag {
+			return pack.ID{}, invalid(fmt.Errorf("the ref stands for a %s, not for a commit", object.Kind))
+		}
+		if id, err = parseTag(id, object.Data); err != nil {
+			return pack.ID{}, invalid(err)
+		}
+	}
+	return pack.ID{}, invalid(fmt.Errorf("tags of tags are nested deeper than %d", longestTagChain))
+}
+
+// reachable lists what a commit needs to be shown, without its history: tags on
+// the way to it, the commit, its directories and files.
+func (o *objects) reachable(id pack.ID, seen map[pack.ID]bool) ([]pack.ID, error) {
+	var names []pack.ID
+	add := func(id pack.ID) bool {
+		if seen[id] {
+			return false
+		}
+		seen[id] = true
+		names = append(names, id)
+		return true
+	}
+	for range longestTagChain {
+		object, err := o.set.Object(id)
+		if err != nil {
+			return nil, err
+		}
+		if object.Kind != pack.Tag {
+			break
+		}
+		add(id)
+		if id, err = parseTag(id, object.Data); err != nil {
+			return nil, err
+		}
+	}
+	commit, err := o.commit(id)
+	if err != nil {
+		return nil, err
+	}
+	add(id)
+	return names, o.walk(commit.tree, 0, add)
+}
+
+func (o *objects) walk(tree pack.ID, depth int, add func(pack.ID) bool) error {
+	if depth > deepest {
+		return invalid(fmt.Errorf("directories are nested deeper than %d", deepest))
+	}
+	if !add(tree) {
+		return nil
+	}
+	d, err := o.dir(tree)
+	if err != nil {
+		return err
+	}
+	for _, e := range d.entries {
+		switch e.kind {
+		case kindSubmodule:
+		case kindDir:
+			if err := o.walk(e.id, depth+1, add); err != nil {
+				return err
+			}
+		default:
+			add(e.id)
+		}
+	}
+	return nil
+}

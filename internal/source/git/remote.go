@@ -1,0 +1,245 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/plumb-gitops/plumb/internal/source/git/pack"
+	"github.com/plumb-gitops/plumb/internal/source/git/wire"
+)
+
+// remote is the store of one repository as one credential sees it.
+type remote struct {
+	store  *Store
+	key    string
+	client *wire.Client
+	lists  listings
+
+	// turn is held by whoever changes the store: a fetch, or joining packs. It
+	// is a channel so that waiting for it can end with a context.
+	turn chan struct{}
+	// broken is set when a reader finds damage; the next fetch begins anew.
+	broken atomic.Bool
+
+	mu     sync.Mutex // guards all below; held only for a moment
+	dir    *os.Root   // nil until the store was opened
+	set    *pack.Set  // nil until the store was opened
+	state  state
+	closed bool
+}
+
+func newRemote(s *Store, key string, client *wire.Client) *remote {
+	return &remote{store: s, key: key, client: client, turn: make(chan struct{}, 1), lists: newListings()}
+}
+
+// lock waits for the turn.
+func (r *remote) lock(ctx context.Context) error {
+	select {
+	case r.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		code, text := wire.CodeTimeout, "another fetch of the repository did not end within the timeout"
+		if errors.Is(ctx.Err(), context.Canceled) {
+			code, text = wire.CodeCanceled, "canceled"
+		}
+		return &wire.Error{Code: code, Text: text, Err: ctx.Err()}
+	}
+}
+
+func (r *remote) unlock() { <-r.turn }
+
+// acquire gives the objects of a tip, if the store has it. The caller releases
+// the Set.
+func (r *remote) acquire(key string) (tip, *objects, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t, ok := r.state.Tips[key]
+	if !ok || r.set == nil || r.closed || r.broken.Load() {
+		return tip{}, nil, false
+	}
+	r.set.Acquire()
+	return t, r.read(r.set), true
+}
+
+// read gives decoded access to a Set.
+func (r *remote) read(set *pack.Set) *objects {
+	return &objects{set: set, dirs: r.store.dirs, damaged: func() { r.broken.Store(true) }}
+}
+
+// open reads the state from disk once. What cannot be read is dropped. The
+// caller has the turn.
+func (r *remote) open() error {
+	r.mu.Lock()
+	opened := r.set != nil
+	r.mu.Unlock()
+	if opened && !r.broken.Load() {
+		return nil
+	}
+	if opened {
+		if err := r.drop(); err != nil {
+			return err
+		}
+	}
+	root := r.store.root
+	if err := root.Mkdir(r.key, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	dir, err := root.OpenRoot(r.key)
+	if err != nil {
+		return err
+	}
+	st, packs := r.load(dir)
+	if err := clean(dir, st); err != nil {
+		return errors.Join(err, dir.Close())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dir, r.state = dir, st
+	r.set = pack.NewSet(r.store.objects, r.limits(), packs...)
+	r.broken.Store(false)
+	return nil
+}
+
+func (r *remote) limits() pack.Limits {
+	o := r.store.options
+	return pack.Limits{Bytes: o.PackBytes, Objects: o.PackObjects, Object: o.FileBytes}
+}
+
+// load opens what the state file names. A store with any fault is as good as
+// an empty one: everything in it can be fetched again.
+func (r *remote) load(dir *os.Root) (state, []*pack.Pack) {
+	st, err := readState(dir)
+	if err != nil {
+		return newState(), nil
+	}
+	var packs []*pack.Pack
+	for _, name := range st.Packs {
+		p, err := pack.Open(dir, name, r.store.serial.Add(1))
+		if err != nil {
+			pack.NewSet(nil, pack.Limits{}, packs...).Release()
+			return newState(), nil
+		}
+		packs = append(packs, p)
+	}
+	return st, packs
+}
+
+// drop forgets everything, on disk too. Readers keep what they have open.
+func (r *remote) drop() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.set != nil {
+		r.set.Release()
+		r.set = nil
+	}
+	if r.dir != nil {
+		_ = r.dir.Close()
+		r.dir = nil
+	}
+	r.state = state{}
+	return r.store.root.RemoveAll(r.key)
+}
+
+// close lets go of everything in memory.
+func (r *remote) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	if r.set != nil {
+		r.set.Release()
+		r.set = nil
+	}
+	if r.dir != nil {
+		_ = r.dir.Close()
+		r.dir = nil
+	}
+	r.client.Close()
+}
+
+// add takes a pack, which may be nil, and a tip into the store. The caller has
+// the turn.
+func (r *remote) add(p *pack.Pack, key string, t tip) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return &wire.Error{Code: wire.CodeCanceled, Text: "the repository is not followed any more"}
+	}
+	next := r.state.clone()
+	next.Tips[key] = t
+	if p != nil {
+		next.Packs = append(next.Packs, p.Name)
+	}
+	if err := writeState(r.dir, next); err != nil {
+		return err
+	}
+	if p != nil {
+		old := r.set
+		r.set = old.With(p)
+		old.Release()
+	}
+	r.state = next
+	return nil
+}
+
+// name gives the name of the next pack. The caller has the turn.
+func (r *remote) name() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state.Next++
+	return fmt.Sprintf("pack-%06d", r.state.Next)
+}
+
+// children gives the submodules that a tip was shown with.
+func (r *remote) children(tip string) []child {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Tips[tip].Children
+}
+
+// setChildren remembers the submodules of a tip.
+func (r *remote) setChildren(key string, children []child) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t, ok := r.state.Tips[key]
+	if !ok || r.closed || slices.Equal(t.Children, children) {
+		return nil
+	}
+	next := r.state.clone()
+	t.Children = children
+	next.Tips[key] = t
+	if err := writeState(r.dir, next); err != nil {
+		return err
+	}
+	r.state = next
+	return nil
+}
+
+// retain forgets tips. Their objects go when packs are joined next.
+func (r *remote) retain(tips map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := r.state.clone()
+	maps.DeleteFunc(next.Tips, func(key string, _ tip) bool { return !tips[key] })
+	if len(next.Tips) == len(r.state.Tips) || r.dir == nil || writeState(r.dir, next) != nil {
+		return
+	}
+	next.Stale = true
+	r.state = next
+}
+
+// Disk is the length of all packs in bytes.
+func (r *remote) disk() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.set == nil {
+		return 0
+	}
+	return r.set.Disk()
+}

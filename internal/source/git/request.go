@@ -1,0 +1,251 @@
+package git
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+	"github.com/plumb-gitops/plumb/internal/source"
+	"github.com/plumb-gitops/plumb/internal/source/git/pack"
+	"github.com/plumb-gitops/plumb/internal/source/git/wire"
+)
+
+// Auth is a credential; its zero value is none.
+type Auth = wire.Auth
+
+// Proxy is a proxy to be used instead of that of the environment.
+type Proxy = wire.Proxy
+
+// Request says what is followed, and how it is reached.
+type Request struct {
+	// URL is that of the repository: http, https or ssh.
+	URL   string
+	Ref   Ref
+	Auth  Auth
+	Proxy Proxy
+	// RecurseSubmodules shows the files of submodules too.
+	RecurseSubmodules bool
+	// Sparse are the only directories that are shown; all where it is empty.
+	Sparse []string
+	// Known is the revision that the caller has.
+	Known string
+}
+
+// Ref chooses a commit. The first field that is set, from the bottom up,
+// decides; without any it is the branch master.
+type Ref struct {
+	Branch string
+	// Tag is a tag's name without refs/tags/.
+	Tag string
+	// SemVer is a range; the newest version among the tags that is in it is
+	// taken.
+	SemVer string
+	// Name is a whole ref, such as refs/pull/1/head.
+	Name string
+	// Commit is forty hexadecimal digits. With a Branch, it must be on it.
+	Commit string
+}
+
+const defaultBranch = "master"
+
+// key names the ref among the tips of a store.
+func (r Ref) key() string {
+	switch {
+	case r.Commit != "":
+		return "commit " + r.Commit + " " + r.Branch
+	case r.Name != "":
+		return "name " + r.Name
+	case r.SemVer != "":
+		return "semver " + r.SemVer
+	case r.Tag != "":
+		return "tag " + r.Tag
+	default:
+		return "branch " + cmp.Or(r.Branch, defaultBranch)
+	}
+}
+
+// String says what is looked for, for messages.
+func (r Ref) String() string {
+	switch {
+	case r.Commit != "" && r.Branch != "":
+		return fmt.Sprintf("commit %q on branch %q", r.Commit, r.Branch)
+	case r.Commit != "":
+		return fmt.Sprintf("commit %q", r.Commit)
+	case r.Name != "":
+		return fmt.Sprintf("ref %q", r.Name)
+	case r.SemVer != "":
+		return fmt.Sprintf("a tag in the range %q", r.SemVer)
+	case r.Tag != "":
+		return fmt.Sprintf("tag %q", r.Tag)
+	default:
+		return fmt.Sprintf("branch %q", cmp.Or(r.Branch, defaultBranch))
+	}
+}
+
+// check refuses what cannot be a ref.
+func (r Ref) check() error {
+	if r.Commit != "" {
+		if _, err := pack.ParseID(r.Commit); err != nil {
+			return err
+		}
+	}
+	if r.SemVer != "" && r.Name == "" && r.Commit == "" {
+		if _, err := semver.NewConstraint(r.SemVer); err != nil {
+			return fmt.Errorf("semver range %q: %w", r.SemVer, err)
+		}
+	}
+	for _, name := range []string{r.Branch, r.Tag, r.Name} {
+		if strings.ContainsAny(name, " \t\n\x00~^:?*[\\") || strings.Contains(name, "..") {
+			return fmt.Errorf("%q is not a name for a ref", name)
+		}
+	}
+	return nil
+}
+
+// prefixes are what the server is asked to list.
+func (r Ref) prefixes() []string {
+	switch {
+	case r.Commit != "" && r.Branch == "":
+		return nil
+	case r.Commit != "":
+		return []string{"refs/heads/" + r.Branch}
+	case r.Name != "":
+		return []string{r.Name}
+	case r.SemVer != "":
+		return []string{"refs/tags/"}
+	case r.Tag != "":
+		return []string{"refs/tags/" + r.Tag}
+	default:
+		return []string{"refs/heads/" + cmp.Or(r.Branch, defaultBranch)}
+	}
+}
+
+// choice is the commit that a ref stands for.
+type choice struct {
+	// want is the object to be fetched: a commit or an annotated tag.
+	want pack.ID
+	// commit is what it stands for, as far as the server says.
+	commit pack.ID
+	// name is the ref; empty for a commit alone.
+	name string
+}
+
+// choose picks the commit among what the server lists. It is false where the
+// server has no such ref.
+func (r Ref) choose(refs []wire.Ref) (choice, bool) {
+	if r.Commit != "" {
+		id, err := pack.ParseID(r.Commit)
+		if r.Branch == "" {
+			return choice{want: id, commit: id}, err == nil
+		}
+		branch, ok := pick(refs, "refs/heads/"+r.Branch)
+		return choice{want: id, commit: id, name: branch.name}, ok && err == nil
+	}
+	if r.SemVer != "" && r.Name == "" {
+		return r.newest(refs)
+	}
+	return pick(refs, r.prefixes()[0])
+}
+
+func pick(refs []wire.Ref, name string) (choice, bool) {
+	for _, ref := range refs {
+		if ref.Name == name {
+			return choice{want: ref.ID, commit: ref.Target(), name: name}, true
+		}
+	}
+	return choice{}, false
+}
+
+// newest picks the tag of the newest version in the range. Like Flux it takes
+// only tags with all three numbers, with or without a leading v.
+func (r Ref) newest(refs []wire.Ref) (choice, bool) {
+	constraint, err := semver.NewConstraint(r.SemVer)
+	if err != nil {
+		return choice{}, false
+	}
+	var best *semver.Version
+	var chosen choice
+	for _, ref := range refs {
+		tag := strings.TrimPrefix(ref.Name, "refs/tags/")
+		version, err := semver.StrictNewVersion(strings.TrimPrefix(tag, "v"))
+		if err != nil || !constraint.Check(version) {
+			continue
+		}
+		// Versions that differ in build metadata only are equal; the names
+		// decide then, so that the answer does not depend on the order.
+		if best == nil || version.GreaterThan(best) || version.Equal(best) && ref.Name > chosen.name {
+			best, chosen = version, choice{want: ref.ID, commit: ref.Target(), name: ref.Name}
+		}
+	}
+	return chosen, best != nil
+}
+
+// revision is the text by which Flux names the commit.
+func (r Ref) revision(c choice) string {
+	hash := "sha1:" + c.commit.String()
+	switch {
+	case c.name == "":
+		return hash
+	case r.Name != "" && r.Commit == "":
+		return c.name + "@" + hash
+	}
+	short := c.name
+	for _, prefix := range []string{"refs/heads/", "refs/tags/"} {
+		short = strings.TrimPrefix(short, prefix)
+	}
+	return short + "@" + hash
+}
+
+// parseURL reads the URL of a repository.
+func parseURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, &wire.Error{Code: wire.CodeURL, Text: "it is not a URL"}
+	}
+	switch u.Scheme {
+	case "http", "https", "ssh":
+	default:
+		return nil, &wire.Error{Code: wire.CodeURL, Text: fmt.Sprintf("scheme %q is not supported; use http, https or ssh", u.Scheme)}
+	}
+	if u.Hostname() == "" || strings.HasPrefix(u.Hostname(), "-") {
+		return nil, &wire.Error{Code: wire.CodeURL, Text: "it names no host"}
+	}
+	return u, nil
+}
+
+// redacted is a URL for messages: without user and password.
+func redacted(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		if _, after, found := strings.Cut(text, "@"); found {
+			return after
+		}
+		return text
+	}
+	if u.Scheme != "ssh" {
+		u.User = nil
+	} else if u.User != nil {
+		u.User = url.User(u.User.Username())
+	}
+	u.RawQuery, u.Fragment = "", ""
+	return u.String()
+}
+
+// Fetcher binds a request, so that it can be fetched again and again.
+func (s *Store) Fetcher(request Request) source.Fetcher { return fetcher{s, request} }
+
+type fetcher struct {
+	store   *Store
+	request Request
+}
+
+// Fetch fetches the request.
+func (f fetcher) Fetch(ctx context.Context, known string) (source.Result, error) {
+	request := f.request
+	request.Known = known
+	result, err := f.store.Fetch(ctx, request)
+	return result.Result, err
+}

@@ -1,0 +1,249 @@
+// Package git follows Git repositories: it fetches what is new of a ref into a
+// bare object store and shows the files of a commit straight from there, as a
+// gitops.Tree, without a checkout.
+//
+// There is one store for each URL and credential, so that nobody reads through
+// the cache what the credential would not give. It holds no history: each ref
+// that is followed has a tip, and of a tip the store promises the commit and
+// all its files, and says so to the server ("shallow"). A fetch asks for the new
+// commit alone, as the difference to the tips, so that a rewritten branch costs
+// not more than any other commit. Whether the new commit descends from the old
+// one is seen from its parents; only where several commits came at once, or the
+// branch was rewritten, the commits between the two are fetched, without files.
+//
+// A store is a list of packs and a small state file. Packs that pile up, and
+// objects that no tip needs any more, are left behind when everything that is
+// still needed is copied into one new pack. Readers hold the packs that they
+// began with until they are done; the space is given back then. A kill at any
+// point leaves a store that opens, or one that is found damaged, dropped and
+// fetched again.
+package git
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/plumb-gitops/plumb/internal/source/git/lru"
+	"github.com/plumb-gitops/plumb/internal/source/git/pack"
+	"github.com/plumb-gitops/plumb/internal/source/git/wire"
+)
+
+// Options configure a Store. Zero values mean the defaults.
+type Options struct {
+	// CacheBytes bounds the objects and directories that are kept decoded in
+	// memory, over all repositories: 16 MiB by default.
+	CacheBytes int64
+	// PackBytes is the largest pack that is taken, in bytes: 4 GiB by default.
+	PackBytes int64
+	// PackObjects is the largest number of objects of a pack: two million by
+	// default.
+	PackObjects int
+	// FileBytes is the largest file that is read into memory, and the largest
+	// object that takes part in a delta: 64 MiB by default.
+	FileBytes int64
+	// Refs is the largest number of refs that a server may list: one million by
+	// default.
+	Refs int
+	// Packs is the number of packs of a repository from which on they are
+	// joined: 32 by default.
+	Packs int
+}
+
+func (o Options) withDefaults() Options {
+	o.CacheBytes = positive(o.CacheBytes, 16<<20)
+	o.PackBytes = positive(o.PackBytes, 4<<30)
+	o.PackObjects = positive(o.PackObjects, 2_000_000)
+	o.FileBytes = positive(o.FileBytes, 64<<20)
+	o.Refs = positive(o.Refs, 1_000_000)
+	o.Packs = positive(o.Packs, 32)
+	return o
+}
+
+func positive[N int | int64](n, fallback N) N {
+	if n > 0 {
+		return n
+	}
+	return fallback
+}
+
+// Store keeps the repositories that are followed, below one folder. It is safe
+// for use by several goroutines, and by one process at a time.
+type Store struct {
+	options Options
+	root    *os.Root
+	secret  []byte // makes folder names of credentials that say nothing
+	objects *pack.Cache
+	dirs    *dirCache
+	serial  atomic.Uint64
+
+	// life ends with Close; it is the context of work behind a Fetch.
+	life context.Context //nolint:containedctx // the owner of background work
+	end  context.CancelFunc
+	work sync.WaitGroup
+
+	mu      sync.Mutex // guards remotes and closed
+	remotes map[string]*remote
+	closed  bool
+}
+
+const secretFile = "key"
+
+// Open opens the stores below a folder, which is made where it is missing.
+func Open(folder string, o Options) (*Store, error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, fmt.Errorf("open git store: %w", err)
+	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, fmt.Errorf("open git store: %w", err)
+	}
+	secret, err := readSecret(root)
+	if err != nil {
+		return nil, fmt.Errorf("open git store: %w", errors.Join(err, root.Close()))
+	}
+	o = o.withDefaults()
+	s := &Store{
+		options: o,
+		root:    root,
+		secret:  secret,
+		// Most builds read a file once, while directories are looked up again
+		// and again.
+		objects: pack.NewCache(o.CacheBytes / 2),
+		dirs:    lru.New[pack.ID, *dir](o.CacheBytes / 2),
+		remotes: map[string]*remote{},
+	}
+	s.life, s.end = context.WithCancel(context.Background())
+	return s, nil
+}
+
+func readSecret(root *os.Root) ([]byte, error) {
+	secret, err := root.ReadFile(secretFile)
+	if err == nil && len(secret) == sha256.Size {
+		return secret, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	secret = make([]byte, sha256.Size)
+	_, _ = rand.Read(secret) // never fails
+	return secret, root.WriteFile(secretFile, secret, 0o600)
+}
+
+// Close ends background work and closes what no reader holds any more.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	remotes := s.remotes
+	s.remotes = map[string]*remote{}
+	s.mu.Unlock()
+	s.end()
+	s.work.Wait()
+	for _, r := range remotes {
+		r.close()
+	}
+	return s.root.Close()
+}
+
+// key names the store of a repository and a credential.
+func (s *Store) key(request Request) string {
+	mac := hmac.New(sha256.New, s.secret)
+	auth, proxy := request.Auth, request.Proxy
+	for _, part := range []string{
+		request.URL, auth.Username, auth.Password, auth.BearerToken, string(auth.CA), string(auth.Certificate),
+		string(auth.Key), string(auth.Identity), auth.Passphrase, string(auth.KnownHosts),
+		proxy.Address, proxy.Username, proxy.Password,
+	} {
+		fmt.Fprintf(mac, "%d:%s", len(part), part)
+	}
+	return hex.EncodeToString(mac.Sum(nil)[:16])
+}
+
+// remote gives the store of a request, and opens or makes it.
+func (s *Store) remote(request Request) (*remote, error) {
+	key := s.key(request)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, &wire.Error{Code: wire.CodeCanceled, Text: "the store is closed"}
+	}
+	if r, ok := s.remotes[key]; ok {
+		return r, nil
+	}
+	u, err := parseURL(request.URL)
+	if err != nil {
+		return nil, err
+	}
+	client, err := wire.New(wire.Options{
+		URL: u, Auth: request.Auth, Proxy: request.Proxy, Limits: wire.Limits{Refs: s.options.Refs},
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := newRemote(s, key, client)
+	s.remotes[key] = r
+	return r, nil
+}
+
+// Retain removes the stores, and the tips in them, that none of the requests
+// needs, with those of their submodules. It must be given everything that is
+// still followed.
+func (s *Store) Retain(requests []Request) error {
+	wanted := map[string]map[string]bool{}
+	want := func(key, tip string) bool {
+		if wanted[key] == nil {
+			wanted[key] = map[string]bool{}
+		}
+		seen := wanted[key][tip]
+		wanted[key][tip] = true
+		return !seen
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var follow func(key, tip string)
+	follow = func(key, tip string) {
+		if !want(key, tip) {
+			return
+		}
+		if r, ok := s.remotes[key]; ok {
+			for _, child := range r.children(tip) {
+				follow(child.Remote, child.Tip)
+			}
+		}
+	}
+	for _, request := range requests {
+		follow(s.key(request), request.Ref.key())
+	}
+	for key, r := range s.remotes {
+		if wanted[key] == nil {
+			delete(s.remotes, key)
+			r.close()
+			continue
+		}
+		r.retain(wanted[key])
+	}
+	return s.sweep(wanted)
+}
+
+// sweep removes folders on disk.
+func (s *Store) sweep(wanted map[string]map[string]bool) error {
+	entries, err := fs.ReadDir(s.root.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("clean git store: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.IsDir() && wanted[e.Name()] == nil {
+			errs = append(errs, s.root.RemoveAll(e.Name()))
+		}
+	}
+	return errors.Join(errs...)
+}

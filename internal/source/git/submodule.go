@@ -1,0 +1,212 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/plumb-gitops/plumb/internal/source"
+	"github.com/plumb-gitops/plumb/internal/source/git/pack"
+)
+
+const (
+	// deepestSubmodule is how deep submodules of submodules are followed.
+	deepestSubmodule = 8
+	// mostSubmodules is how many submodules a repository may have.
+	mostSubmodules = 200
+)
+
+// addSubmodules shows the files of submodules where the tree links to them. A
+// link that .gitmodules does not know is left out.
+func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, result *Result, o *objects, depth int) error {
+	shown := result.Files.(*tree)
+	data, err := shown.ReadFile(".gitmodules")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if depth == deepestSubmodule {
+		return invalid(fmt.Errorf("submodules are nested deeper than %d", deepestSubmodule))
+	}
+	modules, err := parseModules(string(data))
+	if err != nil {
+		return invalid(err)
+	}
+	if len(modules) > mostSubmodules {
+		return invalid(fmt.Errorf("the repository has %d submodules, at most %d are followed", len(modules), mostSubmodules))
+	}
+	var mounts []source.Mount
+	var children []child
+	var releases []func()
+	result.Release = func() {
+		for _, release := range releases {
+			release()
+		}
+	}
+	for _, m := range modules {
+		commit, ok, err := o.link(shown.root, m.path)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		inner, err := submoduleRequest(request, m, commit)
+		if err != nil {
+			return invalid(fmt.Errorf("submodule %q: %w", m.path, err))
+		}
+		below, err := s.fetch(ctx, inner, depth+1)
+		if err != nil {
+			return failure(request, fmt.Errorf("submodule %q: %w", m.path, failure(inner, err)))
+		}
+		releases = append(releases, below.Release)
+		mounts = append(mounts, source.Mount{At: m.path, Tree: below.Files})
+		children = append(children, child{Remote: s.key(inner), Tip: inner.Ref.key()})
+	}
+	if err := r.setChildren(request.Ref.key(), children); err != nil {
+		return err
+	}
+	if result.Files, err = source.Overlay(shown, mounts...); err != nil {
+		return invalid(err)
+	}
+	return nil
+}
+
+// link gives the commit that a path of the tree links to.
+func (o *objects) link(root pack.ID, name string) (pack.ID, bool, error) {
+	at := root
+	for rest := name; ; {
+		first, after, more := strings.Cut(rest, "/")
+		d, err := o.dir(at)
+		if err != nil {
+			return pack.ID{}, false, err
+		}
+		e, ok := d.find(first)
+		switch {
+		case !ok:
+			return pack.ID{}, false, nil
+		case !more:
+			return e.id, e.kind == kindSubmodule, nil
+		case e.kind != kindDir:
+			return pack.ID{}, false, nil
+		}
+		at, rest = e.id, after
+	}
+}
+
+// submoduleRequest is what is fetched for a submodule: with the credential of
+// its parent where it is on the same host, and without one elsewhere.
+func submoduleRequest(parent Request, m module, commit pack.ID) (Request, error) {
+	base, err := parseURL(parent.URL)
+	if err != nil {
+		return Request{}, err
+	}
+	target, err := submoduleURL(base, m.url)
+	if err != nil {
+		return Request{}, err
+	}
+	inner := Request{
+		URL: target.String(), Ref: Ref{Commit: commit.String()}, Proxy: parent.Proxy, RecurseSubmodules: true,
+	}
+	switch {
+	case target.Scheme == base.Scheme && strings.EqualFold(target.Host, base.Host):
+		if target.User == nil {
+			target.User = base.User
+			inner.URL = target.String()
+		}
+		inner.Auth = parent.Auth
+	default:
+		// Who is trusted is not a secret; who we are is.
+		inner.Auth = Auth{CA: parent.Auth.CA, KnownHosts: parent.Auth.KnownHosts}
+	}
+	return inner, nil
+}
+
+// submoduleURL resolves the URL of a submodule: relative to its parent's, or
+// whole, also in the short form host:path of ssh.
+func submoduleURL(base *url.URL, text string) (*url.URL, error) {
+	if strings.HasPrefix(text, "./") || strings.HasPrefix(text, "../") {
+		u := *base
+		u.Path, u.RawPath = path.Join("/", base.Path, text), ""
+		return &u, nil
+	}
+	if !strings.Contains(text, "://") {
+		host, file, ok := strings.Cut(text, ":")
+		if !ok || host == "" || strings.ContainsAny(host, "/") || strings.HasPrefix(host, "-") || file == "" || strings.HasPrefix(file, ":") {
+			return nil, fmt.Errorf("url %q is neither http, https, ssh nor relative", redacted(text))
+		}
+		text = "ssh://" + host + "/" + strings.TrimPrefix(file, "/")
+	}
+	u, err := parseURL(text)
+	if err != nil {
+		return nil, fmt.Errorf("url %q: %w", redacted(text), err)
+	}
+	return u, nil
+}
+
+// module is a section of .gitmodules.
+type module struct {
+	path string
+	url  string
+}
+
+// parseModules reads .gitmodules: sections called submodule, with path and url.
+func parseModules(text string) ([]module, error) {
+	var modules []module
+	current := -1
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "", line[0] == '#', line[0] == ';':
+		case line[0] == '[':
+			current = -1
+			if strings.HasPrefix(strings.ToLower(line), "[submodule ") && strings.HasSuffix(line, "]") {
+				modules = append(modules, module{})
+				current = len(modules) - 1
+			}
+		case current >= 0:
+			key, value, _ := strings.Cut(line, "=")
+			value = unquote(strings.TrimSpace(value))
+			switch strings.ToLower(strings.TrimSpace(key)) {
+			case "path":
+				modules[current].path = value
+			case "url":
+				modules[current].url = value
+			}
+		}
+	}
+	modules = slices.DeleteFunc(modules, func(m module) bool { return m.path == "" || m.url == "" })
+	for _, m := range modules {
+		if !fs.ValidPath(m.path) || m.path == "." {
+			return nil, fmt.Errorf(".gitmodules: %q is not a path below the root", m.path)
+		}
+	}
+	return modules, nil
+}
+
+// unquote takes quotes and what they escape away, and a comment behind a value.
+func unquote(value string) string {
+	var out strings.Builder
+	quoted := false
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case c == '"':
+			quoted = !quoted
+		case c == '\\' && i+1 < len(value):
+			i++
+			out.WriteByte(value[i])
+		case (c == '#' || c == ';') && !quoted:
+			return strings.TrimSpace(out.String())
+		default:
+			out.WriteByte(c)
+		}
+	}
+	return out.String()
+}

@@ -1,0 +1,153 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// Sparse shows only what is in the given directories. Without any it shows
+// everything. A directory that the Tree does not have is an error that wraps
+// fs.ErrNotExist and names it.
+func Sparse(tree gitops.Tree, dirs []string) (gitops.Tree, error) {
+	if len(dirs) == 0 {
+		return tree, nil
+	}
+	s := &sparse{tree: tree}
+	for _, dir := range dirs {
+		clean := cleanPath(dir)
+		if !fs.ValidPath(clean) {
+			return nil, fmt.Errorf("sparse checkout directory %q is not below the root of the repository", dir)
+		}
+		info, err := tree.Stat(clean)
+		if err != nil {
+			return nil, fmt.Errorf("sparse checkout directory %q: %w", dir, cause(err))
+		}
+		if !info.IsDir() {
+			return nil, fmt.Errorf("sparse checkout directory %q: %w", dir, errNotDirectory)
+		}
+		if clean == "." {
+			return tree, nil
+		}
+		s.dirs = append(s.dirs, clean)
+	}
+	slices.Sort(s.dirs)
+	s.dirs = slices.Compact(s.dirs)
+	return s, nil
+}
+
+// cleanPath makes a path of io/fs of what people write: ./apps/, /apps, apps.
+func cleanPath(name string) string {
+	clean := path.Clean("./" + name)
+	if len(clean) > 1 && clean[0] == '/' {
+		clean = clean[1:]
+	}
+	return clean
+}
+
+// cause is what a path error says without operation and path.
+func cause(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// sparse is a Tree of some directories.
+type sparse struct {
+	tree gitops.Tree
+	dirs []string
+}
+
+// inside tells whether a path is in one of the directories.
+func (s *sparse) inside(name string) bool {
+	return slices.ContainsFunc(s.dirs, func(dir string) bool { return contains(dir, name) })
+}
+
+// leads tells whether a path is above one of the directories.
+func (s *sparse) leads(name string) bool {
+	return slices.ContainsFunc(s.dirs, func(dir string) bool { return contains(name, dir) })
+}
+
+func (s *sparse) check(op, name string) error {
+	if err := checkPath(op, name); err != nil {
+		return err
+	}
+	if !s.inside(name) && !s.leads(name) {
+		return NotExist(op, name)
+	}
+	return nil
+}
+
+// Open opens a file or directory.
+func (s *sparse) Open(name string) (fs.File, error) {
+	if err := s.check("open", name); err != nil {
+		return nil, err
+	}
+	if s.inside(name) {
+		return s.tree.Open(name)
+	}
+	entries, err := s.ReadDir(name)
+	if err != nil {
+		return nil, reop("open", err)
+	}
+	return OpenDir(DirInfo(path.Base(name)), entries), nil
+}
+
+// ReadFile reads a file.
+func (s *sparse) ReadFile(name string) ([]byte, error) {
+	if err := s.check("open", name); err != nil {
+		return nil, err
+	}
+	return s.tree.ReadFile(name)
+}
+
+// ReadDir lists a directory.
+func (s *sparse) ReadDir(name string) ([]fs.DirEntry, error) {
+	if err := s.check("readdir", name); err != nil {
+		return nil, err
+	}
+	entries, err := s.tree.ReadDir(name)
+	if err != nil || s.inside(name) {
+		return entries, err
+	}
+	return slices.DeleteFunc(slices.Clone(entries), func(e fs.DirEntry) bool {
+		below := join(name, e.Name())
+		return !s.inside(below) && !s.leads(below)
+	}), nil
+}
+
+// Stat describes a file or directory.
+func (s *sparse) Stat(name string) (fs.FileInfo, error) {
+	if err := s.check("stat", name); err != nil {
+		return nil, err
+	}
+	return s.tree.Stat(name)
+}
+
+// Sum is that of the Tree in the directories, and made of theirs above them.
+func (s *sparse) Sum(name string) (string, error) {
+	if err := s.check("sum", name); err != nil {
+		return "", err
+	}
+	if s.inside(name) {
+		return s.tree.Sum(name)
+	}
+	var parts []string
+	for _, dir := range s.dirs {
+		if !contains(name, dir) {
+			continue
+		}
+		sum, err := s.tree.Sum(dir)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, relative(name, dir), sum)
+	}
+	return "sparse:" + digestOf(parts), nil
+}
