@@ -1,0 +1,201 @@
+package artifact
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// Modes of what stands in an artifact, whatever it had in its source.
+const (
+	fileMode       = 0o600
+	executableMode = 0o700
+	directoryMode  = 0o750
+)
+
+// Pack writes the files of a tree as an artifact of its source, under a file
+// name, and serves it. Digest, Size and Time of the result are those of the
+// file. A later Pack for the same source ends one under way, which returns
+// ErrSuperseded. On an error the artifacts that are there stay as they are.
+func (s *Store) Pack(ctx context.Context, artifact gitops.Artifact, file string, files gitops.Tree) (gitops.Artifact, error) {
+	target, err := Path(artifact.Source, file)
+	if err != nil {
+		return gitops.Artifact{}, err
+	}
+	folder := path.Dir(target)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	s.mu.Lock()
+	src := s.source(folder)
+	src.end(ErrSuperseded)
+	src.stop = stop
+	s.mu.Unlock()
+
+	src.turn.Lock()
+	defer src.turn.Unlock()
+	if err := context.Cause(ctx); err != nil {
+		return gitops.Artifact{}, err
+	}
+	if err := s.write(ctx, &artifact, target, files); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return gitops.Artifact{}, fmt.Errorf("pack artifact of %s: %w", artifact.Source, err)
+	}
+	if err := s.advertise(folder, record{path: target, artifact: artifact}); err != nil {
+		return gitops.Artifact{}, err
+	}
+	return artifact, nil
+}
+
+// write packs into an unfinished file and puts it into place when it is whole.
+func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target string, files gitops.Tree) (err error) {
+	if err := s.root.MkdirAll(path.Dir(target), 0o700); err != nil {
+		return own(err)
+	}
+	temporary := path.Join(path.Dir(target), unfinished+path.Base(target))
+	out, err := s.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return own(err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreMissing(own(s.root.Remove(temporary))))
+		}
+	}()
+	sum := &counted{w: out, hash: sha256.New()}
+	err = Write(ctx, sum, files)
+	if err == nil {
+		err = own(out.Sync())
+	}
+	if err = errors.Join(err, own(out.Close())); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if err := s.root.Rename(temporary, target); err != nil {
+		return own(err)
+	}
+	artifact.Digest = "sha256:" + hex.EncodeToString(sum.hash.Sum(nil))
+	artifact.Size = sum.size
+	artifact.Time = s.now()
+	return nil
+}
+
+// own takes the names of our own files out of an error: what is wrong with the
+// disk is the same each time.
+func own(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return fmt.Errorf("storage: %w", p.Err)
+	}
+	return err
+}
+
+// counted sums what it passes on.
+type counted struct {
+	w    io.Writer
+	hash hash.Hash
+	size int64
+}
+
+// Write passes bytes on.
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.hash.Write(p[:n])
+	c.size += int64(n)
+	return n, own(err)
+}
+
+// Write writes the files of a tree as a gzipped tar: the same bytes for the same
+// files. Names are relative and in order, a directory before what is in it;
+// owners and times are zero.
+func Write(ctx context.Context, w io.Writer, files gitops.Tree) error {
+	zipped := gzip.NewWriter(w)
+	t := tar.NewWriter(zipped)
+	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || name == "." {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return add(t, files, name, d)
+	})
+	if err != nil {
+		return err
+	}
+	if err := t.Close(); err != nil {
+		return err
+	}
+	return zipped.Close()
+}
+
+func add(t *tar.Writer, files gitops.Tree, name string, d fs.DirEntry) (err error) {
+	if d.IsDir() {
+		return t.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: directoryMode})
+	}
+	file, err := files.Open(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	mode := int64(fileMode)
+	if info.Mode()&0o100 != 0 {
+		mode = executableMode
+	}
+	if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: info.Size()}); err != nil {
+		return err
+	}
+	if _, err := io.Copy(t, file); err != nil {
+		return fmt.Errorf("%s: %w", strconv.Quote(name), err)
+	}
+	return nil
+}
+
+// Adopt takes over an artifact that an earlier process packed and advertised, if
+// its file is still there with the advertised digest and size. It reads the file
+// once and writes nothing but the removal of older ones.
+func (s *Store) Adopt(artifact gitops.Artifact, file string) (bool, error) {
+	target, err := Path(artifact.Source, file)
+	if err != nil {
+		return false, err
+	}
+	in, err := s.root.Open(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, own(err)
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() != artifact.Size {
+		return false, own(err)
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, in); err != nil {
+		return false, own(err)
+	}
+	if "sha256:"+hex.EncodeToString(sum.Sum(nil)) != artifact.Digest {
+		return false, nil
+	}
+	return true, s.advertise(path.Dir(target), record{path: target, artifact: artifact})
+}
