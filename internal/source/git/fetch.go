@@ -185,10 +185,11 @@ func (r *remote) update(ctx context.Context, ref Ref, found choice) error {
 	next := tip{Want: found.want.String(), Ref: found.name}
 	old, followed := st.Tips[ref.key()]
 	same := followed && old.Ref == next.Ref && found.name != ""
+	asks := same || ref.Commit != "" && ref.Branch != ""
 	for _, other := range st.Tips {
-		// Another tip stands there already; but only a fetch tells whether
-		// the old commit of this one is behind it.
-		if other.Want == next.Want && !same {
+		// Another tip stands there already; only what is to be known of the
+		// history has to be asked.
+		if other.Want == next.Want && !asks {
 			next.Commit = other.Commit
 			return r.add(nil, ref.key(), next)
 		}
