@@ -18,6 +18,12 @@ func (g gitSources) Fetch(ctx context.Context, request flux.GitRequest, known st
 	return g.store.Fetcher(gitRequest(request)).Fetch(ctx, known)
 }
 
+// Last gives what an earlier Fetch brought.
+func (g gitSources) Last(ctx context.Context, request flux.GitRequest) (source.Result, error) {
+	result, err := g.store.Last(ctx, gitRequest(request))
+	return result.Result, err
+}
+
 // Retain removes what none of the requests needs.
 func (g gitSources) Retain(requests []flux.GitRequest) error {
 	wanted := make([]git.Request, 0, len(requests))

@@ -11,6 +11,9 @@ import (
 type Git interface {
 	// Fetch is that of source.Fetcher, for a request.
 	Fetch(ctx context.Context, request GitRequest, known string) (source.Result, error)
+	// Last gives what an earlier Fetch brought, from disk and without asking
+	// the server; an error where there is nothing.
+	Last(ctx context.Context, request GitRequest) (source.Result, error)
 	// Retain removes what none of the requests needs.
 	Retain(requests []GitRequest) error
 }

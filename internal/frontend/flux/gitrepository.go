@@ -122,6 +122,9 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 		if ctx.Err() != nil {
 			return ctrl.Result{}, nil
 		}
+		if last.revision == "" {
+			g.fallBack(ctx, obj, request, includes)
+		}
 		return g.fail(ctx, obj, fetchError(obj, fetchCtx, err))
 	}
 	if result.Unchanged {
@@ -139,6 +142,30 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 	}
 	g.remember(obj.UID, next)
 	return g.succeed(ctx, obj, next, &result)
+}
+
+// fallBack gives the consumers what an earlier process fetched, so that they can
+// keep it in order while the remote is away. It is only done for the revision
+// that the status still names; where there is nothing, the consumers wait.
+func (g *gitRepositories) fallBack(ctx context.Context, obj *sourcev1.GitRepository, request GitRequest, in includes) {
+	if obj.Status.Artifact == nil || g.sources.revision(gitRepositoryRef(obj)) != "" {
+		return
+	}
+	result, err := g.git.Last(ctx, request)
+	if err != nil {
+		return
+	}
+	if result.Revision != obj.Status.Artifact.Revision {
+		result.Release()
+		return
+	}
+	next, err := g.publish(obj, result, in)
+	if err == nil {
+		_, err = g.pack(ctx, obj, next.artifact)
+	}
+	if err != nil {
+		logr.FromContextOrDiscard(ctx).Error(err, "Using the last artifact failed")
+	}
 }
 
 // fetchError says that the time of the spec is over where that is what happened.
