@@ -44,8 +44,9 @@ func (s *session) once(ctx context.Context) (Summary, error) {
 	for {
 		state, complete := s.view.state(ctx)
 		verdict := judge(state, s.view.revision())
-		lines.print(state)
+		lines.printSoon(state)
 		if complete && verdict.Outcome != Pending {
+			lines.print(state)
 			return s.summary(state, verdict), nil
 		}
 		select {
