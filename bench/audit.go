@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -84,7 +85,12 @@ type tally struct {
 	Deletes      int `json:"deletes"`
 	OtherWrites  int `json:"otherWrites"`
 	Refused      int `json:"refused"` // of those above, answers of 400 and more
+	// FirstWrites are the first few writes, to see what they were.
+	FirstWrites []string `json:"firstWrites,omitempty"`
 }
+
+// firstWrites bounds tally.FirstWrites.
+const firstWrites = 4
 
 // count adds an entry. A watch is counted when it starts, or when it is refused;
 // everything else when it is answered.
@@ -105,7 +111,12 @@ func (t *tally) count(e entry) {
 	if refused {
 		t.Refused++
 	}
+	before := t.writes()
 	*t.class(e)++
+	if t.writes() > before && len(t.FirstWrites) < firstWrites {
+		path, _, _ := strings.Cut(e.RequestURI, "?")
+		t.FirstWrites = append(t.FirstWrites, e.Verb+" "+path)
+	}
 }
 
 // class is the counter that an entry other than a watch belongs to.
@@ -148,8 +159,10 @@ func (t tally) dataWrites() int { return t.Applies + t.Deletes + t.OtherWrites }
 
 // add is the sum of two tallies.
 func (t tally) add(o tally) tally {
+	first := slices.Concat(t.FirstWrites, o.FirstWrites)
 	return tally{
-		Watches: t.Watches + o.Watches, Lease: t.Lease + o.Lease, Discovery: t.Discovery + o.Discovery,
+		FirstWrites: first[:min(len(first), firstWrites)],
+		Watches:     t.Watches + o.Watches, Lease: t.Lease + o.Lease, Discovery: t.Discovery + o.Discovery,
 		Gets: t.Gets + o.Gets, Lists: t.Lists + o.Lists, DryRuns: t.DryRuns + o.DryRuns,
 		Applies: t.Applies + o.Applies, StatusWrites: t.StatusWrites + o.StatusWrites, Events: t.Events + o.Events,
 		Deletes: t.Deletes + o.Deletes, OtherWrites: t.OtherWrites + o.OtherWrites, Refused: t.Refused + o.Refused,
@@ -175,4 +188,12 @@ func (t tally) String() string {
 		return "none"
 	}
 	return strings.Join(parts, ", ")
+}
+
+// describe lists the classes and the first writes.
+func (t tally) describe() string {
+	if len(t.FirstWrites) == 0 {
+		return t.String()
+	}
+	return t.String() + " (" + strings.Join(t.FirstWrites, ", ") + ")"
 }

@@ -163,8 +163,8 @@ func (f *figures) operator(r operatorResult, bare *bareResult) {
 // rest adds restart, idle and delete.
 func (f *figures) rest(r operatorResult, bare *bareResult) {
 	if rs := r.Restart; rs != nil {
-		f.add("restart, data kept: writes with nothing changed", "", float64(rs.Kept.Idle.writes()), same(0), rs.Kept.Idle.String())
-		f.add("restart, data lost: writes with nothing changed", "", float64(rs.Lost.Idle.writes()), same(0), rs.Lost.Idle.String())
+		f.add("restart, data kept: writes with nothing changed", "", float64(rs.Kept.Idle.writes()), same(0), rs.Kept.Idle.describe())
+		f.add("restart, data lost: writes with nothing changed", "", float64(rs.Lost.Idle.writes()), same(0), rs.Lost.Idle.describe())
 		limit := bound{3, 10}
 		f.add("restart, data kept: drift repaired", "s", seconds(rs.Kept.Repaired), limit, "")
 		f.add("restart, data kept: commit live", "s", seconds(rs.Kept.Live), limit, "")

@@ -48,6 +48,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		b.results.print(stdout)
 		fmt.Fprintf(stdout, "\nresults: %s\n", path)
 	}
+	if ctx.Err() != nil {
+		fmt.Fprintln(stderr, "bench: interrupted")
+		return 1
+	}
 	if failed != nil {
 		fmt.Fprintln(stderr, "bench:", failed)
 		return 1

@@ -36,13 +36,13 @@ type operator struct {
 
 // newOperator prepares an operator for a control plane; start starts it.
 func newOperator(p *plane, program string, flags []string) (*operator, error) {
-	dir, err := os.MkdirTemp("", "plumb-bench-operator-")
+	o := &operator{plane: p, program: program, flags: flags, dir: filepath.Join(p.dir, "operator")}
+	err := os.Mkdir(o.dir, 0o755)
 	if err != nil {
 		return nil, err
 	}
-	o := &operator{plane: p, program: program, flags: flags, dir: dir}
-	if o.output, err = os.Create(filepath.Join(dir, "log")); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+	if o.output, err = os.Create(filepath.Join(o.dir, "log")); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(o.dir))
 	}
 	return o, nil
 }

@@ -24,6 +24,9 @@ const planeReadyWithin = 2 * time.Minute
 // plane is a control plane of its own for one measurement.
 type plane struct {
 	*client
+	// dir holds all files of the measurement, also the repository and what the
+	// operator keeps. It is removed at the end, and by the control plane itself
+	// when the benchmark is killed.
 	dir        string
 	kubeconfig string
 	audit      *auditLog
@@ -34,7 +37,7 @@ type plane struct {
 // startPlane starts a control plane with nothing in it but the definitions of the
 // custom resources and the fleet's namespaces.
 func startPlane(ctx context.Context, program string, f *fleet) (*plane, error) {
-	dir, err := os.MkdirTemp("", "plumb-bench-plane-")
+	dir, err := os.MkdirTemp("", "plumb-bench-")
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +61,9 @@ func startPlane(ctx context.Context, program string, f *fleet) (*plane, error) {
 func (p *plane) launch(ctx context.Context, program string) error {
 	p.cmd = exec.Command(program, "--dir", filepath.Join(p.dir, "data"), "--kubeconfig", p.kubeconfig,
 		"--audit-log", p.audit.path, "--parent", strconv.Itoa(os.Getpid()), "--remove", p.dir)
-	p.cmd.SysProcAttr = attributes()
+	// A group of its own, so that Ctrl-C is not its signal too. It notices by
+	// itself when this process is gone, and then still removes the folder.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var stderr strings.Builder
 	p.cmd.Stderr = &stderr
 	stdout, err := p.cmd.StdoutPipe()

@@ -27,10 +27,10 @@ type repository struct {
 	versions []int
 }
 
-// newRepository makes the repository with version 0 of every app and serves it.
-func newRepository(ctx context.Context, f *fleet) (*repository, error) {
-	dir, err := os.MkdirTemp("", "plumb-bench-repository-")
-	if err != nil {
+// newRepository makes the repository with version 0 of every app in a folder that
+// does not exist yet, and serves it.
+func newRepository(ctx context.Context, f *fleet, dir string) (*repository, error) {
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
 	r := &repository{fleet: f, dir: dir, versions: make([]int, f.apps)}

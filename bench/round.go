@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 )
 
@@ -86,7 +87,7 @@ func (b *bench) operator(ctx context.Context, f *fleet, last bool) (result *oper
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
-	repo, err := newRepository(ctx, f)
+	repo, err := newRepository(ctx, f, filepath.Join(p.dir, "repository"))
 	if err != nil {
 		return nil, err
 	}

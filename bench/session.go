@@ -57,7 +57,7 @@ func (s *session) run(ctx context.Context, wanted map[scenario]bool) (result ope
 	}
 	defer s.end()
 	defer func() {
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			err = fmt.Errorf("%w\nlast lines of the operator's log:\n%s", err, s.operator.tail())
 		}
 	}()

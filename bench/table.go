@@ -15,6 +15,13 @@ func (r *results) print(w io.Writer) {
 	if m.Load > float64(m.Cores)/2 {
 		fmt.Fprintln(w, "the machine was busy with other work: read ratios, not seconds")
 	}
+	for _, size := range r.Sizes {
+		for i, round := range size.Rounds {
+			if round.Stolen > 0.02 {
+				fmt.Fprintf(w, "%d apps, round %d: other guests of the machine took %.0f %% of its processors\n", size.Apps, i+1, 100*round.Stolen)
+			}
+		}
+	}
 	apps := -1
 	table := tabwriter.NewWriter(w, 2, 2, 2, ' ', 0)
 	for _, f := range r.Figures {
