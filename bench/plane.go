@@ -221,7 +221,7 @@ func poll(ctx context.Context, within time.Duration, what string, ask func() (bo
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 type object struct {
 	Metadata struct {
 		Name, Namespace, UID string
+		ResourceVersion      string
 		Generation           int64
 		Labels               map[string]string
 		DeletionTimestamp    *string
@@ -40,11 +41,18 @@ func (o object) ready() bool {
 }
 
 // tracker follows the objects of one kind with one watch. It is the driver's
-// clock: a time is that at which the watch's line arrived.
+// clock: a time is that at which the watch's line arrived. A busy API server may
+// end a watch at any time; it is then taken up again where it ended.
 type tracker struct {
-	kind   resource
-	cancel context.CancelFunc
-	done   chan struct{}
+	client   *client
+	kind     resource
+	selector string
+	cancel   context.CancelFunc
+	done     chan struct{}
+	// initial is closed when the objects that existed at first have come in, and
+	// version is that of the newest line. Both belong to the goroutine of follow.
+	initial chan struct{}
+	version string
 
 	mu      sync.Mutex // guards what follows
 	objects map[string]object
@@ -64,31 +72,43 @@ type waiter struct {
 // returns when the objects that exist have come in.
 func track(ctx context.Context, c *client, kind resource, selector string) (*tracker, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	query := url.Values{
-		"watch": {"1"}, "timeoutSeconds": {"86400"}, "allowWatchBookmarks": {"true"},
-		"sendInitialEvents": {"true"}, "resourceVersionMatch": {"NotOlderThan"},
-	}
-	if selector != "" {
-		query.Set("labelSelector", selector)
-	}
-	stream, err := c.open(ctx, "GET", kind.path("")+"?"+query.Encode(), "", nil)
-	if err != nil {
-		cancel()
-		return nil, fmt.Errorf("watch %s: %w", kind.plural, err)
-	}
 	t := &tracker{
-		kind: kind, cancel: cancel, done: make(chan struct{}),
+		client: c, kind: kind, selector: selector, cancel: cancel,
+		done: make(chan struct{}), initial: make(chan struct{}),
 		objects: map[string]object{}, waiters: map[*waiter]bool{},
 	}
-	initial := make(chan struct{})
-	go t.follow(stream, initial)
+	stream, err := t.open(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	go t.follow(ctx, stream)
 	select {
-	case <-initial:
+	case <-t.initial:
 		return t, nil
 	case <-t.done:
 		cancel()
 		return nil, t.failure()
 	}
+}
+
+// open begins the watch, or takes it up where it ended.
+func (t *tracker) open(ctx context.Context) (io.ReadCloser, error) {
+	query := url.Values{"watch": {"1"}, "timeoutSeconds": {"86400"}, "allowWatchBookmarks": {"true"}}
+	if t.version == "" {
+		query.Set("sendInitialEvents", "true")
+		query.Set("resourceVersionMatch", "NotOlderThan")
+	} else {
+		query.Set("resourceVersion", t.version)
+	}
+	if t.selector != "" {
+		query.Set("labelSelector", t.selector)
+	}
+	stream, err := t.client.open(ctx, "GET", t.kind.path("")+"?"+query.Encode(), "", nil)
+	if err != nil {
+		return nil, fmt.Errorf("watch %s: %w", t.kind.plural, err)
+	}
+	return stream, nil
 }
 
 // stop ends the watch.
@@ -103,28 +123,51 @@ func (t *tracker) failure() error {
 	return t.err
 }
 
-// follow reads the watch until it ends.
-func (t *tracker) follow(stream io.ReadCloser, initial chan<- struct{}) {
+// follow reads the watch, and those that take it up, until it is stopped or fails.
+func (t *tracker) follow(ctx context.Context, stream io.ReadCloser) {
 	defer close(t.done)
-	defer stream.Close()
-	lines := bufio.NewReaderSize(stream, 1<<16)
 	for {
+		read, err := t.read(stream)
+		stream.Close()
+		if errors.Is(err, io.EOF) && read > 0 && ctx.Err() == nil && t.started() {
+			if stream, err = t.open(ctx); err == nil {
+				continue
+			}
+		}
+		t.mu.Lock()
+		t.err = fmt.Errorf("watch of %s ended: %w", t.kind.plural, err)
+		t.mu.Unlock()
+		return
+	}
+}
+
+// started tells whether the objects that existed at first have come in.
+func (t *tracker) started() bool {
+	select {
+	case <-t.initial:
+		return true
+	default:
+		return false
+	}
+}
+
+// read takes in the lines of one connection, and returns how many there were.
+func (t *tracker) read(stream io.Reader) (int, error) {
+	lines := bufio.NewReaderSize(stream, 1<<16)
+	for read := 0; ; read++ {
 		line, err := lines.ReadBytes('\n')
 		at := time.Now()
 		if err == nil {
-			err = t.event(line, at, initial)
+			err = t.event(line, at)
 		}
 		if err != nil {
-			t.mu.Lock()
-			t.err = fmt.Errorf("watch of %s ended: %w", t.kind.plural, err)
-			t.mu.Unlock()
-			return
+			return read, err
 		}
 	}
 }
 
 // event takes in one line of the watch.
-func (t *tracker) event(line []byte, at time.Time, initial chan<- struct{}) error {
+func (t *tracker) event(line []byte, at time.Time) error {
 	var e struct {
 		Type   string
 		Object json.RawMessage
@@ -135,13 +178,17 @@ func (t *tracker) event(line []byte, at time.Time, initial chan<- struct{}) erro
 	switch e.Type {
 	case "BOOKMARK":
 		var b struct {
-			Metadata struct{ Annotations map[string]string }
+			Metadata struct {
+				ResourceVersion string
+				Annotations     map[string]string
+			}
 		}
 		if err := json.Unmarshal(e.Object, &b); err != nil {
 			return err
 		}
+		t.version = b.Metadata.ResourceVersion
 		if b.Metadata.Annotations["k8s.io/initial-events-end"] == "true" {
-			close(initial)
+			close(t.initial)
 		}
 		return nil
 	case "ERROR":
@@ -151,6 +198,7 @@ func (t *tracker) event(line []byte, at time.Time, initial chan<- struct{}) erro
 	if err := json.Unmarshal(e.Object, &o); err != nil {
 		return err
 	}
+	t.version = o.Metadata.ResourceVersion
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := o.Metadata.Namespace + "/" + o.Metadata.Name

@@ -14,11 +14,23 @@ import (
 	"time"
 )
 
-// watchServer serves one watch; what is sent to lines goes out as its events.
+// ending is a line that ends a connection of watchServer instead of being sent.
+const ending = "end"
+
+// watchServer serves a watch; what is sent to lines goes out as its events. A
+// watch that is taken up has the version "7", or is refused.
 func watchServer(t *testing.T) (*client, chan<- string) {
 	lines := make(chan string)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		if query.Get("sendInitialEvents") == "" && query.Get("resourceVersion") != "7" {
+			http.Error(w, "gone", http.StatusGone)
+			return
+		}
 		for text := range lines {
+			if text == ending {
+				return
+			}
 			fmt.Fprintln(w, text)
 			w.(http.Flusher).Flush()
 		}
@@ -28,10 +40,11 @@ func watchServer(t *testing.T) (*client, chan<- string) {
 }
 
 func event(kind, name, version string) string {
-	return fmt.Sprintf(`{"type":%q,"object":{"metadata":{"name":%q,"namespace":"n","labels":{%q:%q}}}}`, kind, name, versionLabel, version)
+	return fmt.Sprintf(`{"type":%q,"object":{"metadata":{"name":%q,"namespace":"n","resourceVersion":"7","labels":{%q:%q}}}}`,
+		kind, name, versionLabel, version)
 }
 
-const initialEnd = `{"type":"BOOKMARK","object":{"metadata":{"annotations":{"k8s.io/initial-events-end":"true"}}}}`
+const initialEnd = `{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"6","annotations":{"k8s.io/initial-events-end":"true"}}}}`
 
 func startTracker(t *testing.T, initial ...string) (*tracker, chan<- string) {
 	c, lines := watchServer(t)
@@ -87,12 +100,26 @@ func TestTrackerDoesNotCountWhatMatchesNoMore(t *testing.T) {
 	}
 }
 
-func TestTrackerFailsWhenItsWatchEnds(t *testing.T) {
+func TestTrackerTakesAnEndedWatchUpAgain(t *testing.T) {
 	t.Parallel()
 	watch, lines := startTracker(t)
 	defer watch.stop()
+	defer close(lines)
+	both := watch.expect(hasVersion(1), atLeast(2))
+	lines <- event("ADDED", "a", "1.0.1")
+	lines <- ending
+	lines <- event("ADDED", "b", "1.0.1")
+	if _, err := both(t.Context(), time.Minute); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTrackerFailsWhenItsWatchCannotBeTakenUp(t *testing.T) {
+	t.Parallel()
+	watch, lines := startTracker(t, event("ADDED", "a", "1.0.0"))
+	defer watch.stop()
 	wait := watch.expect(hasVersion(1), atLeast(1))
-	close(lines)
+	close(lines) // the newest version is 6 then, which is refused
 	if _, err := wait(t.Context(), time.Minute); err == nil || !strings.Contains(err.Error(), "watch of deployments ended") {
 		t.Errorf("error is %v", err)
 	}
