@@ -14,7 +14,6 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 PACKAGES ?= ./...
 # Extra words for go test, such as -run TestName -v.
 TESTFLAGS ?=
-GOFILES = $(shell git ls-files -co --exclude-standard '*.go')
 LOCALCLUSTER_SOURCES := $(wildcard localcluster/go.mod localcluster/go.sum localcluster/build.sh) \
 	$(shell find localcluster -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
@@ -57,7 +56,7 @@ test: lint $(BIN)/localcluster ## lint, then all tests under the race detector
 
 .PHONY: lint
 lint: ## gofmt, go vet and staticcheck
-	@unformatted=$$(gofmt -l $(GOFILES)); \
+	@unformatted=$$(gofmt -l .); \
 	if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet $(PACKAGES)
 	$(GO) -C tools vet ./testlog/...

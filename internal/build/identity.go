@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -50,7 +50,7 @@ func checkIdentity(ref gitops.ObjectRef, value map[string]any) error {
 	case ref.Name == "":
 		return fmt.Errorf("the object of kind %s has no metadata.name: add it (generateName cannot be reconciled)", ref.Kind)
 	}
-	if problems := path.IsValidPathSegmentName(ref.Name); len(problems) > 0 {
+	if problems := content.IsPathSegmentName(ref.Name); len(problems) > 0 {
 		return fmt.Errorf("metadata.name %q is not valid: %s", ref.Name, strings.Join(problems, "; "))
 	}
 	if strings.Contains(ref.Name, "_") {

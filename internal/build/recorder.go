@@ -112,15 +112,15 @@ func (r *recorder) Stat(path string) (fs.FileInfo, error) {
 // failed records why a path could not be read: it is missing, or it is of the
 // other kind. Any other reason is the tree's own.
 func (r *recorder) failed(kind gitops.ReadKind, path string, err error) error {
-	if isMissing(err) {
-		r.seen[readKey{kind, path}] = ""
-		return err
-	}
 	info, statErr := r.tree.Stat(path)
-	if statErr != nil || info.IsDir() == (kind == gitops.ReadListing) {
+	switch {
+	case statErr == nil && info.IsDir() != (kind == gitops.ReadListing):
+		r.seen[readKey{gitops.ReadKindOf, path}] = kindOf(info)
+	case statErr != nil && isMissing(statErr):
+		r.seen[readKey{kind, path}] = ""
+	default:
 		return r.fail(err)
 	}
-	r.seen[readKey{gitops.ReadKindOf, path}] = kindOf(info)
 	return err
 }
 
@@ -158,11 +158,8 @@ func kindOf(info fs.FileInfo) string {
 	return seenFile
 }
 
-// isMissing tells whether a path does not exist. A path below a file does not
-// exist either, and fs.FS has no single error for it.
-func isMissing(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)
-}
+// isMissing tells whether a path does not exist.
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // listingSeparator stands between a directory's sum and the digest of its listing.
 const listingSeparator = " "

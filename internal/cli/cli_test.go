@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/terminal"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -71,12 +74,31 @@ func TestCommandsWithoutCluster(t *testing.T) {
 	}
 }
 
+// An API server answers a path that it does not serve in plain text.
+func TestClusterWithoutDefinitions(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	config := kubeconfig(t, server.URL)
+	for _, args := range []string{"get ks", "reconcile ks x", "suspend ks --all", "suspend ks x", "tree ks x"} {
+		code, _, progress := plumb(t, append(strings.Fields(args), "--kubeconfig", config)...)
+		if code != ExitFailed || !strings.Contains(progress, "does not know kustomizations.kustomize.toolkit.fluxcd.io: install the definitions") {
+			t.Errorf("%s gives %d and %q", args, code, progress)
+		}
+	}
+}
+
 // unreachable is a kubeconfig of a cluster where nothing listens.
 func unreachable(t *testing.T) string {
 	t.Helper()
+	return kubeconfig(t, "http://127.0.0.1:1")
+}
+
+func kubeconfig(t *testing.T, server string) string {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	err := os.WriteFile(file, []byte(`{"apiVersion":"v1","kind":"Config","current-context":"c",
-"clusters":[{"name":"c","cluster":{"server":"http://127.0.0.1:1"}}],"contexts":[{"name":"c","context":{"cluster":"c"}}]}`), 0o600)
+"clusters":[{"name":"c","cluster":{"server":"`+server+`"}}],"contexts":[{"name":"c","context":{"cluster":"c"}}]}`), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,48 +144,6 @@ func TestKindsOf(t *testing.T) {
 	}
 }
 
-func TestTable(t *testing.T) {
-	t.Parallel()
-	table := table{
-		header:  []string{"NAME", "READY", "MESSAGE"},
-		rows:    [][]string{{"a", "True", "Applied revision: main@sha1:1"}, {"größer", "False", "no"}},
-		colours: colourOfReady,
-	}
-	tests := map[string]struct {
-		to   terminal
-		want string
-	}{
-		"no terminal has no limit and no colour": {terminal{}, "" +
-			"NAME    READY  MESSAGE\n" +
-			"a       True   Applied revision: main@sha1:1\n" +
-			"größer  False  no\n"},
-		"a narrow terminal cuts the last column": {terminal{width: 36}, "" +
-			"NAME    READY  MESSAGE\n" +
-			"a       True   Applied revision: ma…\n" +
-			"größer  False  no\n"},
-		"colours do not move the columns": {terminal{colour: true}, "" +
-			"NAME    READY  MESSAGE\n" +
-			"a       \x1b[32mTrue\x1b[0m   Applied revision: main@sha1:1\n" +
-			"größer  \x1b[31mFalse\x1b[0m  no\n"},
-		"a very narrow one leaves twenty characters": {terminal{width: 10}, "" +
-			"NAME    READY  MESSAGE\n" +
-			"a       True   Applied revision: m…\n" +
-			"größer  False  no\n"},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var out bytes.Buffer
-			if err := table.print(&out, tt.to); err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tt.want, out.String()); diff != "" {
-				t.Errorf("table differs (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
 func TestTreeLines(t *testing.T) {
 	t.Parallel()
 	root := &node{Object: "a", Health: gitops.HealthCurrent, Objects: []*node{
@@ -171,7 +151,7 @@ func TestTreeLines(t *testing.T) {
 		{Object: "d", Health: gitops.HealthCurrent, Objects: []*node{{Object: "e", Health: gitops.HealthCurrent}}},
 	}}
 	var out bytes.Buffer
-	if err := root.print(&out, terminal{}); err != nil {
+	if err := root.print(&out, terminal.Terminal{}); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
@@ -208,9 +188,6 @@ func TestSmallWords(t *testing.T) {
 		if got := shortRevision(revision); got != want {
 			t.Errorf("%q becomes %q, want %q", revision, got, want)
 		}
-	}
-	if got := oneLine("a\n b\t c "); got != "a b c" {
-		t.Errorf("one line is %q", got)
 	}
 	if got := ExitCode(errors.Join(usageError("x"), context.Canceled)); got != ExitUsage {
 		t.Errorf("exit code is %d", got)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/frontend/flux/crds"
+	"github.com/plumb-gitops/plumb/internal/terminal"
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -94,9 +95,9 @@ func (a *app) printTable(found []unstructured.Unstructured, showKind, showNamesp
 		a.progress("no objects found in %s", where)
 		return nil
 	}
-	t := table{header: []string{"NAME", "READY", "REVISION", "SUSPENDED", "AGE", "MESSAGE"}, colours: colourOfReady}
+	t := terminal.Table{Header: []string{"NAME", "READY", "REVISION", "SUSPENDED", "AGE", "MESSAGE"}, Colours: colourOfReady}
 	if showNamespace {
-		t.header = slices.Insert(t.header, 0, "NAMESPACE")
+		t.Header = slices.Insert(t.Header, 0, "NAMESPACE")
 	}
 	served, err := servedKinds()
 	if err != nil {
@@ -113,16 +114,16 @@ func (a *app) printTable(found []unstructured.Unstructured, showKind, showNamesp
 			name = strings.ToLower(r.Kind) + "/" + name
 		}
 		ready := r.condition("Ready")
-		row := []string{name, string(ready.Status), shortRevision(r.revision()), fmt.Sprint(r.Spec.Suspend), r.age(now), oneLine(ready.Message)}
+		row := []string{name, string(ready.Status), shortRevision(r.revision()), fmt.Sprint(r.Spec.Suspend), r.age(now), terminal.OneLine(ready.Message)}
 		if ready.Status == "" && !served[found[i].GroupVersionKind().GroupKind().String()] {
 			row[1] = "not served"
 		}
 		if showNamespace {
 			row = slices.Insert(row, 0, r.Metadata.Namespace)
 		}
-		t.rows = append(t.rows, row)
+		t.Rows = append(t.Rows, row)
 	}
-	return t.print(a.streams.Out, terminalOf(a.streams.Out))
+	return t.Print(a.streams.Out, terminal.Of(a.streams.Out))
 }
 
 func servedKinds() (map[string]bool, error) {
@@ -137,14 +138,14 @@ func servedKinds() (map[string]bool, error) {
 	return served, nil
 }
 
-func colourOfReady(word string) string {
+func colourOfReady(word string) terminal.Colour {
 	switch word {
 	case string(metav1.ConditionTrue):
-		return green
+		return terminal.Green
 	case string(metav1.ConditionFalse):
-		return red
+		return terminal.Red
 	case string(metav1.ConditionUnknown), "not served":
-		return yellow
+		return terminal.Yellow
 	}
 	return ""
 }

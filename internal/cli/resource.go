@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -107,18 +108,29 @@ func (c *clients) get(ctx context.Context, kind crds.Definition, namespace, name
 
 // explain says what a person can do about an error of the API server.
 func explain(err error, kind crds.Definition, namespace, name string) error {
-	status := apierrors.APIStatus(nil)
-	if s, ok := err.(apierrors.APIStatus); ok {
-		status = s
-	}
-	if apierrors.IsNotFound(err) && status != nil {
-		if details := status.Status().Details; details == nil || details.Name == "" {
-			return fmt.Errorf("the cluster does not know %s: install the definitions with plumb crds | kubectl apply --server-side -f -", kind.Name())
-		}
+	switch {
+	case apierrors.IsNotFound(err) && unknownKind(err):
+		return fmt.Errorf("the cluster does not know %s: install the definitions with plumb crds | kubectl apply --server-side -f -", kind.Name())
+	case apierrors.IsNotFound(err):
 		return fmt.Errorf("no %s %q in namespace %q", strings.ToLower(kind.Kind.Kind), name, namespace)
-	}
-	if name == "" {
+	case name == "":
 		return fmt.Errorf("list %s: %w", kind.Plural, err)
+	default:
+		return fmt.Errorf("%s %s/%s: %w", strings.ToLower(kind.Kind.Kind), namespace, name, err)
 	}
-	return fmt.Errorf("%s %s/%s: %w", strings.ToLower(kind.Kind.Kind), namespace, name, err)
+}
+
+// unknownKind tells a path that the API server does not serve, which it answers
+// without naming a reason, from an object that is not there.
+func unknownKind(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return true
+	}
+	for _, cause := range status.Status().Details.Causes {
+		if cause.Type == metav1.CauseTypeUnexpectedServerResponse {
+			return true
+		}
+	}
+	return false
 }

@@ -106,6 +106,8 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 3 kind not served.`,
 		return usageError("%w; see %s --help", err, command.CommandPath())
 	})
 	root.AddCommand(
+		a.tryCommand(),
+		a.operatorCommand(),
 		a.getCommand(),
 		a.treeCommand(),
 		a.reconcileCommand(),

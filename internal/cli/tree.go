@@ -12,6 +12,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/frontend/flux/crds"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/health"
+	"github.com/plumb-gitops/plumb/internal/terminal"
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -63,7 +64,7 @@ as it is now. A Kustomization in the inventory shows its own.`,
 		if *format != outputTable {
 			return format.print(a.streams.Out, root)
 		}
-		return root.print(a.streams.Out, terminalOf(a.streams.Out))
+		return root.print(a.streams.Out, terminal.Of(a.streams.Out))
 	}
 	return command
 }
@@ -142,7 +143,7 @@ func (c *clients) lookAt(ctx context.Context, n *node) ([]*node, error) {
 		return nil, fmt.Errorf("read %s: %w", n.ref, err)
 	}
 	assessed := health.Assess(object)
-	n.Health, n.Message = assessed.Status, oneLine(assessed.Message)
+	n.Health, n.Message = assessed.Status, terminal.OneLine(assessed.Message)
 	if n.ref.Group != kustomizeGroup {
 		return nil, nil
 	}
@@ -166,16 +167,16 @@ func inventoryOf(r resource) ([]*node, error) {
 	return nodes, nil
 }
 
-func (n *node) print(w io.Writer, to terminal) error {
-	t := table{header: []string{"OBJECT", "HEALTH", "MESSAGE"}, colours: colourOfHealth}
+func (n *node) print(w io.Writer, to terminal.Terminal) error {
+	t := terminal.Table{Header: []string{"OBJECT", "HEALTH", "MESSAGE"}, Colours: colourOfHealth}
 	n.rows(&t, "", "")
-	return t.print(w, to)
+	return t.Print(w, to)
 }
 
 // rows adds the node and all below it; first and rest are what stands before its
 // own line and before the lines below.
-func (n *node) rows(t *table, first, rest string) {
-	t.rows = append(t.rows, []string{first + n.Object, string(n.Health), n.Message})
+func (n *node) rows(t *terminal.Table, first, rest string) {
+	t.Rows = append(t.Rows, []string{first + n.Object, string(n.Health), n.Message})
 	for i, child := range n.Objects {
 		if i < len(n.Objects)-1 {
 			child.rows(t, rest+"├── ", rest+"│   ")
@@ -185,14 +186,14 @@ func (n *node) rows(t *table, first, rest string) {
 	}
 }
 
-func colourOfHealth(word string) string {
+func colourOfHealth(word string) terminal.Colour {
 	switch gitops.HealthStatus(word) {
 	case gitops.HealthCurrent:
-		return green
+		return terminal.Green
 	case gitops.HealthFailed, gitops.HealthNotFound:
-		return red
+		return terminal.Red
 	case gitops.HealthInProgress, gitops.HealthTerminating, gitops.HealthUnknown:
-		return yellow
+		return terminal.Yellow
 	}
 	return ""
 }

@@ -93,7 +93,7 @@ type rejection struct {
 // go away by themselves.
 func rejected(digest gitops.Digest, err error, now time.Time) rejection {
 	switch gitops.KindOf(err) {
-	case gitops.Invalid, gitops.Denied, gitops.Stalled:
+	case gitops.Invalid, gitops.Denied, gitops.Stalled, gitops.Waiting:
 		return rejection{digest: digest, err: err, at: now}
 	}
 	return rejection{}

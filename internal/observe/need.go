@@ -53,12 +53,11 @@ func (o *Observer) Need(owner gitops.OwnerRef, needs []Need, objects []Object) {
 		}
 	}
 	for k, d := range wanted {
-		w := o.watchers[k]
-		if w == nil {
-			w = o.start(k, owner, d)
-			continue
+		if w := o.watchers[k]; w != nil {
+			w.want(owner, d)
+		} else {
+			o.start(k, owner, d)
 		}
-		w.want(owner, d)
 	}
 }
 

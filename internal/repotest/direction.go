@@ -12,13 +12,14 @@ func rows() [][]string {
 	return [][]string{
 		{"cmd", "bench"},
 		{"cli"},
+		{"try"},
 		{"server"},
 		{"web", "frontend/flux"},
 		{"webhook", "notify", "image"},
 		{"state"},
 		{"engine"},
 		{"source", "build", "apply", "release", "observe", "verify", "auth"},
-		{"event", "artifact", "cluster", "config", "telemetry", "gitserver"},
+		{"event", "artifact", "cluster", "config", "telemetry", "gitserver", "terminal"},
 		{"plan", "health", "ownership"},
 		{"gitops"},
 	}

@@ -343,7 +343,7 @@ func (s *server) setUp(ctx context.Context) error {
 	var err error
 	s.engine, err = flux.Setup(ctx, flux.Parts{
 		Manager: s.manager, Client: s.typed, Recorder: s.recorder, Metrics: s.metrics, Clock: s.clock,
-		Git: s.git, Artifacts: s.artifacts, ArtifactURL: s.artifactURL, Engine: makeEngine,
+		Git: gitSources{s.git}, Artifacts: s.artifacts, ArtifactURL: s.artifactURL, Engine: makeEngine,
 	}, flux.Options{
 		Concurrent: s.config.Concurrent,
 		Selector:   s.config.WatchSelector,

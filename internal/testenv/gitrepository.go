@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"log"
@@ -195,4 +196,30 @@ func check(t testing.TB, err error) {
 func quietLog(t testing.TB) *log.Logger {
 	t.Helper()
 	return log.New(io.Discard, "", 0)
+}
+
+// TreeOf makes a tree object of lines as git mktree reads them, also one that
+// git itself would refuse to check out, and gives its hash.
+func (r *GitRepository) TreeOf(t testing.TB, lines string) string {
+	t.Helper()
+	var raw bytes.Buffer
+	for line := range strings.Lines(strings.TrimSuffix(lines, "\n") + "\n") {
+		var mode, kind, hash string
+		head, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		if _, err := fmt.Sscan(head, &mode, &kind, &hash); err != nil {
+			t.Fatal(err)
+		}
+		id, err := hex.DecodeString(hash)
+		check(t, err)
+		fmt.Fprintf(&raw, "%s %s\x00%s", strings.TrimPrefix(mode, "0"), name, id)
+	}
+	return strings.TrimSpace(r.run(t, raw.String(), "hash-object", "-t", "tree", "-w", "--stdin", "--literally"))
+}
+
+// CommitOf makes a commit of a tree object, which no branch names yet, and
+// gives its hash.
+func (r *GitRepository) CommitOf(t testing.TB, tree string) string {
+	t.Helper()
+	return strings.TrimSpace(r.run(t, "", "-c", "user.name=Ann Example", "-c", "user.email=ann@example.com",
+		"commit-tree", "-m", "a tree of its own", tree))
 }

@@ -113,6 +113,8 @@ func (s *GitServer) Around(wrap func(http.Handler) http.Handler) {
 func (s *GitServer) Hang() {
 	s.Around(func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			// The server notices that a client is gone only behind the body.
+			_, _ = io.Copy(io.Discard, r.Body)
 			select {
 			case <-r.Context().Done():
 			case <-s.hang:

@@ -106,7 +106,11 @@ func skim(p part) (document, bool) {
 		if depth != indent {
 			continue
 		}
-		switch key, value, _ := entry(trimmed); key {
+		key, value, ok := entry(trimmed)
+		if !ok {
+			return doc, false
+		}
+		switch key {
 		case "name":
 			doc.name = value
 		case "namespace":
@@ -116,13 +120,12 @@ func skim(p part) (document, bool) {
 	return doc, doc.kind != "" && doc.name != "" && doc.apiVersion != ""
 }
 
-// entry reads "key: value" with a plain or simply quoted value. A value of any
-// other style is not ok.
+// entry reads "key: value" where both are plain, or the value is simply quoted.
+// Everything else is not ok.
 func entry(text []byte) (key, value string, ok bool) {
-	before, after, found := strings.Cut(string(bytes.TrimRight(text, "\r ")), ":")
-	if !found || after != "" && after[0] != ' ' && after[0] != '\t' {
-		// Continued block text, or a key of unusual form.
-		return "", "", !strings.HasPrefix(before, "{") && !strings.HasPrefix(before, "[") && !found && before != ""
+	before, after, found := strings.Cut(string(bytes.TrimRight(text, "\r \t")), ":")
+	if !found || before == "" || strings.ContainsAny(before, "\"'{}[]&*!|>?%@`#,\t ") || after != "" && after[0] != ' ' {
+		return "", "", false
 	}
 	if i := strings.Index(after, " #"); i >= 0 {
 		after = after[:i]
@@ -131,16 +134,16 @@ func entry(text []byte) (key, value string, ok bool) {
 	if value == "" {
 		return before, "", true
 	}
-	switch value[0] {
-	case '"', '\'':
-		if len(value) < 2 || value[len(value)-1] != value[0] || strings.ContainsAny(value[1:len(value)-1], `\'"`) {
-			return before, value, before != "kind" && before != "apiVersion" && before != "name" && before != "namespace"
+	if quote := value[0]; quote == '"' || quote == '\'' {
+		if len(value) < 2 || value[len(value)-1] != quote || strings.ContainsAny(value[1:len(value)-1], `\'"`) {
+			return "", "", false
 		}
-		value = value[1 : len(value)-1]
-	case '{', '[', '&', '*', '!', '|', '>':
-		return before, value, before != "kind" && before != "apiVersion" && before != "name" && before != "namespace"
+		return before, value[1 : len(value)-1], true
 	}
-	return before, value, !strings.HasPrefix(before, "{") && !strings.HasPrefix(before, "\"") && !strings.HasPrefix(before, "'")
+	if strings.ContainsAny(value, "{}[]&*!|>?%@`'\"\\\t") || strings.Contains(value, ": ") {
+		return "", "", false
+	}
+	return before, value, true
 }
 
 // parseDocument reads a document of any style, and the items of a list.
@@ -150,7 +153,14 @@ func parseDocument(p part) []document {
 		return nil
 	}
 	top := node.Content[0]
-	doc := identify(top, p.line-1)
+	// The parser also counts line breaks that are none in a file.
+	last := p.line + bytes.Count(p.text, []byte("\n"))
+	identify := func(node *yaml.Node) document {
+		doc := identify(node, p.line-1)
+		doc.line = min(doc.line, last)
+		return doc
+	}
+	doc := identify(top)
 	items := field(top, "items")
 	if !strings.HasSuffix(doc.kind, "List") || items == nil || items.Kind != yaml.SequenceNode {
 		if doc.kind == "" {
@@ -160,7 +170,7 @@ func parseDocument(p part) []document {
 	}
 	var found []document
 	for _, item := range items.Content {
-		if doc := identify(item, p.line-1); doc.kind != "" {
+		if doc := identify(item); doc.kind != "" {
 			found = append(found, doc)
 		}
 	}

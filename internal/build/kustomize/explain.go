@@ -60,8 +60,10 @@ func explain(err error, fsys *snapshotFS, start prepared) error {
 		return err
 	}
 	text := err.Error()
-	if err := explainDuplicate(text, fsys); err != nil {
-		return err
+	for _, explanation := range []func(string, *snapshotFS, prepared) error{explainDuplicate, explainConflict, explainIdentity, explainPatch} {
+		if err := explanation(text, fsys, start); err != nil {
+			return err
+		}
 	}
 	if fsys.outside != "" {
 		return invalid(start.file, 0, fmt.Errorf("a path leads out of the source (%s): only files of the source can be used", outsidePath(fsys.outside)))
@@ -176,42 +178,6 @@ func holdsAny(fsys *snapshotFS, dir string) bool {
 	return false
 }
 
-// duplicateID finds the object in kustomize's error about a repeated one.
-var duplicateID = regexp.MustCompile(`already registered id: ([^/\s]+)/([^\s']+)\.(\[noNs\]|[a-z0-9-]+)`)
-
-// explainDuplicate names both places of an object that is declared twice.
-func explainDuplicate(text string, fsys *snapshotFS) error {
-	id := duplicateID.FindStringSubmatch(text)
-	if id == nil {
-		return nil
-	}
-	kind, _, _ := strings.Cut(id[1], ".")
-	namespace := id[3]
-	if namespace == "[noNs]" {
-		namespace = ""
-	}
-	ref := gitops.ObjectRef{Kind: kind, Namespace: namespace, Name: id[2]}
-	var places []string
-	for _, name := range fsys.order {
-		for _, doc := range documents(fsys.read[name]) {
-			if doc.kind == kind && doc.name == ref.Name && (doc.namespace == namespace || namespace == "") {
-				places = append(places, gitops.Origin{File: name, Line: doc.line}.String())
-				if group, _, grouped := strings.Cut(doc.apiVersion, "/"); grouped {
-					ref.Group = group
-				}
-			}
-		}
-	}
-	cause := errors.New("declared twice in one build: remove one of the declarations")
-	switch {
-	case len(places) >= 2:
-		cause = fmt.Errorf("declared twice, in %s and in %s: remove one of them", places[0], places[1])
-	case len(places) == 1:
-		cause = fmt.Errorf("declared in %s, which is part of the build twice: include it once", places[0])
-	}
-	return &gitops.Error{Stage: gitops.StageBuild, Kind: gitops.Invalid, Reason: build.ReasonBuildFailed, Ref: ref, Cause: cause}
-}
-
 // Parts of kustomize's errors that can quote values of a Secret or are of no use.
 var noise = []struct {
 	pattern *regexp.Regexp
@@ -220,8 +186,13 @@ var noise = []struct {
 	{regexp.MustCompile("(?s)with config: `.*`:"), "with its config:"},
 	{regexp.MustCompile(`(?s) in object .*`), ""},
 	{regexp.MustCompile(`(?s)invalid literal source .*, expected`), "invalid literal source, expected"},
-	{regexp.MustCompile(`(?s)has invalid utf8 bytes.*`), "has invalid utf8 bytes"},
+	{regexp.MustCompile(`(?s)literal sources \[.*\]: `), "literals: "},
+	{regexp.MustCompile(`(?s)line \S+.* has invalid utf8 bytes.*`), "a line has invalid UTF-8"},
+	{regexp.MustCompile(`(?s)id resid\.ResId\{.*?Kind:"([^"]*)".*?Name:"([^"]*)".*?\} `), "$1/$2 "},
 	{regexp.MustCompile(`(?s)unable to parse SM or JSON patch from \[.*\]`), "a patch is neither a strategic merge patch nor a JSON patch"},
+	{regexp.MustCompile(`(?s)(from|for) generator .*\}: `), "$1 a generator: "},
+	{regexp.MustCompile(`(?s)(shouldn't modify the resource map).*`), "$1"},
+	{regexp.MustCompile(`0xc[0-9a-f]+`), "…"},
 	{regexp.MustCompile(`/[^\s'"]*/kustomize-\d+`), "remote base"},
 	{regexp.MustCompile(regexp.QuoteMeta(root + "/")), ""},
 	{regexp.MustCompile(regexp.QuoteMeta(root)), "."},

@@ -89,6 +89,7 @@ func references(k *types.Kustomization) []reference {
 		}
 	}
 	add("resources", true, true, k.Resources...)
+	//lint:ignore SA1019 repositories still use the old field
 	add("bases", true, true, k.Bases...)
 	add("components", true, false, k.Components...)
 	add("crds", false, true, k.Crds...)
@@ -101,11 +102,13 @@ func references(k *types.Kustomization) []reference {
 			}
 		}
 	}
+	//lint:ignore SA1019 repositories still use the old field
 	for _, patch := range k.PatchesStrategicMerge {
 		if !inline(string(patch)) {
 			add("patchesStrategicMerge", false, true, string(patch))
 		}
 	}
+	//lint:ignore SA1019 repositories still use the old field
 	for _, patch := range append(k.PatchesJson6902, k.Patches...) {
 		add("patches", false, true, patch.Path)
 	}
@@ -141,9 +144,11 @@ func inline(entry string) bool {
 // embedded are the texts in a kustomization file that kustomize parses as YAML.
 func embedded(k *types.Kustomization) []string {
 	var texts []string
+	//lint:ignore SA1019 repositories still use the old field
 	for _, patch := range append(k.PatchesJson6902, k.Patches...) {
 		texts = append(texts, patch.Patch)
 	}
+	//lint:ignore SA1019 repositories still use the old field
 	for _, patch := range k.PatchesStrategicMerge {
 		texts = append(texts, string(patch))
 	}

@@ -156,7 +156,9 @@ func (o *origins) patchesIn(name string, object *resource.Resource, declared doc
 		_ = yaml.Unmarshal(content, k) // The build has read it already.
 		o.kustomizations[name] = k
 	}
+	//lint:ignore SA1019 repositories still use the old field
 	patches := slices.Concat(k.Patches, k.PatchesJson6902)
+	//lint:ignore SA1019 repositories still use the old field
 	for _, merge := range k.PatchesStrategicMerge {
 		if inline(string(merge)) {
 			patches = append(patches, types.Patch{Patch: string(merge)})

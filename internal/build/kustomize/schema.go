@@ -23,17 +23,15 @@ func withSchema(build func()) {
 	build()
 }
 
-// aloneWithSchema runs a build that may change the schema. It starts from
-// Kubernetes' own, as each build of Flux does, and leaves it behind.
+// aloneWithSchema runs a build that may change the schema. It finds Kubernetes'
+// own, as each build of Flux does, and leaves it behind.
 func aloneWithSchema(build func()) {
 	schema.load.Do(func() { openapi.Schema() })
 	schema.Lock()
 	defer schema.Unlock()
-	reset := func() {
+	defer func() {
 		openapi.ResetOpenAPI()
 		openapi.Schema()
-	}
-	reset()
-	defer reset()
+	}()
 	build()
 }

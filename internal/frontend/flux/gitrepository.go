@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/source/git"
+	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 // GitRepositoryOptions are the settings of the GitRepository reconciler.
@@ -36,7 +36,7 @@ type GitRepositoryOptions struct {
 // gitRepositories reconciles GitRepositories.
 type gitRepositories struct {
 	objects    *objects[*sourcev1.GitRepository]
-	git        *git.Store
+	git        Git
 	packed     packed
 	sources    *sources
 	references *references
@@ -51,7 +51,7 @@ type gitRepositories struct {
 	// fetched is what was published last of each object; guarded by mu, as is
 	// requests, what each object follows.
 	fetched  map[types.UID]fetched
-	requests map[types.UID]git.Request
+	requests map[types.UID]GitRequest
 }
 
 // fetched is what an object's newest snapshot was made from.
@@ -113,17 +113,22 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 
 	last := g.last(obj.UID)
 	content := contentKey(obj, includes)
+	known := ""
 	if last.content == content {
-		request.Known = last.revision
+		known = last.revision
 	}
-	result, err := g.git.Fetch(fetchCtx, request)
+	result, err := g.git.Fetch(fetchCtx, request, known)
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctrl.Result{}, nil
 		}
+		if last.revision == "" {
+			g.fallBack(ctx, obj, request, includes)
+		}
 		return g.fail(ctx, obj, fetchError(obj, fetchCtx, err))
 	}
 	if result.Unchanged {
+		result.Release()
 		return g.succeed(ctx, obj, last, nil)
 	}
 	next, err := g.publish(obj, result, includes)
@@ -137,6 +142,30 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 	}
 	g.remember(obj.UID, next)
 	return g.succeed(ctx, obj, next, &result)
+}
+
+// fallBack gives the consumers what an earlier process fetched, so that they can
+// keep it in order while the remote is away. It is only done for the revision
+// that the status still names; where there is nothing, the consumers wait.
+func (g *gitRepositories) fallBack(ctx context.Context, obj *sourcev1.GitRepository, request GitRequest, in includes) {
+	if obj.Status.Artifact == nil || g.sources.revision(gitRepositoryRef(obj)) != "" {
+		return
+	}
+	result, err := g.git.Last(ctx, request)
+	if err != nil {
+		return
+	}
+	if result.Revision != obj.Status.Artifact.Revision {
+		result.Release()
+		return
+	}
+	next, err := g.publish(obj, result, in)
+	if err == nil {
+		_, err = g.pack(ctx, obj, next.artifact)
+	}
+	if err != nil {
+		logr.FromContextOrDiscard(ctx).Error(err, "Using the last artifact failed")
+	}
 }
 
 // fetchError says that the time of the spec is over where that is what happened.
@@ -183,7 +212,7 @@ func (g *gitRepositories) forget(source gitops.OwnerRef, uid types.UID) {
 // follows remembers what an object follows, nil for one that is gone, and has
 // the stores removed that nobody follows any more. It removes nothing until it
 // is known of every object what it follows.
-func (g *gitRepositories) follows(ctx context.Context, uid types.UID, request *git.Request) error {
+func (g *gitRepositories) follows(ctx context.Context, uid types.UID, request *GitRequest) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	old, had := g.requests[uid]
@@ -192,24 +221,29 @@ func (g *gitRepositories) follows(ctx context.Context, uid types.UID, request *g
 	} else {
 		g.requests[uid] = *request
 	}
-	if !had || request != nil && reflect.DeepEqual(old, *request) {
+	if had && request != nil && reflect.DeepEqual(old, *request) {
 		return nil
 	}
 	var list sourcev1.GitRepositoryList
 	if err := g.objects.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return err
 	}
+	var owners []gitops.OwnerRef
 	for i := range list.Items {
 		if _, known := g.requests[list.Items[i].UID]; !known && list.Items[i].DeletionTimestamp.IsZero() {
 			return nil
 		}
+		owners = append(owners, gitRepositoryRef(&list.Items[i]))
 	}
-	return g.git.Retain(slices.Collect(maps.Values(g.requests)))
+	return errors.Join(
+		g.git.Retain(slices.Collect(maps.Values(g.requests))),
+		g.packed.store.Retain(owners),
+	)
 }
 
 // succeed writes the status of a revision that is stored. Result is nil where
 // nothing was fetched.
-func (g *gitRepositories) succeed(ctx context.Context, obj *sourcev1.GitRepository, f fetched, result *git.Result) (ctrl.Result, error) {
+func (g *gitRepositories) succeed(ctx context.Context, obj *sourcev1.GitRepository, f fetched, result *source.Result) (ctrl.Result, error) {
 	before, err := g.objects.get(ctx, client.ObjectKeyFromObject(obj))
 	if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)

@@ -16,7 +16,6 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source"
-	"github.com/plumb-gitops/plumb/internal/source/git"
 )
 
 // refuseGitRepository names the first thing that the spec asks for and that
@@ -36,15 +35,15 @@ func refuseGitRepository(obj *sourcev1.GitRepository) *blocked {
 
 // request translates what is to be fetched, with the credentials that the
 // object refers to.
-func (g *gitRepositories) request(obj *sourcev1.GitRepository) (git.Request, error) {
+func (g *gitRepositories) request(obj *sourcev1.GitRepository) (GitRequest, error) {
 	spec := &obj.Spec
-	request := git.Request{
+	request := GitRequest{
 		URL:               spec.URL,
 		RecurseSubmodules: spec.RecurseSubmodules,
 		Sparse:            spec.SparseCheckout,
 	}
 	if ref := spec.Reference; ref != nil {
-		request.Ref = git.Ref{Branch: ref.Branch, Tag: ref.Tag, SemVer: ref.SemVer, Name: ref.Name, Commit: ref.Commit}
+		request.Ref = GitRef{Branch: ref.Branch, Tag: ref.Tag, SemVer: ref.SemVer, Name: ref.Name, Commit: ref.Commit}
 	}
 	var wanted []reference
 	for _, ref := range []*meta.LocalObjectReference{spec.SecretRef, spec.ProxySecretRef} {
@@ -69,7 +68,7 @@ func (g *gitRepositories) request(obj *sourcev1.GitRepository) (git.Request, err
 		if err != nil {
 			return request, err
 		}
-		request.Proxy = git.Proxy{Address: string(data["address"]), Username: string(data["username"]), Password: string(data["password"])}
+		request.Proxy = GitProxy{Address: string(data["address"]), Username: string(data["username"]), Password: string(data["password"])}
 		if request.Proxy.Address == "" {
 			return request, badSecret(obj, spec.ProxySecretRef.Name, "has no key 'address' with the URL of the proxy")
 		}
@@ -96,7 +95,7 @@ func badSecret(obj *sourcev1.GitRepository, name, what string) *blocked {
 
 // credential reads the keys that Flux documents. What does not go with the URL's
 // scheme is an error rather than an anonymous request.
-func credential(obj *sourcev1.GitRepository, data map[string][]byte) (git.Auth, error) {
+func credential(obj *sourcev1.GitRepository, data map[string][]byte) (GitAuth, error) {
 	name := obj.Spec.SecretRef.Name
 	first := func(keys ...string) []byte {
 		for _, key := range keys {
@@ -107,7 +106,7 @@ func credential(obj *sourcev1.GitRepository, data map[string][]byte) (git.Auth, 
 		return nil
 	}
 	if strings.HasPrefix(obj.Spec.URL, "ssh://") {
-		auth := git.Auth{Identity: data["identity"], Passphrase: string(data["password"]), KnownHosts: data["known_hosts"]}
+		auth := GitAuth{Identity: data["identity"], Passphrase: string(data["password"]), KnownHosts: data["known_hosts"]}
 		switch {
 		case len(auth.Identity) == 0:
 			return auth, badSecret(obj, name, "has no key 'identity' with the private SSH key")
@@ -116,7 +115,7 @@ func credential(obj *sourcev1.GitRepository, data map[string][]byte) (git.Auth, 
 		}
 		return auth, nil
 	}
-	auth := git.Auth{
+	auth := GitAuth{
 		Username: string(data["username"]), Password: string(data["password"]), BearerToken: string(data["bearerToken"]),
 		CA: first("ca.crt", "caFile"), Certificate: first("tls.crt", "certFile"), Key: first("tls.key", "keyFile"),
 	}
@@ -215,7 +214,7 @@ func compose(obj *sourcev1.GitRepository, files gitops.Tree, in includes) (gitop
 
 // publish hands the fetched files to the consumers in the process. The snapshot
 // keeps what it includes until it is released itself.
-func (g *gitRepositories) publish(obj *sourcev1.GitRepository, result git.Result, in includes) (fetched, error) {
+func (g *gitRepositories) publish(obj *sourcev1.GitRepository, result source.Result, in includes) (fetched, error) {
 	files, err := compose(obj, result.Files, in)
 	if err != nil {
 		result.Release()

@@ -8,8 +8,6 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/plumb-gitops/plumb/internal/source/git"
 )
 
 func TestCredential(t *testing.T) {
@@ -17,22 +15,22 @@ func TestCredential(t *testing.T) {
 	for name, test := range map[string]struct {
 		url  string
 		data map[string]string
-		want git.Auth
+		want GitAuth
 		err  string
 	}{
 		"basic auth": {
-			url: "https://host/r", data: map[string]string{"username": "u", "password": "p"}, want: git.Auth{Username: "u", Password: "p"},
+			url: "https://host/r", data: map[string]string{"username": "u", "password": "p"}, want: GitAuth{Username: "u", Password: "p"},
 		},
 		"a bearer token": {
-			url: "https://host/r", data: map[string]string{"bearerToken": "t"}, want: git.Auth{BearerToken: "t"},
+			url: "https://host/r", data: map[string]string{"bearerToken": "t"}, want: GitAuth{BearerToken: "t"},
 		},
 		"an authority under its old name": {
-			url: "https://host/r", data: map[string]string{"caFile": "c"}, want: git.Auth{CA: []byte("c")},
+			url: "https://host/r", data: map[string]string{"caFile": "c"}, want: GitAuth{CA: []byte("c")},
 		},
 		"an SSH key with its passphrase": {
 			url:  "ssh://git@host/r",
 			data: map[string]string{"identity": "i", "known_hosts": "k", "password": "p"},
-			want: git.Auth{Identity: []byte("i"), KnownHosts: []byte("k"), Passphrase: "p"},
+			want: GitAuth{Identity: []byte("i"), KnownHosts: []byte("k"), Passphrase: "p"},
 		},
 		"an SSH URL without known_hosts is refused": {
 			url: "ssh://git@host/r", data: map[string]string{"identity": "i"}, err: "'known_hosts'",

@@ -25,7 +25,6 @@ import (
 	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/engine"
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/source/git"
 )
 
 // AddToScheme adds the kinds that this front end serves.
@@ -41,7 +40,7 @@ type Parts struct {
 	Recorder  recorder
 	Metrics   Metrics
 	Clock     clock.PassiveClock
-	Git       *git.Store
+	Git       Git
 	Artifacts *artifact.Store
 	// ArtifactURL is where artifacts are served: scheme and host.
 	ArtifactURL string
@@ -98,7 +97,7 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 		options:    options.Kustomization,
 		triggers:   forKustomizations,
 		pauses:     newPauses(),
-		seen:       newSightings(),
+		told:       newTold(),
 	}
 	k.engine = parts.Engine(func(owner gitops.OwnerRef) {
 		forKustomizations.add(types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}, urgent)
@@ -116,7 +115,7 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 		options:    options.GitRepository,
 		pauses:     newPauses(),
 		fetched:    map[types.UID]fetched{},
-		requests:   map[types.UID]git.Request{},
+		requests:   map[types.UID]GitRequest{},
 	}
 	sources.follow(k.published)
 	sources.follow(g.published)

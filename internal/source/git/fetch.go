@@ -185,20 +185,16 @@ func (r *remote) update(ctx context.Context, ref Ref, found choice) error {
 	next := tip{Want: found.want.String(), Ref: found.name}
 	old, followed := st.Tips[ref.key()]
 	same := followed && old.Ref == next.Ref && found.name != ""
+	asks := same || ref.Commit != "" && ref.Branch != ""
 	for _, other := range st.Tips {
-		// Another tip stands there already; but only a fetch tells whether
-		// the old commit of this one is behind it.
-		if other.Want == next.Want && !same {
+		// Another tip stands there already; only what is to be known of the
+		// history has to be asked.
+		if other.Want == next.Want && !asks {
 			next.Commit = other.Commit
 			return r.add(nil, ref.key(), next)
 		}
 	}
-	if ref.Commit != "" && ref.Branch != "" {
-		if err := r.onBranch(ctx, ref); err != nil {
-			return err
-		}
-	}
-	p, answer, err := r.receive(ctx, ref, found, set, st, old)
+	p, err := r.receive(ctx, ref, found, set, st)
 	if err != nil {
 		return err
 	}
@@ -207,47 +203,72 @@ func (r *remote) update(ctx context.Context, ref Ref, found choice) error {
 		read = set.With(p)
 		defer read.Release()
 	}
-	commit, err := r.read(read).peel(found.want)
-	if err == nil {
-		_, err = r.read(read).commit(commit)
-	}
-	if err != nil {
-		return err
-	}
-	next.Commit = commit.String()
-	if same {
-		next.Lost = old.Lost
-		if !answer.Descends && old.Commit != next.Commit {
-			next.Lost = append(slices.Clone(old.Lost), old.Commit)
-			next.Lost = next.Lost[max(0, len(next.Lost)-mostLost):]
+	if err := r.judge(ctx, ref, found, &next, old, same, r.read(read)); err != nil {
+		if p != nil {
+			err = errors.Join(err, pack.Remove(r.dir, p.Name))
 		}
-		next.Lost = slices.DeleteFunc(slices.Clone(next.Lost), func(c string) bool { return c == next.Commit })
+		return err
 	}
 	return r.add(p, ref.key(), next)
 }
 
-// receive fetches the chosen commit into a new pack; nil where nothing new came.
-func (r *remote) receive(ctx context.Context, ref Ref, found choice, set *pack.Set, st state, old tip) (*pack.Pack, wire.Answer, error) {
-	want := wire.Want{ID: found.want, Have: haves(st, old)}
-	if ref.Commit == "" && old.Commit != "" {
-		want.Old, _ = pack.ParseID(old.Commit)
+// judge checks what came and how it follows what was there before.
+func (r *remote) judge(ctx context.Context, ref Ref, found choice, next *tip, old tip, same bool, o *objects) error {
+	id, err := o.peel(found.want)
+	if err != nil {
+		return err
 	}
+	commit, err := o.commit(id)
+	if err != nil {
+		return err
+	}
+	next.Commit = commit.Hash
+	if ref.Commit != "" && ref.Branch != "" {
+		return r.onBranch(ctx, ref, commit)
+	}
+	if !same {
+		return nil
+	}
+	next.Lost = slices.DeleteFunc(slices.Clone(old.Lost), func(c string) bool { return c == next.Commit })
+	before, err := pack.ParseID(old.Commit)
+	if err != nil || old.Commit == next.Commit || slices.Contains(commit.parents, before) {
+		return err
+	}
+	predecessor, err := o.commit(before)
+	if err != nil {
+		return err
+	}
+	descends, err := r.descends(ctx, id, before, predecessor.parents)
+	if err != nil {
+		return err
+	}
+	if !descends {
+		next.Lost = append(next.Lost, old.Commit)
+		next.Lost = next.Lost[max(0, len(next.Lost)-mostLost):]
+	}
+	return nil
+}
+
+// receive fetches the chosen commit into a new pack; nil where nothing new came.
+func (r *remote) receive(ctx context.Context, ref Ref, found choice, set *pack.Set, st state) (*pack.Pack, error) {
 	var p *pack.Pack
 	take := func(in io.Reader) (err error) {
 		p, err = pack.Receive(ctx, in, r.dir, r.name(), r.store.serial.Add(1), set, r.limits())
 		return err
 	}
-	answer, err := r.client.Fetch(ctx, want, take)
+	err := r.client.Fetch(ctx, wire.Want{ID: found.want, Have: haves(st, st.Tips[ref.key()])}, take)
 	if wire.CodeOf(err) == wire.CodeMissing && ref.Commit != "" {
 		// Some servers give out only what a ref names.
-		answer, err = r.throughBranches(ctx, ref, found, take)
+		err = r.throughBranch(ctx, ref, take)
 	}
 	if err != nil && p != nil {
 		set.With(p).Release()
 		err = errors.Join(err, pack.Remove(r.dir, p.Name))
-		p = nil
 	}
-	return p, answer, err
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // mostHaves is how many tips are told to the server.
@@ -281,48 +302,6 @@ func compareBool(a, b bool) int {
 	default:
 		return -1
 	}
-}
-
-// onBranch makes sure that a commit is on the branch that goes with it.
-func (r *remote) onBranch(ctx context.Context, ref Ref) error {
-	refs, err := r.lists.ask(ctx, ref.prefixes(), r.client.Refs)
-	if err != nil {
-		return err
-	}
-	branch, ok := pick(refs, "refs/heads/"+ref.Branch)
-	commit, err := pack.ParseID(ref.Commit)
-	if err != nil || !ok {
-		return r.missing(ctx, ref)
-	}
-	if branch.commit == commit {
-		return nil
-	}
-	descends, err := r.client.Descends(ctx, branch.want, commit)
-	if err == nil && !descends {
-		err = invalid(fmt.Errorf("the commit is not on the branch"))
-	}
-	return err
-}
-
-// throughBranches fetches a commit that the server does not give out by name,
-// with the whole history of the branch that it is on.
-func (r *remote) throughBranches(ctx context.Context, ref Ref, found choice, take func(io.Reader) error) (wire.Answer, error) {
-	if ref.Branch == "" {
-		return wire.Answer{}, &wire.Error{Code: wire.CodeMissing, Text: "the server does not have the commit, or gives out only what is named by a ref; name its branch too"}
-	}
-	refs, err := r.client.Refs(ctx, ref.prefixes())
-	if err != nil {
-		return wire.Answer{}, err
-	}
-	branch, ok := pick(refs, "refs/heads/"+ref.Branch)
-	if !ok {
-		return wire.Answer{}, r.missing(ctx, ref)
-	}
-	answer, err := r.client.Fetch(ctx, wire.Want{ID: branch.want, History: true}, take)
-	if err != nil {
-		return answer, err
-	}
-	return wire.Answer{}, nil
 }
 
 // show makes a result of a tip.

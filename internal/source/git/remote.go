@@ -233,13 +233,3 @@ func (r *remote) retain(tips map[string]bool) {
 	next.Stale = true
 	r.state = next
 }
-
-// Disk is the length of all packs in bytes.
-func (r *remote) disk() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.set == nil {
-		return 0
-	}
-	return r.set.Disk()
-}

@@ -5,10 +5,11 @@
 // There is one store for each URL and credential, so that nobody reads through
 // the cache what the credential would not give. It holds no history: each ref
 // that is followed has a tip, and of a tip the store promises the commit and
-// all its files, and says so to the server ("shallow"). A fetch therefore sends
-// what is new since the tip; whether the new commit descends from it, the server
-// is asked before it sends anything (see package wire), so that a rewritten
-// branch costs the difference of two trees and not its whole history.
+// all its files, and says so to the server ("shallow"). A fetch asks for the new
+// commit alone, as the difference to the tips, so that a rewritten branch costs
+// not more than any other commit. Whether the new commit descends from the old
+// one is seen from its parents; only where several commits came at once, or the
+// branch was rewritten, the commits between the two are fetched, without files.
 //
 // A store is a list of packs and a small state file. Packs that pile up, and
 // objects that no tip needs any more, are left behind when everything that is

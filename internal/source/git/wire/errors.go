@@ -115,7 +115,7 @@ func classifyTLS(err error) error {
 		authority x509.UnknownAuthorityError
 		hostname  x509.HostnameError
 		invalid   x509.CertificateInvalidError
-		alert     tls.AlertError
+		op        *net.OpError
 		record    tls.RecordHeaderError
 	)
 	text := ""
@@ -128,13 +128,12 @@ func classifyTLS(err error) error {
 		text = "the server's certificate has expired or is not yet valid"
 	case errors.As(err, &invalid):
 		text = "the server's certificate is not valid"
-	case errors.As(err, &alert):
-		text = "the server ends the TLS handshake: " + alert.Error()
+	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate"):
+		return &Error{Code: CodeDenied, Text: "the server refuses the client certificate: " + op.Err.Error(), Err: err}
+	case errors.As(err, &op) && op.Op == "remote error":
+		text = "the server ends the TLS handshake: " + op.Err.Error()
 	case errors.As(err, &record):
 		text = "the server does not speak TLS"
-	case strings.Contains(err.Error(), "remote error: tls: "):
-		_, reason, _ := strings.Cut(err.Error(), "remote error: ")
-		text = "the server ends the TLS handshake: " + reason
 	default:
 		return nil
 	}

@@ -140,6 +140,10 @@ func (t *sshTransport) open(ctx context.Context) (session, error) {
 }
 
 func sshError(err error) error {
+	var known *Error
+	if errors.As(err, &known) {
+		return known
+	}
 	if text := err.Error(); strings.Contains(text, "unable to authenticate") {
 		return &Error{Code: CodeDenied, Text: "the server refuses the ssh key", Err: err}
 	} else if strings.Contains(text, "no common algorithm for host key") {

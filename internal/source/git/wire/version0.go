@@ -2,7 +2,6 @@ package wire
 
 import (
 	"context"
-	"io"
 	"strings"
 
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
@@ -70,61 +69,41 @@ func selectRefs(refs []Ref, prefixes []string) []Ref {
 	return picked
 }
 
-// version0 fetches in version 0. Whether the want descends from the old commit
-// is asked in an exchange of its own, which ends before anything is sent.
-func (f *fetch) version0(ctx context.Context) (Answer, error) {
-	if !f.want.Old.IsZero() && f.caps.has("multi_ack_detailed") {
-		descends, err := f.probe(ctx)
-		if err != nil {
-			return Answer{}, err
-		}
-		if err := f.restart(ctx); err != nil {
-			return Answer{}, err
-		}
-		if descends {
-			m := f.begin()
-			m.line("shallow %s", f.want.Old)
-			m.flush()
-			m.line("have %s", f.want.Old)
-			m.line("done")
-			return Answer{Descends: true}, f.take(ctx, m, false)
-		}
-	}
-	deepen := f.caps.has("shallow") && !f.want.History
-	m := f.begin()
-	if deepen {
-		for _, id := range f.want.Have {
-			m.line("shallow %s", id)
-		}
-		m.line("deepen 1")
-	}
-	m.flush()
-	for _, id := range f.want.Have {
-		m.line("have %s", id)
-	}
-	m.line("done")
-	return Answer{}, f.take(ctx, m, deepen)
-}
-
-// begin is the request up to the wanted commit.
-func (f *fetch) begin() *message {
+// start is the request up to the line behind which the haves follow.
+func (f *fetch) start(o order) *message {
 	words := []string{"agent=" + agent}
 	for _, name := range []string{"multi_ack_detailed", "side-band-64k", "thin-pack", "ofs-delta", "no-progress"} {
 		if f.caps.has(name) {
 			words = append(words, name)
 		}
 	}
+	if o.commitsOnly {
+		words = append(words, "filter")
+	}
 	m := &message{}
-	m.line("want %s %s", f.want.ID, strings.Join(words, " "))
+	m.line("want %s %s", o.want, strings.Join(words, " "))
+	for _, id := range o.shallow {
+		m.line("shallow %s", id)
+	}
+	if o.deepen > 0 {
+		m.line("deepen %d", o.deepen)
+	}
+	if o.commitsOnly {
+		m.line("filter tree:0")
+	}
+	m.flush()
+	for _, id := range o.have {
+		m.line("have %s", id)
+	}
 	return m
 }
 
-// probe asks whether the want descends from the old commit.
-func (f *fetch) probe(ctx context.Context) (bool, error) {
-	m := f.begin()
-	m.line("shallow %s", f.want.Old)
-	m.flush()
-	m.line("have %s", f.want.Old)
+// probe0 asks whether the want descends from what we have.
+func (f *fetch) probe0(ctx context.Context, o order) (bool, error) {
+	if !f.caps.has("multi_ack_detailed") {
+		return false, nil
+	}
+	m := f.start(o)
 	m.flush()
 	body, err := f.session.request(ctx, m.Bytes())
 	if err != nil {
@@ -148,31 +127,17 @@ func (f *fetch) probe(ctx context.Context) (bool, error) {
 	}
 }
 
-// restart begins another exchange where the server remembers the last one.
-func (f *fetch) restart(ctx context.Context) error {
-	if f.session.stateless() {
-		return nil
-	}
-	if err := f.session.close(); err != nil {
-		return err
-	}
-	s, caps, err := f.client.open(ctx)
-	if err != nil {
-		return err
-	}
-	f.session, f.caps = s, caps
-	return nil
-}
-
-// take sends the last request and receives the pack.
-func (f *fetch) take(ctx context.Context, m *message, deepened bool) (err error) {
+// run0 sends a fetch request and hands on the pack in its answer.
+func (f *fetch) run0(ctx context.Context, o order) (err error) {
+	m := f.start(o)
+	m.line("done")
 	body, err := f.session.request(ctx, m.Bytes())
 	if err != nil {
 		return err
 	}
 	defer func() { err = firstError(err, body.Close()) }()
 	p := newPackets(body)
-	for deepened {
+	for deepened := o.deepen > 0; deepened; {
 		line, err := p.next()
 		if err != nil {
 			return err
@@ -186,8 +151,7 @@ func (f *fetch) take(ctx context.Context, m *message, deepened bool) (err error)
 		}
 		text := line.text()
 		if text == "NAK" || strings.HasPrefix(text, "ACK ") && len(text) == len("ACK ")+2*len(pack.ID{}) {
-			break
+			return f.receivePack(p.r, p, f.caps.has("side-band-64k"))
 		}
 	}
-	return f.receivePack(io.Reader(p.r), p, f.caps.has("side-band-64k"))
 }

@@ -108,78 +108,49 @@ func parseRef(line string) (Ref, error) {
 	return ref, nil
 }
 
-// version2 fetches in version 2.
-//
-// The first request, where there is an old commit, does not say "done": a
-// server that finds that the want descends from what we have says "ready" and
-// sends the pack in the same answer. If it does not, the history was rewritten,
-// and the second request asks for the commit alone.
-func (f *fetch) version2(ctx context.Context) (Answer, error) {
-	if !f.want.Old.IsZero() {
-		ready, err := f.exchange(ctx, f.probe2())
-		if err != nil || ready {
-			return Answer{Descends: ready}, err
-		}
-	}
-	m := f.arguments()
-	if f.caps.hasValue("fetch", "shallow") && !f.want.History {
-		for _, id := range f.want.Have {
-			m.line("shallow %s", id)
-		}
-		m.line("deepen 1")
-	}
-	for _, id := range f.want.Have {
-		m.line("have %s", id)
-	}
-	m.line("done")
-	m.flush()
-	received, err := f.exchange(ctx, m)
-	if err == nil && !received {
-		err = &Error{Code: CodeProtocol, Text: "the server sent no pack"}
-	}
-	return Answer{}, err
-}
-
-// probe2 asks for what is between the old commit and the want, if there is a way.
-func (f *fetch) probe2() *message {
-	m := f.arguments()
-	m.line("shallow %s", f.want.Old)
-	m.line("have %s", f.want.Old)
-	m.flush()
-	return m
-}
-
-func (f *fetch) arguments() *message {
+// run2 sends a fetch request and hands on the pack in its answer. An answer
+// without a pack is errNoPack.
+func (f *fetch) run2(ctx context.Context, o order) (err error) {
 	m := f.caps.command("fetch")
 	m.line("thin-pack")
 	m.line("no-progress")
 	m.line("ofs-delta")
-	m.line("want %s", f.want.ID)
-	return m
-}
-
-// exchange sends a fetch request and reads the sections of the answer. It tells
-// whether there was a pack among them.
-func (f *fetch) exchange(ctx context.Context, m *message) (received bool, err error) {
+	m.line("want %s", o.want)
+	for _, id := range o.shallow {
+		m.line("shallow %s", id)
+	}
+	if o.deepen > 0 {
+		m.line("deepen %d", o.deepen)
+	}
+	if o.commitsOnly {
+		m.line("filter tree:0")
+	}
+	for _, id := range o.have {
+		m.line("have %s", id)
+	}
+	if !o.probe {
+		m.line("done")
+	}
+	m.flush()
 	body, err := f.session.request(ctx, m.Bytes())
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer func() { err = firstError(err, body.Close()) }()
 	p := newPackets(body)
 	for {
 		line, err := p.next()
 		if err != nil {
-			return false, err
+			return err
 		}
 		switch {
 		case line.kind == delimiterPacket:
 		case line.kind != dataPacket:
-			return false, nil
+			return errNoPack
 		case line.text() == "packfile":
-			return true, f.receivePack(nil, p, true)
+			return f.receivePack(nil, p, true)
 		}
-		// The lines of other sections need no look: "ready" shows by the pack
-		// that follows, and a shallow commit is one whose parents are missing.
+		// The lines of other sections need no look: what is common shows by
+		// the pack, and a shallow commit is one whose parents are missing.
 	}
 }

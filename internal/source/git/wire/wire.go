@@ -4,11 +4,11 @@
 //
 // It exists beside go-git because of three things that decide what a poll and a
 // fetch cost: refs are asked for by prefix and with the capabilities of the
-// last answer, so that an unchanged remote costs one small request; packs are
-// thin, so that a one-file commit costs a few hundred bytes; and the server is
-// asked whether the new commit descends from the old one before anything is
-// sent, so that a store without history can follow a branch as well as a
-// rewritten one.
+// last answer, so that an unchanged remote costs one small request; a commit is
+// fetched without its history but as the difference to what is held, in a thin
+// pack, so that a one-file commit costs a few hundred bytes and a rewritten
+// branch not more; and commits can be fetched without their files, to find out
+// whether one descends from another.
 //
 // No process is started and no local path is opened, whatever a URL says.
 // Credentials go to the host that they were given for, and to no other one.
@@ -162,75 +162,122 @@ func (c *Client) open(ctx context.Context) (session, *capabilities, error) {
 // Want is a commit, or an annotated tag, to be fetched.
 type Want struct {
 	ID pack.ID
-	// Old is the commit that the same ref stood for before; zero on the first
-	// fetch. Everything between the two is sent.
-	Old pack.ID
-	// Have are commits whose trees are held whole; their parents are not.
+	// Have are commits that are held. Of each all files are, but no parents.
 	Have []pack.ID
-	// History asks for the whole history of the commit.
+	// History asks for the whole history of the commit too.
 	History bool
 }
 
-// Answer says what a server sent.
-type Answer struct {
-	// Descends is set when the server says that the want descends from Old. If
-	// it does not, only the commit itself was asked for, without its history.
-	Descends bool
+// Fetch gets a commit with what is missing of its files and hands the pack to
+// receive, which must read it to its end.
+func (c *Client) Fetch(ctx context.Context, want Want, receive func(io.Reader) error) error {
+	f, err := c.begin(ctx, receive)
+	if err != nil {
+		return err
+	}
+	defer f.end()
+	deepen := 1
+	if want.History || !f.canDeepen() {
+		deepen = 0
+	}
+	return classify(ctx, f.run(ctx, order{want: want.ID, have: want.Have, shallow: want.Have, deepen: deepen}))
 }
 
-// Fetch gets a commit with what is missing of its tree and hands the pack to
-// receive, which must read it to its end.
-func (c *Client) Fetch(ctx context.Context, want Want, receive func(io.Reader) error) (Answer, error) {
+// ErrNoFilter is returned by Commits where the server has no partial clones.
+var ErrNoFilter = errors.New("the server does not send commits without their files")
+
+// Commits gets the commits between a commit and others, of which the whole
+// history is known, up to a depth, without any files.
+func (c *Client) Commits(ctx context.Context, want pack.ID, known []pack.ID, depth int, receive func(io.Reader) error) error {
+	f, err := c.begin(ctx, receive)
+	if err != nil {
+		return err
+	}
+	defer f.end()
+	if !f.canFilter() || !f.canDeepen() {
+		return ErrNoFilter
+	}
+	return classify(ctx, f.run(ctx, order{want: want, have: known, deepen: depth, commitsOnly: true}))
+}
+
+// Descends asks whether a commit descends from another one, without fetching
+// anything. In protocol version 2, servers say so already of a commit that
+// descends from a parent of the other one.
+func (c *Client) Descends(ctx context.Context, commit, from pack.ID) (bool, error) {
+	f, err := c.begin(ctx, func(io.Reader) error { return errEnough })
+	if err != nil {
+		return false, err
+	}
+	defer f.end()
+	o := order{want: commit, have: []pack.ID{from}, shallow: []pack.ID{from}, probe: true}
+	if f.caps.version != 2 {
+		descends, err := f.probe0(ctx, o)
+		return descends, classify(ctx, err)
+	}
+	switch err := f.run2(ctx, o); {
+	case errors.Is(err, errEnough):
+		return true, nil
+	case errors.Is(err, errNoPack):
+		return false, nil
+	default:
+		return false, classify(ctx, err)
+	}
+}
+
+// errEnough ends an exchange whose pack is not wanted.
+var errEnough = errors.New("enough is known")
+
+// errNoPack is an answer without a pack.
+var errNoPack error = &Error{Code: CodeProtocol, Text: "the server sent no pack"}
+
+// order is what a request asks for.
+type order struct {
+	want pack.ID
+	// have are commits that the server may build on, and shallow those of them
+	// whose parents it may not.
+	have, shallow []pack.ID
+	// deepen is the number of commits of each line of history; 0 for all.
+	deepen      int
+	commitsOnly bool
+	// probe ends before the server sends anything, unless the want descends
+	// from what we have.
+	probe bool
+}
+
+// fetch is one exchange that brings a pack.
+type fetch struct {
+	session session
+	caps    *capabilities
+	receive func(io.Reader) error
+}
+
+// begin opens a session, without a greeting where none is needed.
+func (c *Client) begin(ctx context.Context, receive func(io.Reader) error) (*fetch, error) {
 	caps, s := c.resume()
 	if s == nil {
 		var err error
 		if s, caps, err = c.open(ctx); err != nil {
-			return Answer{}, err
+			return nil, err
 		}
 	}
-	f := &fetch{client: c, session: s, caps: caps, want: want, receive: receive}
-	defer func() { _ = f.session.close() }()
-	var answer Answer
-	var err error
-	if caps.version == 2 {
-		answer, err = f.version2(ctx)
-	} else {
-		answer, err = f.version0(ctx)
-	}
-	return answer, classify(ctx, err)
+	return &fetch{session: s, caps: caps, receive: receive}, nil
 }
 
-// Descends asks whether a commit descends from another one. Nothing is fetched.
-func (c *Client) Descends(ctx context.Context, commit, from pack.ID) (bool, error) {
-	s, caps, err := c.open(ctx)
-	if err != nil {
-		return false, err
-	}
-	f := &fetch{client: c, session: s, caps: caps, want: Want{ID: commit, Old: from}}
-	defer func() { _ = f.session.close() }()
-	var descends bool
-	if caps.version == 2 {
-		// The pack behind the answer is not read.
-		f.receive = func(io.Reader) error { return errEnough }
-		descends, err = f.exchange(ctx, f.probe2())
-		if errors.Is(err, errEnough) {
-			err = nil
-		}
-	} else {
-		descends, err = f.probe(ctx)
-	}
-	return descends, classify(ctx, err)
+func (f *fetch) end() { _ = f.session.close() }
+
+func (f *fetch) canDeepen() bool {
+	return f.caps.has("shallow") || f.caps.hasValue("fetch", "shallow")
 }
 
-var errEnough = errors.New("enough is known")
+func (f *fetch) canFilter() bool {
+	return f.caps.has("filter") || f.caps.hasValue("fetch", "filter")
+}
 
-// fetch is one Fetch on its way.
-type fetch struct {
-	client  *Client
-	session session
-	caps    *capabilities
-	want    Want
-	receive func(io.Reader) error
+func (f *fetch) run(ctx context.Context, o order) error {
+	if f.caps.version == 2 {
+		return f.run2(ctx, o)
+	}
+	return f.run0(ctx, o)
 }
 
 // receivePack hands on the pack of a side-banded answer and then reads the rest.

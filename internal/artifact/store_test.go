@@ -1,0 +1,357 @@
+package artifact_test
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source/git"
+	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
+	"github.com/plumb-gitops/plumb/internal/testenv"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t testing.TB, dir string, o artifact.Options) *artifact.Store {
+	t.Helper()
+	s, err := artifact.Open(dir, o)
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s
+}
+
+func ownerOf(name string) gitops.OwnerRef {
+	return gitops.OwnerRef{Kind: "GitRepository", Namespace: "flux-system", Name: name}
+}
+
+func get(t testing.TB, s *artifact.Store, method, path string) *http.Response {
+	t.Helper()
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, httptest.NewRequest(method, path, nil))
+	return w.Result()
+}
+
+// listing is what stands in a tarball, by name.
+func listing(t testing.TB, r io.Reader) map[string]string {
+	t.Helper()
+	unzipped, err := gzip.NewReader(r)
+	must(t, err)
+	found := map[string]string{}
+	last := ""
+	for in := tar.NewReader(unzipped); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return found
+		}
+		must(t, err)
+		content, err := io.ReadAll(in)
+		must(t, err)
+		if h.Uid != 0 || h.Gid != 0 || h.Uname != "" || h.Gname != "" || h.ModTime.Unix() != 0 {
+			t.Errorf("%s has owner or time: %+v", h.Name, h)
+		}
+		if h.Name <= last {
+			t.Errorf("%q comes after %q", h.Name, last)
+		}
+		last = h.Name
+		found[h.Name] = h.FileInfo().Mode().String() + " " + string(content)
+	}
+}
+
+func TestTarballHoldsWhatTheTreeShows(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewGitServer(t, testenv.GitServerOptions{})
+	server.Repository(t, "app").Commit(t, "main", testenv.Files{
+		"a.yaml": "A", "d/run.sh": testenv.Executable("run"), "d/link": testenv.Symlink("/etc/passwd"), "only/link": testenv.Symlink("x"),
+	})
+	store, err := git.Open(t.TempDir(), git.Options{})
+	must(t, err)
+	defer func() { must(t, store.Close()) }()
+	result, err := store.Fetch(t.Context(), git.Request{URL: server.URL("app"), Ref: git.Ref{Branch: "main"}})
+	must(t, err)
+	defer result.Release()
+
+	s := open(t, t.TempDir(), artifact.Options{})
+	packed, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("app"), Revision: result.Revision}, "x.tar.gz", result.Files)
+	must(t, err)
+	answer := get(t, s, http.MethodGet, "/gitrepository/flux-system/app/x.tar.gz")
+	if answer.StatusCode != http.StatusOK {
+		t.Fatalf("status %d", answer.StatusCode)
+	}
+	sum := sha256.New()
+	got := listing(t, io.TeeReader(answer.Body, sum))
+	_, err = io.Copy(sum, answer.Body)
+	must(t, err)
+	want := map[string]string{"a.yaml": "-rw------- A", "d/": "drwxr-x--- ", "d/run.sh": "-rwx------ run"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	walked := map[string]bool{}
+	must(t, fs.WalkDir(result.Files, ".", func(name string, d fs.DirEntry, err error) error {
+		if d.IsDir() {
+			name += "/"
+		}
+		if name != "./" {
+			walked[name] = true
+		}
+		return err
+	}))
+	if len(walked) != len(got) {
+		t.Errorf("the tree shows %v, the tarball holds %v", walked, got)
+	}
+	for name := range walked {
+		if _, ok := got[name]; !ok {
+			t.Errorf("%q is not in the tarball", name)
+		}
+	}
+	if digest := "sha256:" + hex.EncodeToString(sum.Sum(nil)); digest != packed.Digest || answer.ContentLength != packed.Size {
+		t.Errorf("digest %s, size %d; want %s, %d", packed.Digest, packed.Size, digest, answer.ContentLength)
+	}
+	again, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("other")}, "y.tar.gz", result.Files)
+	must(t, err)
+	if again.Digest != packed.Digest {
+		t.Error("the same files have another digest")
+	}
+}
+
+func TestServesOnlyWhatIsAdvertised(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600))
+	s := open(t, dir, artifact.Options{})
+	_, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("app")}, "x.tar.gz", sourcetest.Memory(map[string]string{"a": "1"}))
+	must(t, err)
+	tests := map[string]struct {
+		method, path string
+		want         int
+	}{
+		"the artifact":             {"GET", "/gitrepository/flux-system/app/x.tar.gz", 200},
+		"its head":                 {"HEAD", "/gitrepository/flux-system/app/x.tar.gz", 200},
+		"the root":                 {"GET", "/", 200},
+		"a directory":              {"GET", "/gitrepository/flux-system/app/", 404},
+		"a directory without end":  {"GET", "/gitrepository", 404},
+		"another file of the disk": {"GET", "/secret", 404},
+		"a way around":             {"GET", "/gitrepository/flux-system/app/../../../secret", 404},
+		"a file that is missing":   {"GET", "/gitrepository/flux-system/app/y.tar.gz", 404},
+		"writing":                  {"PUT", "/gitrepository/flux-system/app/x.tar.gz", 405},
+		"deleting":                 {"DELETE", "/gitrepository/flux-system/app/x.tar.gz", 405},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := get(t, s, test.method, test.path).StatusCode; got != test.want {
+				t.Errorf("status %d, want %d", got, test.want)
+			}
+		})
+	}
+}
+
+func TestKeepsTwoForAWhile(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	dir := t.TempDir()
+	s := open(t, dir, artifact.Options{Now: func() time.Time { return now }})
+	pack := func(file string) {
+		_, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("app")}, file, sourcetest.Memory(map[string]string{"a": file}))
+		must(t, err)
+	}
+	files := func() []string {
+		names, err := filepath.Glob(filepath.Join(dir, "gitrepository/flux-system/app/*"))
+		must(t, err)
+		for i := range names {
+			names[i] = filepath.Base(names[i])
+		}
+		return names
+	}
+	expect := func(want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, files()); diff != "" {
+			t.Error(diff)
+		}
+	}
+	pack("1")
+	pack("2")
+	expect("1", "2")
+	pack("3")
+	expect("2", "3")
+	next, err := s.Collect()
+	must(t, err)
+	if want := now.Add(time.Minute); !next.Equal(want) {
+		t.Errorf("next collection at %s, want %s", next, want)
+	}
+	now = next
+	_, err = s.Collect()
+	must(t, err)
+	expect("3")
+	pack("3")
+	expect("3")
+	must(t, s.Remove(ownerOf("app")))
+	expect()
+	if got := get(t, s, "GET", "/gitrepository/flux-system/app/3").StatusCode; got != 404 {
+		t.Errorf("status %d after removal", got)
+	}
+}
+
+// failing is a tree of which one file cannot be read.
+type failing struct{ gitops.Tree }
+
+func (f failing) Open(name string) (fs.File, error) {
+	if name == "b" {
+		return nil, errors.New("cannot be read")
+	}
+	return f.Tree.Open(name)
+}
+
+func TestAFailureLeavesTheOldOne(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir, artifact.Options{})
+	files := sourcetest.Memory(map[string]string{"a": "1", "b": "2"})
+	old, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("app")}, "old", files)
+	must(t, err)
+	if _, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("app")}, "new", failing{files}); err == nil {
+		t.Fatal("no error")
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*/*/*/*"))
+	must(t, err)
+	hidden, err := filepath.Glob(filepath.Join(dir, "*/*/*/.*"))
+	must(t, err)
+	if names = append(names, hidden...); len(slices.Compact(names)) != 1 {
+		t.Errorf("files %q, want the old one only", names)
+	}
+	if got := get(t, s, "GET", "/gitrepository/flux-system/app/old"); got.ContentLength != old.Size {
+		t.Errorf("the old one has %d bytes, want %d", got.ContentLength, old.Size)
+	}
+}
+
+// slow is a tree that says when it is read, and goes on when it is told to.
+type slow struct {
+	gitops.Tree
+	reading, goOn chan struct{}
+}
+
+func (s slow) Open(name string) (fs.File, error) {
+	s.reading <- struct{}{}
+	<-s.goOn
+	return s.Tree.Open(name)
+}
+
+func TestANewerPackEndsAnOlderOne(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), artifact.Options{})
+	files := sourcetest.Memory(map[string]string{"a": "1", "b": "2"})
+	waits := slow{files, make(chan struct{}), make(chan struct{})}
+	first := make(chan error)
+	go func() {
+		_, err := s.Pack(context.Background(), gitops.Artifact{Source: ownerOf("app")}, "1", waits)
+		first <- err
+	}()
+	<-waits.reading
+	second := make(chan error)
+	go func() {
+		_, err := s.Pack(context.Background(), gitops.Artifact{Source: ownerOf("app")}, "2", files)
+		second <- err
+	}()
+	// The first one may read on until it notices.
+	go func() {
+		for range waits.reading {
+		}
+	}()
+	close(waits.goOn)
+	err := <-first
+	close(waits.reading)
+	must(t, <-second)
+	if err != nil && !errors.Is(err, artifact.ErrSuperseded) {
+		t.Errorf("error %v, want %v", err, artifact.ErrSuperseded)
+	}
+	if got := get(t, s, "GET", "/gitrepository/flux-system/app/2").StatusCode; got != 200 {
+		t.Errorf("status %d of the newer one", got)
+	}
+}
+
+func TestARestartAdoptsWhatIsWhole(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := artifact.Open(dir, artifact.Options{})
+	must(t, err)
+	packed, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("app")}, "x", sourcetest.Memory(map[string]string{"a": "1"}))
+	must(t, err)
+	must(t, s.Close())
+	file := filepath.Join(dir, "gitrepository/flux-system/app/x")
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(file), ".unfinished-y"), []byte("half"), 0o600))
+
+	s = open(t, dir, artifact.Options{})
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(file), ".*")); err != nil || len(left) > 0 {
+		t.Errorf("unfinished files %q, %v", left, err)
+	}
+	before, err := os.Stat(file)
+	must(t, err)
+	if ok, err := s.Adopt(packed, "x"); !ok || err != nil {
+		t.Fatalf("adopted %v, %v", ok, err)
+	}
+	after, err := os.Stat(file)
+	must(t, err)
+	if !before.ModTime().Equal(after.ModTime()) {
+		t.Error("the file was written")
+	}
+	if got := get(t, s, "GET", "/gitrepository/flux-system/app/x").StatusCode; got != 200 {
+		t.Errorf("status %d", got)
+	}
+	data, err := os.ReadFile(file)
+	must(t, err)
+	data[len(data)/2] ^= 1
+	must(t, os.WriteFile(file, data, 0o600))
+	if ok, err := s.Adopt(packed, "x"); ok || err != nil {
+		t.Errorf("a changed file: adopted %v, %v", ok, err)
+	}
+	if ok, err := s.Adopt(packed, "missing"); ok || err != nil {
+		t.Errorf("a missing file: adopted %v, %v", ok, err)
+	}
+}
+
+func TestPathRefusesWhatIsNoName(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{"", ".", "..", "a/b", `a\b`} {
+		if path, err := artifact.Path(ownerOf("app"), file); err == nil {
+			t.Errorf("file %q: path %q", file, path)
+		}
+	}
+	if path, err := artifact.Path(ownerOf(".."), "x"); err == nil {
+		t.Errorf("name ..: path %q", path)
+	}
+}
+
+func TestRetainRemovesOtherSources(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir, artifact.Options{})
+	for _, name := range []string{"one", "two"} {
+		_, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf(name)}, "x", sourcetest.Memory(map[string]string{"a": "1"}))
+		must(t, err)
+	}
+	must(t, s.Retain([]gitops.OwnerRef{ownerOf("one")}))
+	for name, want := range map[string]int{"one": 200, "two": 404} {
+		if got := get(t, s, "GET", "/gitrepository/flux-system/"+name+"/x").StatusCode; got != want {
+			t.Errorf("%s: status %d, want %d", name, got, want)
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package try
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+)
+
+const (
+	// rootName is the name and the namespace of what flux bootstrap creates.
+	rootName = "flux-system"
+
+	sourceGroup    = "source.toolkit.fluxcd.io"
+	kustomizeGroup = "kustomize.toolkit.fluxcd.io"
+	// requestedAt asks for a reconciliation.
+	requestedAt = "reconcile.fluxcd.io/requestedAt"
+	// fieldManager writes what this package creates.
+	fieldManager = "plumb-try"
+)
+
+// resources are those that this package writes and follows.
+var (
+	namespaces      = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+	gitRepositories = schema.GroupVersionResource{Group: sourceGroup, Version: "v1", Resource: "gitrepositories"}
+	kustomizations  = schema.GroupVersionResource{Group: kustomizeGroup, Version: "v1", Resource: "kustomizations"}
+)
+
+// origin is what is followed.
+type origin struct {
+	url, branch string
+	// path is the folder that is applied, "" for the root.
+	path string
+}
+
+// bootstrap creates what flux bootstrap would: the namespace, the source and the
+// Kustomization. It waits for their kinds to be served.
+func bootstrap(ctx context.Context, client dynamic.Interface, o origin) error {
+	namespace := map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": rootName}}
+	if err := applyObject(ctx, client.Resource(namespaces), rootName, namespace); err != nil {
+		return err
+	}
+	if err := applySource(ctx, client, o, ""); err != nil {
+		return err
+	}
+	return applyObject(ctx, client.Resource(kustomizations).Namespace(rootName), rootName, rootKustomization(o))
+}
+
+// applySource writes the GitRepository; requested, if not empty, asks for a fetch
+// at once.
+func applySource(ctx context.Context, client dynamic.Interface, o origin, requested string) error {
+	metadata := map[string]any{"name": rootName, "namespace": rootName}
+	if requested != "" {
+		metadata["annotations"] = map[string]any{requestedAt: requested}
+	}
+	return applyObject(ctx, client.Resource(gitRepositories).Namespace(rootName), rootName, map[string]any{
+		"apiVersion": gitRepositories.GroupVersion().String(),
+		"kind":       "GitRepository",
+		"metadata":   metadata,
+		"spec": map[string]any{
+			"interval": "1m0s",
+			"url":      o.url,
+			"ref":      map[string]any{"branch": o.branch},
+		},
+	})
+}
+
+func rootKustomization(o origin) map[string]any {
+	return map[string]any{
+		"apiVersion": kustomizations.GroupVersion().String(),
+		"kind":       "Kustomization",
+		"metadata":   map[string]any{"name": rootName, "namespace": rootName},
+		"spec": map[string]any{
+			"interval":      "10m0s",
+			"retryInterval": "1m0s",
+			"path":          "./" + o.path,
+			"prune":         true,
+			"sourceRef":     map[string]any{"kind": "GitRepository", "name": rootName},
+			"patches":       leftOut(),
+		},
+	}
+}
+
+// leftOut are patches that drop what flux bootstrap has committed to a repository:
+// in gotk-sync.yaml the source and the Kustomization that stand here instead, in
+// gotk-components.yaml Flux's controllers and definitions. The files are part of
+// a kustomization.yaml, so they have to stay in the build; patches that match
+// nothing change nothing.
+func leftOut() []any {
+	drop := func(target map[string]any) any {
+		return map[string]any{
+			"target": target,
+			"patch":  "apiVersion: v1\nkind: Left\nmetadata:\n  name: out\n$patch: delete\n",
+		}
+	}
+	return []any{
+		drop(map[string]any{"group": kustomizeGroup, "kind": "Kustomization", "name": rootName, "namespace": rootName}),
+		drop(map[string]any{"group": sourceGroup, "kind": "(GitRepository|OCIRepository|Bucket)", "name": rootName, "namespace": rootName}),
+		drop(map[string]any{
+			"kind": "(Namespace|ResourceQuota|CustomResourceDefinition|ServiceAccount|ClusterRole|ClusterRoleBinding|" +
+				"Role|RoleBinding|Service|Deployment|NetworkPolicy)",
+			"labelSelector": "app.kubernetes.io/part-of=flux,app.kubernetes.io/instance=" + rootName,
+		}),
+	}
+}
+
+// applyObject applies an object, and waits while its kind is not served yet.
+func applyObject(ctx context.Context, resource dynamic.ResourceInterface, name string, object map[string]any) error {
+	data, err := json.Marshal(object)
+	if err != nil {
+		return err
+	}
+	force := true
+	for {
+		_, err := resource.Patch(ctx, name, types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
+		if err == nil {
+			return nil
+		}
+		if !apierrors.IsNotFound(err) || ctx.Err() != nil {
+			return fmt.Errorf("create %s %q: %w", object["kind"], name, err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
