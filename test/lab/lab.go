@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -24,12 +25,14 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"github.com/go-logr/logr"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/config"
@@ -84,13 +87,13 @@ func (c child) run() error {
 	if err != nil {
 		return err
 	}
-	log, err := telemetry.NewLogger(os.Stderr, telemetry.LogOptions{Level: "info"})
+	logger, err := telemetry.NewLogger(os.Stderr, telemetry.LogOptions{Level: "info"})
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	return server.Run(ctx, rc, cfg, server.Options{Version: c.Agent, Log: log})
+	return server.Run(ctx, rc, cfg, server.Options{Version: c.Agent, Log: logger})
 }
 
 // Lab is what one test has to itself: a namespace, a Git server with one
@@ -119,6 +122,7 @@ type Lab struct {
 // the operator logged is printed.
 func New(t *testing.T) *Lab {
 	t.Helper()
+	log.SetLogger(logr.Discard()) // of the client, which is silent
 	l := &Lab{T: t, Cluster: testenv.Get(t)}
 	l.Namespace = l.Cluster.Namespace(t)
 	l.Proxy = testenv.NewProxy(t, l.Cluster)
@@ -238,15 +242,15 @@ func (l *Lab) LoseData() {
 	}
 }
 
-// Writes are the writes of this lab's operator so far, without its leases and
-// events.
+// Writes are the writes of this lab's operator so far, without its leases,
+// events and dry-runs.
 func (l *Lab) Writes() []testenv.Request {
 	l.Helper()
 	var writes []testenv.Request
 	for _, r := range l.Requests() {
 		switch r.Verb {
 		case "create", "update", "patch", "delete", "deletecollection":
-			if r.ObjectRef.Resource != "events" {
+			if r.ObjectRef.Resource != "events" && !strings.Contains(r.RequestURI, "dryRun=") {
 				writes = append(writes, r)
 			}
 		}
@@ -254,8 +258,8 @@ func (l *Lab) Writes() []testenv.Request {
 	return writes
 }
 
-// Requests are the requests of this lab's operator so far, without watches,
-// leases and dry-runs of nothing.
+// Requests are the requests of this lab's operator so far, without watches and
+// leases.
 func (l *Lab) Requests() []testenv.Request {
 	l.Helper()
 	var requests []testenv.Request
