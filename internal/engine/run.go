@@ -319,9 +319,12 @@ func (r *run) inventory() gitops.Inventory {
 }
 
 // writeAhead stores the inventory where it lacks something that is going to be
-// written.
+// written, and takes Ready away where the stored status says that another build
+// is applied: should this run not end, the next process must not trust that
+// success, not even if by then its build is wanted again.
 func (r *run) writeAhead(ctx context.Context, p gitops.Plan) error {
-	if r.task.Inventory.Covers(p.WriteAhead) {
+	leaves := r.task.Last.Ready && r.task.Last.Digest != r.target.Digest.String()
+	if !leaves && r.task.Inventory.Covers(p.WriteAhead) {
 		return nil
 	}
 	if r.task.WriteAhead == nil {
@@ -350,10 +353,15 @@ func (r *run) record(done gitops.Done) {
 	}
 	for i := range r.manifests {
 		if r.manifests[i].Ref == done.Ref {
-			r.owner.left[done.Ref] = plan.Applied{Digest: r.manifests[i].Digest, UID: done.Live.UID, Fields: done.Live.Fields}
+			r.owner.left[done.Ref] = applied(r.manifests[i].Digest, done.Live)
 			return
 		}
 	}
+}
+
+// applied is what an apply left of a manifest.
+func applied(digest gitops.Digest, live gitops.Live) plan.Applied {
+	return plan.Applied{Digest: digest, UID: live.UID, Fields: live.Fields, At: live.AppliedAt}
 }
 
 // forgetGone drops what is remembered of objects that are not declared any more.
