@@ -134,7 +134,9 @@ func (r *run) apply(ctx context.Context) error {
 	if err := r.resolve(ctx); err != nil {
 		return err
 	}
-	r.declare()
+	if !r.keeping {
+		r.declare()
+	}
 	if err := r.watch(ctx, r.task.Inventory); err != nil {
 		return err
 	}
@@ -144,7 +146,7 @@ func (r *run) apply(ctx context.Context) error {
 		return err
 	}
 	r.report.Foreign, r.report.Held = p.Foreign, p.Held
-	p = r.pause(p)
+	p = r.handOver(r.pause(p))
 	complete := true
 	if !p.Empty() {
 		complete = false
@@ -262,8 +264,10 @@ func (r *run) declare() {
 	if slices.Equal(refs, r.owner.declared) {
 		return
 	}
-	r.setRefs(r.Engine.declared, r.task.Owner.Key(), r.owner.declared, refs)
+	before := r.owner.declared
+	r.setRefs(r.Engine.declared, r.task.Owner.Key(), before, refs)
 	r.owner.declared = refs
+	r.leave(before, refs)
 }
 
 // plan compares what is declared with what is known of the cluster.
