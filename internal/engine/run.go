@@ -348,7 +348,12 @@ func (r *run) record(done gitops.Done) {
 	if !done.Live.Exists() {
 		return
 	}
+	former := r.live(done.Ref).Owner
 	r.Observer.Record(done.Ref, done.Live)
+	if former.Name != "" && former.Key() != r.task.Owner.Key() {
+		// It may let go of the object now.
+		r.wake(former.Key())
+	}
 	if done.Action == gitops.ActionSkip {
 		return
 	}
