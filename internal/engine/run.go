@@ -153,6 +153,7 @@ func (r *run) apply(ctx context.Context) error {
 		r.investigate(ctx, p)
 		// What we write is no news; what others do meanwhile is told afterwards.
 		hold := r.Observer.Hold(refsOf(p)...)
+		former := r.formerOwners(p)
 		r.report.Changes, err = r.Applier.Run(ctx, apply.Request{
 			Owner:      r.task.Owner,
 			Plan:       p,
@@ -163,6 +164,7 @@ func (r *run) apply(ctx context.Context) error {
 			Record:     r.record,
 		})
 		hold.Release()
+		r.tookOver(former)
 		complete = err == nil
 		// Kinds that were defined just now can be watched from now on.
 		r.defined()
@@ -348,12 +350,7 @@ func (r *run) record(done gitops.Done) {
 	if !done.Live.Exists() {
 		return
 	}
-	former := r.live(done.Ref).Owner
 	r.Observer.Record(done.Ref, done.Live)
-	if former.Name != "" && former.Key() != r.task.Owner.Key() {
-		// It may let go of the object now.
-		r.wake(former.Key())
-	}
 	if done.Action == gitops.ActionSkip {
 		return
 	}
