@@ -118,7 +118,7 @@ func (r *run) refused(s *step, stage gitops.StageName, err error) *gitops.Error 
 	}
 	told := &answer{text: explain(s.change.Manifest, err), cause: err}
 	if cluster.IsImmutable(err) && !s.policy.Force {
-		told.text += ": to have the object deleted and created again, " + r.forceHint()
+		told.text += " (to have the object deleted and created again, " + r.forceHint() + ")"
 		return r.fail(s, stage, gitops.Invalid, told)
 	}
 	return r.fail(s, stage, kindOf(err), told)
@@ -149,14 +149,13 @@ func (a *answer) Unwrap() error { return a.cause }
 func kindOf(err error) gitops.ErrorKind {
 	status := cluster.StatusOf(err)
 	switch {
-	case apierrors.IsForbidden(err):
+	case apierrors.IsForbidden(err) || denied.MatchString(status.Message):
 		return gitops.Denied
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err),
 		apierrors.IsRequestEntityTooLargeError(err), apierrors.IsUnsupportedMediaType(err):
 		return gitops.Invalid
-	case strings.HasPrefix(status.Message, "failed to create typed patch object"),
-		strings.HasPrefix(status.Message, "failed to create manager for"):
-		return gitops.Invalid // a manifest that does not fit the schema is refused without a reason code
+	case misfit.MatchString(status.Message) && !strings.Contains(status.Message, "conversion webhook"):
+		return gitops.Invalid
 	case status.Code == http.StatusUnprocessableEntity:
 		return gitops.Invalid
 	}
@@ -172,7 +171,7 @@ func isOvertaken(err error) bool {
 // the fields are told: the server's message may hold values.
 func explain(m *gitops.Manifest, err error) string {
 	status := cluster.StatusOf(err)
-	if m != nil && isSensitive(*m) {
+	if m != nil && isSensitive(*m) && status.Code != 0 {
 		return explainBlind(status)
 	}
 	if causes := statusCauses(status); len(causes) > 0 && status.Reason == metav1.StatusReasonInvalid {
@@ -182,7 +181,27 @@ func explain(m *gitops.Manifest, err error) string {
 	if status.Message != "" {
 		text = status.Message
 	}
-	return shorten(withoutPointers(text))
+	return shorten(withoutPointers(withoutWrapping(text)))
+}
+
+// denied are the words in which admission webhooks and policies refuse, with
+// whatever code they like.
+var denied = regexp.MustCompile(`denied (the )?request`)
+
+// misfit are the words in which a manifest that does not fit the schema is
+// refused, with a 500 and no reason code.
+var misfit = regexp.MustCompile(`^failed to (create typed patch object|convert new (typed )?object|convert to unversioned)`)
+
+// typedPatch is what the API server puts before the field of a manifest that
+// does not fit the schema, and goValue what it puts behind it.
+var (
+	typedPatch = regexp.MustCompile(`^failed to (?:create typed patch|convert new|convert new typed) object \([^)]*\)(?: to proper version \([^)]*\)| to object)?: `)
+	goValue    = regexp.MustCompile(`, got &?value\.value.*$`)
+)
+
+// withoutWrapping leaves the field and what is wrong with it.
+func withoutWrapping(text string) string {
+	return goValue.ReplaceAllString(typedPatch.ReplaceAllString(text, ""), ", got another type")
 }
 
 func isSensitive(m gitops.Manifest) bool {
@@ -191,9 +210,6 @@ func isSensitive(m gitops.Manifest) bool {
 
 // explainBlind tells no more than a status code, its reason and field paths.
 func explainBlind(status metav1.Status) string {
-	if status.Code == 0 {
-		return "no answer from the API server"
-	}
 	text := fmt.Sprintf("refused by the API server with %d", status.Code)
 	if status.Reason != "" {
 		text += " " + string(status.Reason)

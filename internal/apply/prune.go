@@ -38,6 +38,22 @@ func (r *run) delete(ctx context.Context, s *step) error {
 	if err := r.begin(ctx); err != nil {
 		return err
 	}
+	pre := cluster.Preconditions{UID: s.change.UID, ResourceVersion: s.before}
+	for try := 1; ; try++ {
+		err := r.deleteOnce(ctx, s, &pre, try > 1)
+		switch {
+		case err == nil:
+			return nil
+		case try < deleteTries && (apierrors.IsConflict(err) || cluster.IsNotServed(err)):
+		default:
+			return r.refused(s, gitops.StagePrune, err)
+		}
+	}
+}
+
+// deleteOnce looks at the object where it has to, and asks for its deletion. A
+// kind that is served in no version has no objects.
+func (r *run) deleteOnce(ctx context.Context, s *step, pre *cluster.Preconditions, again bool) error {
 	ref := s.change.Ref
 	res, err := r.anyVersion(ctx, s)
 	if cluster.IsNotServed(err) {
@@ -45,26 +61,20 @@ func (r *run) delete(ctx context.Context, s *step) error {
 		return nil
 	}
 	if err != nil {
-		return r.refused(s, gitops.StagePrune, err)
+		return err
 	}
-	pre := cluster.Preconditions{UID: s.change.UID, ResourceVersion: s.before}
-	for try := 1; ; try++ {
-		if pre.UID == "" || try > 1 {
-			gone, err := r.deletable(ctx, s, res, &pre)
-			if err != nil || gone {
-				return err
-			}
-		}
-		err := r.Cluster.Delete(ctx, res, ref.Namespace, ref.Name, pre)
-		switch {
-		case err == nil || cluster.IsNotFound(err):
-			r.settle(s, gitops.Done{Action: gitops.ActionDelete})
-			return nil
-		case apierrors.IsConflict(err) && try < deleteTries:
-		default:
-			return r.refused(s, gitops.StagePrune, err)
+	if pre.UID == "" || again {
+		settled, err := r.deletable(ctx, s, res, pre)
+		if err != nil || settled {
+			return err
 		}
 	}
+	err = r.Cluster.Delete(ctx, res, ref.Namespace, ref.Name, *pre)
+	if err == nil || cluster.IsNotFound(err) {
+		r.settle(s, gitops.Done{Action: gitops.ActionDelete})
+		return nil
+	}
+	return err
 }
 
 // anyVersion finds the kind in the version of the inventory, or in another one
@@ -86,7 +96,7 @@ func (r *run) deletable(ctx context.Context, s *step, res cluster.Resource, pre 
 		return true, nil
 	}
 	if err != nil {
-		return false, r.refused(s, gitops.StagePrune, err)
+		return false, err
 	}
 	live := ownership.Observe(obj, r.Keys)
 	if reason := plan.KeepReason(r.req.Owner, live); reason != "" {

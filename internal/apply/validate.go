@@ -13,6 +13,10 @@ import (
 	"github.com/plumb-gitops/plumb/internal/plan"
 )
 
+// compareTries bounds how often an object that others change at the same time is
+// compared before it is written anyway.
+const compareTries = 3
+
 // validate has the API server judge the steps of the stage at hand, and those
 // of later stages that can be judged already. A refusal of the latter counts
 // only where it stays whatever the stages before do: rights, for one, may come
@@ -64,43 +68,60 @@ func (r *run) single() bool {
 
 // look finds out what an apply would do, without doing it.
 func (r *run) look(ctx context.Context, s *step) error {
-	var live *unstructured.Unstructured
-	if s.change.Basis == gitops.BasisCompare || s.policy.Apply == gitops.ApplyIfNotPresent {
-		obj, err := r.Cluster.Get(ctx, s.res, s.change.Ref.Namespace, s.change.Ref.Name)
-		if err != nil && !cluster.IsNotFound(err) {
+	if s.change.Basis != gitops.BasisCompare && s.policy.Apply != gitops.ApplyIfNotPresent {
+		_, err := r.dryRun(ctx, s)
+		return err
+	}
+	for try := 1; ; try++ {
+		live, err := r.Cluster.Get(ctx, s.res, s.change.Ref.Namespace, s.change.Ref.Name)
+		if cluster.IsNotFound(err) {
+			_, err := r.dryRun(ctx, s)
+			return err
+		}
+		if err != nil {
 			return r.refused(s, gitops.StageApply, err)
 		}
-		if err == nil {
-			if live = obj; r.leaveAlone(s, live) {
-				return nil
-			}
-			s.before = live.GetResourceVersion()
+		if r.leaveAlone(s, live) {
+			return nil
+		}
+		s.before = live.GetResourceVersion()
+		answer, err := r.dryRun(ctx, s)
+		if err != nil || answer == nil {
+			return err
+		}
+		if r.same(s, live, answer) {
+			r.settle(s, gitops.Done{
+				Action:  gitops.ActionUnchanged,
+				Live:    r.marker(live),
+				Changed: ownership.Differences(s.change.Manifest.JSON, live.Object),
+			})
+			return nil
+		}
+		// The two may differ for what somebody did between them.
+		if answer.GetResourceVersion() == s.before || try == compareTries {
+			return nil
 		}
 	}
+}
+
+// dryRun has the API server judge an apply. The answer is nil where the step
+// needs no comparison: it is to be recreated, or turned out to be left alone.
+func (r *run) dryRun(ctx context.Context, s *step) (*unstructured.Unstructured, error) {
 	answer, _, err := r.send(ctx, s, true)
 	if err != nil {
 		if s.policy.Force && cluster.IsImmutable(err) {
 			s.validated, s.recreate = true, true
-			return nil
+			return nil, nil
 		}
-		return r.refused(s, gitops.StageApply, err)
+		return nil, r.refused(s, gitops.StageApply, err)
 	}
 	s.validated = true
-	if live == nil {
-		// An object without our labels is not in sight of the plan; here it is.
-		if policy := ownership.Observe(answer, r.Keys).Policy; policy.Paused || policy.Apply == gitops.ApplyIgnore {
-			r.settle(s, gitops.Done{Action: gitops.ActionSkip, Reason: plan.SkipReason(policy, gitops.Live{})})
-		}
-		return nil
+	// An object without our labels is not in sight of the plan; here it is.
+	if policy := ownership.Observe(answer, r.Keys).Policy; policy.Paused || policy.Apply == gitops.ApplyIgnore {
+		r.settle(s, gitops.Done{Action: gitops.ActionSkip, Reason: plan.SkipReason(policy, gitops.Live{})})
+		return nil, nil
 	}
-	if r.same(s, live, answer) {
-		r.settle(s, gitops.Done{
-			Action:  gitops.ActionUnchanged,
-			Live:    r.marker(live),
-			Changed: ownership.Differences(s.change.Manifest.JSON, live.Object),
-		})
-	}
-	return nil
+	return answer, nil
 }
 
 // leaveAlone settles a step whose object turns out to belong to another owner,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -103,28 +104,35 @@ func (r *run) send(ctx context.Context, s *step, dryRun bool) (answer *unstructu
 // what they added is removed. It starts from the answer of an apply.
 func (r *run) takeOver(ctx context.Context, s *step, obj *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	ref := s.change.Ref
-	for try := 1; ; try++ {
+	for range takeOverTries {
 		patch, err := r.takeOverPatch(s, obj)
 		if err != nil || patch == nil {
 			return obj, err
 		}
 		_, err = r.Cluster.JSONPatch(ctx, s.res, ref.Namespace, ref.Name, patch, r.Keys.Manager)
-		if err != nil && (!isOvertaken(err) || try == takeOverTries) {
-			return nil, err
+		if err == nil {
+			obj, _, err = r.apply(ctx, s)
+		} else if isOvertaken(err) {
+			obj, err = r.changed(ctx, s, obj, err)
 		}
 		if err != nil {
-			if obj, err = r.Cluster.Get(ctx, s.res, ref.Namespace, ref.Name); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if obj, _, err = r.apply(ctx, s); err != nil {
 			return nil, err
 		}
-		if try == takeOverTries {
-			return obj, nil
-		}
 	}
+	if len(ownership.Observe(obj, r.Keys).TakeOver) > 0 {
+		return nil, errors.New("changed by others each time their fields were to be taken over")
+	}
+	return obj, nil
+}
+
+// changed reads an object whose patch was refused, and returns that refusal where
+// the object is still the same: then nobody was in the way.
+func (r *run) changed(ctx context.Context, s *step, was *unstructured.Unstructured, refusal error) (*unstructured.Unstructured, error) {
+	is, err := r.Cluster.Get(ctx, s.res, s.change.Ref.Namespace, s.change.Ref.Name)
+	if err == nil && is.GetResourceVersion() == was.GetResourceVersion() {
+		err = refusal
+	}
+	return is, err
 }
 
 // takeOverPatch is nil where there is nothing to take over. It fails on the

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -202,9 +203,9 @@ func (c *Client) send(ctx context.Context, verb string, res Resource, namespace,
 	if err != nil {
 		return nil, code, err
 	}
-	content := map[string]any{}
-	if err := json.Unmarshal(body, &content); err != nil {
-		return nil, code, fmt.Errorf("the API server's answer is not JSON: %w", err)
+	var content map[string]any
+	if err := json.Unmarshal(body, &content); err != nil || content == nil {
+		return nil, code, errors.New("the API server's answer is not a JSON object")
 	}
 	return &unstructured.Unstructured{Object: content}, code, nil
 }

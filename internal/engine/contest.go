@@ -103,16 +103,22 @@ func (r *run) fight(ref gitops.ObjectRef) *contest {
 	return r.owner.contests[ref]
 }
 
-// repaired counts one repair.
+// repaired counts one repair. The first ones are free; then the object rests
+// until the window of the first repair is over, and after each further repair
+// twice as long as before, up to limit.
 func (c *contest) repaired(now time.Time, limit time.Duration) {
-	c.repairs = slices.DeleteFunc(c.repairs, func(t time.Time) bool { return now.Sub(t) >= max(contestWindow, 2*c.pause) })
-	c.repairs = append(c.repairs, now)
-	if len(c.repairs) < freeRepairs {
-		c.pause = 0
+	if c.pause > 0 {
+		c.pause = min(2*c.pause, max(limit, firstPause))
+		c.until = now.Add(c.pause)
 		return
 	}
-	c.pause = min(max(2*c.pause, firstPause), max(limit, firstPause))
-	c.until = now.Add(c.pause)
+	c.repairs = slices.DeleteFunc(c.repairs, func(t time.Time) bool { return now.Sub(t) >= contestWindow })
+	c.repairs = append(c.repairs, now)
+	if len(c.repairs) < freeRepairs {
+		return
+	}
+	c.pause = firstPause
+	c.until = c.repairs[0].Add(contestWindow)
 }
 
 // investigate finds out who changed which field of the objects that are about to

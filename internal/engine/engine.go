@@ -11,6 +11,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/observe"
+	"github.com/plumb-gitops/plumb/internal/plan"
 )
 
 // Parts are what an Engine works with. All of them are needed.
@@ -90,6 +91,9 @@ func New(parts Parts, settings Settings, wake func(gitops.OwnerRef)) *Engine {
 // observed wakes whoever an observation concerns. What it means is decided by
 // the run: nothing is trusted here that may be stale by then.
 func (e *Engine) observed(o observe.Observation) {
+	if plan.IsCustomResourceDefinition(o.Ref.GroupKind()) {
+		e.Cluster.Invalidate()
+	}
 	concerned := map[gitops.OwnerRef]bool{}
 	for _, ref := range []gitops.OwnerRef{o.Before.Owner, o.After.Owner} {
 		if ref.Name != "" {

@@ -38,6 +38,9 @@ type owner struct {
 	compared string
 	// needs is what the observer was last asked to watch, as a digest.
 	needs gitops.Digest
+	// begun is when the first run of those began that wait for health; zero
+	// while none does.
+	begun time.Time
 	// health is the progress of the wait for target.
 	health wait
 	// contests are the objects that had to be repaired lately.
@@ -73,7 +76,7 @@ func (o *owner) reset(uid string) {
 	o.left = nil
 	o.trace.Store(nil)
 	o.needs = gitops.Digest{}
-	o.health = wait{}
+	o.health, o.begun = wait{}, time.Time{}
 	o.contests = nil
 }
 
@@ -90,7 +93,7 @@ type rejection struct {
 // go away by themselves.
 func rejected(digest gitops.Digest, err error, now time.Time) rejection {
 	switch gitops.KindOf(err) {
-	case gitops.Invalid, gitops.Denied, gitops.Stalled:
+	case gitops.Invalid, gitops.Denied, gitops.Stalled, gitops.Waiting:
 		return rejection{digest: digest, err: err, at: now}
 	}
 	return rejection{}

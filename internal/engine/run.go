@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/apply"
 	"github.com/plumb-gitops/plumb/internal/build"
@@ -54,7 +55,19 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 		r.stage(gitops.StageHealth, r.assess)
 	}
 	r.report.Finished = e.Clock.Now()
+	r.measure()
 	return r.report
+}
+
+// measure lets a report that ends a wait begin where the wait began.
+func (r *run) measure() {
+	o := r.owner
+	switch {
+	case r.report.Waiting && o.begun.IsZero():
+		o.begun = r.report.Started
+	case !r.report.Waiting && !o.begun.IsZero():
+		r.report.Started, o.begun = o.begun, time.Time{}
+	}
 }
 
 // stage runs a part and keeps its first error and its duration.
@@ -136,6 +149,8 @@ func (r *run) apply(ctx context.Context) error {
 	if !p.Empty() {
 		complete = false
 		r.investigate(ctx, p)
+		// What we write is no news; what others do meanwhile is told afterwards.
+		hold := r.Observer.Hold(refsOf(p)...)
 		r.report.Changes, err = r.Applier.Run(ctx, apply.Request{
 			Owner:      r.task.Owner,
 			Plan:       p,
@@ -145,8 +160,10 @@ func (r *run) apply(ctx context.Context) error {
 			WriteAhead: func(ctx context.Context) error { return r.writeAhead(ctx, p) },
 			Record:     r.record,
 		})
+		hold.Release()
 		complete = err == nil
 		// Kinds that were defined just now can be watched from now on.
+		r.defined()
 		if watchErr := r.watch(ctx, p.Inventory); watchErr != nil && err == nil {
 			err = watchErr
 		}
@@ -169,6 +186,31 @@ func (r *run) apply(ctx context.Context) error {
 		r.forgetGone()
 	}
 	return err
+}
+
+// refsOf names everything that a plan writes.
+func refsOf(p gitops.Plan) []gitops.ObjectRef {
+	var refs []gitops.ObjectRef
+	for _, stage := range p.Stages {
+		for _, change := range stage.Changes {
+			refs = append(refs, change.Ref)
+		}
+	}
+	return refs
+}
+
+// defined has the kinds watched at once that the run defined.
+func (r *run) defined() {
+	for _, done := range r.report.Changes {
+		if !plan.IsCustomResourceDefinition(done.Ref.GroupKind()) || done.Action == gitops.ActionUnchanged {
+			continue
+		}
+		for _, m := range r.manifests {
+			if d, ok := plan.Define(m); ok && m.Ref == done.Ref {
+				r.Observer.Retry(d.Kind)
+			}
+		}
+	}
 }
 
 // live is what is known of an object, the zero value where nothing is.

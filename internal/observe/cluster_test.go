@@ -22,6 +22,11 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
 
+// applyOptions are those of our own applies.
+func applyOptions() metav1.PatchOptions {
+	return metav1.PatchOptions{FieldManager: "applier", Force: new(true)}
+}
+
 const agent = "plumb-test/observe"
 
 func testKeys() gitops.Keys {
@@ -68,13 +73,24 @@ type fixture struct {
 func newFixture(t testing.TB, config *rest.Config) *fixture {
 	t.Helper()
 	cluster := testenv.Get(t)
+	if config == nil {
+		return fixtureOf(t, cluster, agent)
+	}
+	return fixtureWith(t, cluster, config)
+}
+
+func fixtureOf(t testing.TB, cluster *testenv.Cluster, agent string) *fixture {
+	t.Helper()
+	config := rest.CopyConfig(cluster.REST)
+	config.UserAgent = agent
+	return fixtureWith(t, cluster, config)
+}
+
+func fixtureWith(t testing.TB, cluster *testenv.Cluster, config *rest.Config) *fixture {
+	t.Helper()
 	client, err := dynamic.NewForConfig(cluster.REST)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if config == nil {
-		config = rest.CopyConfig(cluster.REST)
-		config.UserAgent = agent
 	}
 	o, err := New(Options{Config: config, Resources: resources, Keys: testKeys(), Grace: time.Hour})
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/plumb-gitops/plumb/internal/ownership"
 )
 
 // change is what somebody does to an applied object.
@@ -99,6 +101,10 @@ func TestDriftIsTold(t *testing.T) {
 				if o.Ref != refOf(live) || !row.want(o) {
 					t.Errorf("told:\nbefore %+v\nafter  %+v", o.Before, o.After)
 				}
+				current, err := f.resource(live).Get(t.Context(), live.GetName(), metav1.GetOptions{})
+				if err == nil && o.Before.Fields != o.After.Fields && ownership.NamesExactly(current.GetManagedFields(), testKeys(), f.owned(row.manifest)) {
+					t.Errorf("our entry is said to name exactly what we applied:\n%v", current.GetManagedFields())
+				}
 				if now, known := f.Live(o.Ref); !known || (now.Fields != o.After.Fields && now.Health == o.After.Health) {
 					t.Errorf("Live = %+v, %v, want what was told", now, known)
 				}
@@ -144,6 +150,9 @@ func TestWhatIsNoDriftIsNotTold(t *testing.T) {
 			current, err := f.resource(live).Get(t.Context(), live.GetName(), metav1.GetOptions{})
 			if err != nil {
 				t.Fatal(err)
+			}
+			if !ownership.NamesExactly(current.GetManagedFields(), testKeys(), f.owned(row.manifest)) {
+				t.Error("our entry is said to name something else than what we applied")
 			}
 			if name != "an apply that changes nothing" && current.GetResourceVersion() == live.GetResourceVersion() {
 				t.Error("the change has changed nothing")

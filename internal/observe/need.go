@@ -86,6 +86,9 @@ func (w *watcher) want(owner gitops.OwnerRef, d demand) {
 		return
 	}
 	w.owners[owner] = d
+	if d == (demand{version: w.version, full: w.full}) {
+		return
+	}
 	switch all := w.joined(); {
 	case all.full && !w.full:
 		w.restart(all)

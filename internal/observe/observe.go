@@ -174,9 +174,10 @@ func (o *Observer) Named(ref gitops.ObjectRef) (live gitops.Live, known bool) {
 	return t.live(nameOf(ref))
 }
 
-// NamesExactly tells whether an object has not been written or changed since it was
-// first seen, and whether its own Apply entry then named exactly the fields of the
-// manifest: if so it is as a former run of the program left it. What that needs is
+// NamesExactly tells whether we have not written an object and nobody has changed our
+// fields of it since it was first seen, and whether our own Apply entry then named
+// exactly the fields of the manifest: if so it is as a former run of the program left
+// it. What that needs is
 // kept until the answer is true, so it is true once only; the Live is the one that
 // the answer holds for.
 func (o *Observer) NamesExactly(ref gitops.ObjectRef, manifest []byte) (gitops.Live, bool) {

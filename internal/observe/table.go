@@ -19,7 +19,7 @@ type name struct {
 type record struct {
 	live gitops.Live
 	// own is our own Apply entry for NamesExactly; nil once it was asked for, or
-	// the object was written or changed since it was first seen.
+	// we wrote the object or somebody changed our fields since it was first seen.
 	own *ownFields
 }
 
@@ -113,12 +113,11 @@ func (t *table) store(n name, live gitops.Live, own *ownFields) (Observation, bo
 		live.Health = before.Health
 	}
 	r.live = live
-	if !discovered && !same(before, live) {
+	if !discovered && (before.UID != live.UID || before.Fields != live.Fields) {
 		r.own = nil
 	}
-	firstHealth := t.seen != nil && before.Health.Status == ""
-	if firstHealth {
-		before.Health = live.Health
+	if live.Health.Status == "" || (t.seen != nil && before.Health.Status == "") {
+		before.Health = live.Health // to begin or to cease looking at health is no change
 	}
 	if discovered || same(before, live) || t.held[n] != nil {
 		return Observation{}, false
@@ -192,6 +191,16 @@ func (t *table) fail(err error, lasting bool) {
 	t.state.err, t.state.lasting = err, lasting
 	if lasting {
 		t.state.synced, t.state.full = false, false
+	}
+}
+
+// rewind lets an initial set replace what is known whatever its age: the cluster's
+// own clock has gone back, as after a restored backup.
+func (t *table) rewind() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.objects {
+		r.live.ResourceVersion = ""
 	}
 }
 

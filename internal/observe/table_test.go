@@ -73,6 +73,9 @@ func TestTable(t *testing.T) {
 		"a release without hold":                            {append(synced(one), release), one, nil},
 		"health that changes":                               {append(synced(healthy(one, "Current")), put(healthy(marker("u", "12", 1), "Failed"))), healthy(marker("u", "12", 1), "Failed"), []told{{"5", "12"}}},
 		"health that a second list adds":                    {append(synced(one), begin, put(healthy(one, "Current")), complete("11")), healthy(one, "Current"), nil},
+		"health that is not looked at any more":             {append(synced(healthy(one, "Current")), put(marker("u", "12", 1))), marker("u", "12", 1), nil},
+		"a cluster that was set back":                       {append(synced(two), func(t *table) { t.rewind() }, begin, put(one), complete("7")), one, []told{{"", "5"}}},
+		"a cluster that was set back before the object":     {append(synced(two), func(t *table) { t.rewind() }, begin, complete("7")), gitops.Live{}, []told{{"", ""}}},
 		"health of a recorded object":                       {append(synced(one), wrote(two), put(healthy(two, "InProgress"))), healthy(two, "InProgress"), []told{{"11", "11"}}},
 		"an answer without health to what is known":         {append(synced(one), put(healthy(two, "InProgress")), wrote(two)), healthy(two, "InProgress"), []told{{"5", "11"}}},
 		"a second list without the object":                  {append(synced(one), begin, complete("12")), gitops.Live{}, []told{{"5", ""}}},
@@ -128,5 +131,37 @@ func TestTableIsKnownOnlyWhileInStep(t *testing.T) {
 	tb.fail(errors.New("forbidden"), true)
 	if known() {
 		t.Error("known though it may not be watched")
+	}
+}
+
+func TestOwnEntryIsKeptWhileItHolds(t *testing.T) {
+	t.Parallel()
+	n, own := name{"ns", "a"}, &ownFields{}
+	healthy := marker("u", "6", 1)
+	healthy.Health.Status = gitops.HealthCurrent
+	for title, row := range map[string]struct {
+		do   step
+		kept bool
+	}{
+		"nothing":            {func(*table) {}, true},
+		"a change of health": {func(t *table) { t.put(n, healthy, nil) }, true},
+		"a second list":      {func(t *table) { t.begin(); t.put(n, healthy, own); t.complete("7", true) }, true},
+		"a changed field":    {func(t *table) { t.put(n, marker("u", "6", 2), nil) }, false},
+		"another object":     {func(t *table) { t.put(n, marker("v", "6", 1), nil) }, false},
+		"our write":          {func(t *table) { t.wrote(n, marker("u", "6", 1)) }, false},
+		"the answer is yes":  {func(t *table) { t.dropOwn(n) }, false},
+		"a lasting failure":  {func(t *table) { t.fail(errors.New("forbidden"), true) }, false},
+	} {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			tb := newTable(gitops.GroupKind{Kind: "X"}, false, func(Observation) {})
+			tb.begin()
+			tb.put(n, marker("u", "5", 1), own)
+			tb.complete("5", true)
+			row.do(tb)
+			if _, got := tb.ownEntry(n); (got != nil) != row.kept {
+				t.Errorf("kept = %v, want %v", got != nil, row.kept)
+			}
+		})
 	}
 }

@@ -219,6 +219,10 @@ func (w *watcher) connect(ctx context.Context, full bool, position string) (stri
 		if position == "" && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)) {
 			w.listFirst = true
 		}
+		if apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) {
+			w.table.rewind()
+			err = errExpired
+		}
 		if expired(err) {
 			err = errExpired
 		}

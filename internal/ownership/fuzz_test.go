@@ -3,6 +3,7 @@ package ownership
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -67,6 +68,33 @@ func FuzzObserve(f *testing.F) {
 		}
 		if missing := want.Union(&more).Difference(&got); !missing.Empty() {
 			t.Errorf("the union lost %v", missing)
+		}
+	})
+}
+
+// FuzzDifferences looks for a panic, and for differences between a manifest and
+// itself.
+func FuzzDifferences(f *testing.F) {
+	f.Add([]byte(`{"spec":{"l":[{"name":"a"},{"name":"b"}],"m":{"x":1}}}`), []byte(`{"spec":{"l":[{"name":"a"},1],"m":[]}}`), []byte(`{"f:spec":{"f:l":{"k:{\"name\":\"a\"}":{}}}}`))
+	f.Add([]byte(`{"apiVersion":"v1","kind":"Secret","data":{"a":"eA=="},"stringData":{"b":1}}`), []byte(`{"data":{"a":1}}`), []byte(`{"f:l":{}}`))
+	f.Add([]byte(`{"a":["x",1,null],"b":0,"c":1e400}`), []byte(`{"a":[{}],"b":"0"}`), []byte(`{"f:a":{"v:1":{}}}`))
+	f.Fuzz(func(t *testing.T, sent, got, fields []byte) {
+		var answer, known map[string]any
+		if json.Unmarshal(got, &answer) != nil || answer == nil {
+			answer = map[string]any{}
+		}
+		if json.Unmarshal(fields, &known) == nil {
+			answer["metadata"] = map[string]any{"managedFields": []any{map[string]any{"fieldsV1": known}}}
+		}
+		first := Differences(sent, answer)
+		if !slices.Equal(first, Differences(sent, answer)) {
+			t.Errorf("two answers to one question: %q", first)
+		}
+		var same map[string]any
+		if json.Unmarshal(sent, &same) == nil && same != nil && same["apiVersion"] != "v1" {
+			if d := Differences(sent, same); len(d) > 0 && !bytes.Contains(sent, []byte("null")) {
+				t.Errorf("a manifest differs from itself in %q", d)
+			}
 		}
 	})
 }

@@ -62,9 +62,7 @@ func Compute(in Input) (gitops.Plan, error) {
 	if err := unique(manifests); err != nil {
 		return gitops.Plan{}, err
 	}
-	if in.Live == nil {
-		in.Live = func(gitops.ObjectRef) (gitops.Live, bool) { return gitops.Live{}, false }
-	}
+	in.Live = onlyKnown(in.Live)
 	if in.OwnedBy == nil {
 		in.OwnedBy = func(gitops.OwnerRef, gitops.ObjectRef) bool { return false }
 	}
@@ -103,6 +101,20 @@ func Compute(in Input) (gitops.Plan, error) {
 	p.Inventory = gitops.NewInventory(keep)
 	p.WriteAhead = in.Inventory.Union(p.Inventory)
 	return p, nil
+}
+
+// onlyKnown gives the zero Live for what is not known, whatever ask says.
+func onlyKnown(ask func(gitops.ObjectRef) (gitops.Live, bool)) func(gitops.ObjectRef) (gitops.Live, bool) {
+	return func(ref gitops.ObjectRef) (gitops.Live, bool) {
+		if ask == nil {
+			return gitops.Live{}, false
+		}
+		live, known := ask(ref)
+		if !known {
+			return gitops.Live{}, false
+		}
+		return live, true
+	}
 }
 
 // Remaining is what has to stay in the stored inventory when a plan was carried

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"time"
@@ -130,6 +131,8 @@ func (s *server) part(name string) *rest.Config {
 	cfg.UserAgent = fmt.Sprintf("plumb/%s (%s)", s.options.Version, name)
 	// The API server's priority and fairness does better what a limit here would.
 	cfg.QPS, cfg.Burst = -1, 0
+	// Warnings of the API server are for people who type; ours are conditions.
+	cfg.WarningHandler = rest.NoWarnings{}
 	return cfg
 }
 
@@ -167,7 +170,7 @@ func (s *server) manage(context.Context) error {
 			DefaultNamespaces: namespaces,
 			DefaultTransform:  cache.TransformStripManagedFields(),
 		},
-		Metrics:                       metricsserver.Options{BindAddress: bindAddress(s.config.MetricsAddress)},
+		Metrics:                       metricsserver.Options{BindAddress: bindAddress(s.config.MetricsAddress), ExtraHandlers: profiles()},
 		HealthProbeBindAddress:        bindAddress(s.config.HealthAddress),
 		LeaderElection:                le.Enabled,
 		LeaderElectionID:              "plumb-leader-election",
@@ -184,6 +187,17 @@ func (s *server) manage(context.Context) error {
 		return err
 	}
 	return s.manager.AddReadyzCheck("elected", s.elected)
+}
+
+// profiles are served beside the metrics, as Flux's controllers do.
+func profiles() map[string]http.Handler {
+	return map[string]http.Handler{
+		"/debug/pprof/":        http.HandlerFunc(pprof.Index),
+		"/debug/pprof/cmdline": http.HandlerFunc(pprof.Cmdline),
+		"/debug/pprof/profile": http.HandlerFunc(pprof.Profile),
+		"/debug/pprof/symbol":  http.HandlerFunc(pprof.Symbol),
+		"/debug/pprof/trace":   http.HandlerFunc(pprof.Trace),
+	}
 }
 
 // elected is ready once this process works, as Flux's source-controller is:

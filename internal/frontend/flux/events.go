@@ -83,49 +83,48 @@ func (e *events) failed(obj *kustomizev1.Kustomization, reason, message, revisio
 	e.kustomization(obj, gitops.Event{Severity: gitops.SeverityError, Reason: reason, Message: message, Revision: revision})
 }
 
-// announceChanges tells which objects a run changed.
-func (k *kustomizations) announceChanges(obj *kustomizev1.Kustomization, report gitops.Report) {
-	var written, deleted []string
-	for _, done := range report.Changes {
-		line := done.Ref.String() + " " + string(done.Action)
+// changeLines says what a run did to objects, a line for each.
+func changeLines(changes gitops.ChangeSet) []string {
+	var lines []string
+	for _, done := range changes {
 		switch done.Action {
-		case gitops.ActionCreate, gitops.ActionConfigure, gitops.ActionRecreate:
-			written = append(written, line)
-		case gitops.ActionDelete:
-			deleted = append(deleted, line)
+		case gitops.ActionCreate, gitops.ActionConfigure, gitops.ActionRecreate, gitops.ActionDelete:
+			lines = append(lines, done.Ref.String()+" "+string(done.Action))
 		}
 	}
-	revision := report.Attempted
-	if revision == "" {
-		revision = obj.Status.LastAppliedRevision
-	}
-	for _, lines := range [][]string{written, deleted} {
-		if len(lines) > 0 {
-			k.events.kustomization(obj, gitops.Event{
-				Severity: gitops.SeverityInfo, Reason: meta.ProgressingReason,
-				Message: strings.Join(lines, "\n"), Revision: revision,
-			})
-		}
-	}
-	for _, foreign := range report.Foreign {
-		if k.seen.first(obj.UID, "foreign "+foreign.Ref.ID()+foreign.Owner.String()) {
-			k.events.kustomization(obj, gitops.Event{
-				Severity: gitops.SeverityError, Reason: "OwnedByOther",
-				Message: fmt.Sprintf("%s is left alone: it belongs to %s, which declares it too; remove it from one of the two", foreign.Ref, foreign.Owner), Revision: revision,
-			})
-		}
-	}
-	for _, contest := range report.Contested {
-		if k.seen.first(obj.UID, "contest "+contest.Ref.ID()+strings.Join(contest.Fields, ",")) {
-			k.events.kustomization(obj, gitops.Event{
-				Severity: gitops.SeverityError, Reason: contestedCondition,
-				Message: fmt.Sprintf("%s: %s is changed again and again by %s", contest.Ref, strings.Join(contest.Fields, ", "), contest.By), Revision: revision,
-			})
-		}
+	return lines
+}
+
+// announceChanges tells what has been done to objects and was not told yet.
+func (k *kustomizations) announceChanges(obj *kustomizev1.Kustomization, revision string) {
+	if lines := k.told.take(obj.UID); len(lines) > 0 {
+		k.events.kustomization(obj, gitops.Event{
+			Severity: gitops.SeverityInfo, Reason: meta.ProgressingReason,
+			Message: strings.Join(lines, "\n"), Revision: revision,
+		})
 	}
 }
 
-// announceOutcome tells how a run ended.
+// announceDisputes tells, once each, of objects and fields that others want too.
+func (k *kustomizations) announceDisputes(obj *kustomizev1.Kustomization, report gitops.Report) {
+	tell := func(what, reason, message string) {
+		if k.told.first(obj.UID, what) {
+			k.events.kustomization(obj, gitops.Event{Severity: gitops.SeverityError, Reason: reason, Message: message, Revision: report.Attempted})
+		}
+	}
+	for _, foreign := range report.Foreign {
+		tell("foreign "+foreign.Ref.ID()+" "+foreign.Owner.String(), "OwnedByOther", fmt.Sprintf(
+			"%s is left alone: it belongs to %s, which declares it too; remove it from one of the two", foreign.Ref, foreign.Owner))
+	}
+	for _, contest := range report.Contested {
+		fields := strings.Join(contest.Fields, ", ")
+		tell("contest "+contest.Ref.ID()+" "+fields, contestedCondition, fmt.Sprintf(
+			"%s: %s is changed again and again by %s", contest.Ref, fields, contest.By))
+	}
+}
+
+// announceOutcome tells how a run ended, in one event with what it did where it
+// ended well.
 func (k *kustomizations) announceOutcome(obj *kustomizev1.Kustomization, artifact gitops.Artifact, report gitops.Report, next time.Duration) {
 	ready := conditionsOf(obj).get(meta.ReadyCondition)
 	event := gitops.Event{Revision: artifact.Revision, Reason: ready.Reason, Metadata: map[string]string{}}
@@ -133,12 +132,14 @@ func (k *kustomizations) announceOutcome(obj *kustomizev1.Kustomization, artifac
 		event.Metadata[kustomizeGroup+"/originRevision"] = origin
 	}
 	if report.Err != nil {
+		k.announceChanges(obj, artifact.Revision)
 		event.Severity, event.Message = gitops.SeverityError, report.Err.Error()
 	} else {
 		event.Severity = gitops.SeverityInfo
 		event.Metadata[kustomizeGroup+"/commit_status"] = "update"
-		event.Message = fmt.Sprintf("Reconciliation finished in %s, next run in %s",
-			report.Finished.Sub(report.Started).Round(time.Millisecond), next.Round(time.Second))
+		lines := append(k.told.take(obj.UID), fmt.Sprintf("Reconciliation finished in %s, next run in %s",
+			report.Finished.Sub(report.Started).Round(time.Millisecond), next.Round(time.Second)))
+		event.Message = strings.Join(lines, "\n")
 	}
 	k.events.kustomization(obj, event)
 }

@@ -31,7 +31,7 @@ func (k *kustomizations) finalize(ctx context.Context, obj *kustomizev1.Kustomiz
 		return ctrl.Result{}, err
 	}
 	k.pauses.forget(obj.UID)
-	k.seen.forget(obj.UID)
+	k.told.forget(obj.UID)
 	k.forget(client.ObjectKeyFromObject(obj))
 	return ctrl.Result{}, nil
 }
@@ -54,7 +54,8 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 		return nil, nil
 	}
 	report := k.engine.Remove(ctx, engine.Removal{Owner: kustomizationRef(obj), Inventory: inventory, Timeout: obj.GetTimeout()})
-	k.announceChanges(obj, report)
+	k.told.add(obj.UID, changeLines(report.Changes))
+	k.announceChanges(obj, obj.Status.LastAppliedRevision)
 	if report.Err == nil {
 		return nil, nil
 	}

@@ -192,19 +192,24 @@ func (g *gitRepositories) follows(ctx context.Context, uid types.UID, request *g
 	} else {
 		g.requests[uid] = *request
 	}
-	if !had || request != nil && reflect.DeepEqual(old, *request) {
+	if had && request != nil && reflect.DeepEqual(old, *request) {
 		return nil
 	}
 	var list sourcev1.GitRepositoryList
 	if err := g.objects.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return err
 	}
+	var owners []gitops.OwnerRef
 	for i := range list.Items {
 		if _, known := g.requests[list.Items[i].UID]; !known && list.Items[i].DeletionTimestamp.IsZero() {
 			return nil
 		}
+		owners = append(owners, gitRepositoryRef(&list.Items[i]))
 	}
-	return g.git.Retain(slices.Collect(maps.Values(g.requests)))
+	return errors.Join(
+		g.git.Retain(slices.Collect(maps.Values(g.requests))),
+		g.packed.store.Retain(owners),
+	)
 }
 
 // succeed writes the status of a revision that is stored. Result is nil where

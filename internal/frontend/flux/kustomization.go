@@ -45,7 +45,7 @@ type kustomizations struct {
 	options    KustomizationOptions
 	triggers   *triggers
 	pauses     *pauses
-	seen       *sightings
+	told       *told
 }
 
 // reconcile brings one Kustomization as far as it can be brought now.
@@ -101,7 +101,8 @@ func (k *kustomizations) advance(ctx context.Context, obj *kustomizev1.Kustomiza
 func (k *kustomizations) keep(ctx context.Context, obj *kustomizev1.Kustomization, err error) (ctrl.Result, error) {
 	now := k.clock.Now()
 	report := k.engine.Run(ctx, k.maintenance(obj))
-	k.announceChanges(obj, report)
+	k.told.add(obj.UID, changeLines(report.Changes))
+	k.announceChanges(obj, obj.Status.LastAppliedRevision)
 	var b *blocked
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -154,7 +155,8 @@ func (k *kustomizations) stall(ctx context.Context, obj *kustomizev1.Kustomizati
 // answered, not what was asked for since.
 func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustomization, artifact gitops.Artifact, report gitops.Report) (ctrl.Result, error) {
 	now := k.clock.Now()
-	k.announceChanges(started, report)
+	k.told.add(started.UID, changeLines(report.Changes))
+	k.announceDisputes(started, report)
 	before, err := k.objects.get(ctx, client.ObjectKeyFromObject(started))
 	if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -174,6 +176,8 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 	next := k.next(started, report, now)
 	if news {
 		k.announceOutcome(after, artifact, report, next)
+	} else {
+		k.announceChanges(after, artifact.Revision)
 	}
 	return ctrl.Result{RequeueAfter: next}, nil
 }

@@ -113,32 +113,59 @@ func jittered(d time.Duration, share float64) time.Duration {
 	return time.Duration(float64(d) * (1 + share*(2*rand.Float64()-1)))
 }
 
-// sightings remembers what was told of an object, so that it is told once.
-type sightings struct {
+// told remembers per object what was told of it, so that it is told once, and
+// what is to be told with the outcome of its run.
+type told struct {
 	mu sync.Mutex
-	// told is guarded by mu.
-	told map[types.UID]map[string]bool
+	// byObject is guarded by mu.
+	byObject map[types.UID]*telling
 }
 
-func newSightings() *sightings { return &sightings{told: map[types.UID]map[string]bool{}} }
+type telling struct {
+	once    map[string]bool
+	changes []string
+}
+
+func newTold() *told { return &told{byObject: map[types.UID]*telling{}} }
+
+func (t *told) of(uid types.UID) *telling {
+	if t.byObject[uid] == nil {
+		t.byObject[uid] = &telling{once: map[string]bool{}}
+	}
+	return t.byObject[uid]
+}
 
 // first tells whether something is said of an object for the first time.
-func (s *sightings) first(uid types.UID, what string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.told[uid] == nil {
-		s.told[uid] = map[string]bool{}
+func (t *told) first(uid types.UID, what string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	of := t.of(uid)
+	seen := of.once[what]
+	of.once[what] = true
+	return !seen
+}
+
+// add keeps lines until they are taken.
+func (t *told) add(uid types.UID, lines []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(lines) > 0 {
+		t.of(uid).changes = append(t.of(uid).changes, lines...)
 	}
-	if s.told[uid][what] {
-		return false
-	}
-	s.told[uid][what] = true
-	return true
+}
+
+// take gives the lines that were kept.
+func (t *told) take(uid types.UID) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := t.of(uid).changes
+	t.of(uid).changes = nil
+	return lines
 }
 
 // forget drops an object that is gone.
-func (s *sightings) forget(uid types.UID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.told, uid)
+func (t *told) forget(uid types.UID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.byObject, uid)
 }

@@ -98,7 +98,7 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 		options:    options.Kustomization,
 		triggers:   forKustomizations,
 		pauses:     newPauses(),
-		seen:       newSightings(),
+		told:       newTold(),
 	}
 	k.engine = parts.Engine(func(owner gitops.OwnerRef) {
 		forKustomizations.add(types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}, urgent)

@@ -1,0 +1,91 @@
+package flux
+
+import (
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+func TestPauses(t *testing.T) {
+	t.Parallel()
+	p, uid, now := newPauses(), types.UID("a"), time.Unix(1000, 0)
+	if due := p.due(uid, "dependency", now); due != progressDelay {
+		t.Errorf("a wait that begins is due in %s, want %s", due, progressDelay)
+	}
+	if due := p.due(uid, "dependency", now.Add(progressDelay)); due != 0 {
+		t.Errorf("a wait that lasted is due in %s, want now", due)
+	}
+	if due := p.due(uid, "health", now.Add(progressDelay)); due != progressDelay {
+		t.Errorf("a wait for something else is due in %s, want %s", due, progressDelay)
+	}
+	for i, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 5 * time.Second, 5 * time.Second} {
+		if got := p.backoff(uid, time.Second, 5*time.Second); got != want {
+			t.Errorf("pause %d is %s, want %s", i, got, want)
+		}
+	}
+	p.succeeded(uid)
+	if got := p.backoff(uid, time.Second, 5*time.Second); got != time.Second {
+		t.Errorf("the pause after a success is %s, want the first one", got)
+	}
+}
+
+func TestSoonest(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	for name, test := range map[string]struct {
+		pause time.Duration
+		next  time.Time
+		want  time.Duration
+	}{
+		"the pause where there is no next":            {pause: time.Minute, want: time.Minute},
+		"the earlier next":                            {pause: time.Minute, next: now.Add(time.Second), want: time.Second},
+		"the earlier pause":                           {pause: time.Second, next: now.Add(time.Minute), want: time.Second},
+		"never nothing, which would mean never again": {pause: time.Minute, next: now.Add(-time.Second), want: time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := soonest(now, test.pause, test.next); got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestSources(t *testing.T) {
+	t.Parallel()
+	s := newSources()
+	ref := gitops.OwnerRef{Kind: "GitRepository", Namespace: "a", Name: "b", UID: "1"}
+	released := map[string]int{}
+	publish := func(revision string) {
+		s.publish(ref, gitops.Snapshot{Artifact: gitops.Artifact{Revision: revision}, Release: func() { released[revision]++ }})
+	}
+	var seen []string
+	s.follow(func(_ gitops.OwnerRef, snapshot gitops.Snapshot) { seen = append(seen, snapshot.Artifact.Revision) })
+	if _, ok := s.acquire(ref); ok {
+		t.Error("a snapshot of a source that was never published")
+	}
+	publish("1")
+	reader, ok := s.acquire(ref)
+	if !ok || reader.Artifact.Revision != "1" {
+		t.Fatalf("got %v %t, want revision 1", reader.Artifact, ok)
+	}
+	publish("2")
+	if released["1"] != 0 {
+		t.Error("a snapshot is released while it is read")
+	}
+	reader.Release()
+	reader.Release()
+	if released["1"] != 1 {
+		t.Errorf("released %d times, want once", released["1"])
+	}
+	s.remove(ref)
+	if released["2"] != 1 {
+		t.Error("the snapshot of a removed source is kept")
+	}
+	if len(seen) != 2 {
+		t.Errorf("followers saw %v, want both revisions", seen)
+	}
+}
