@@ -31,12 +31,17 @@ func badApplies() map[string]badInput {
 		"a kind that nobody serves": {
 			files:  testenv.Files{"bad/unknown.yaml": "---\napiVersion: example.com/v1\nkind: Nothing\nmetadata:\n  name: x\n"},
 			mend:   testenv.Files{"bad/unknown.yaml": testenv.Delete},
-			reason: "ReconciliationFailed", words: "Nothing/x|bad/unknown.yaml:2|example.com/v1|install its CustomResourceDefinition, or declare it",
+			reason: "ReconciliationFailed", words: "Nothing/NAMESPACE/x (bad/unknown.yaml:2)|kind Nothing.example.com|in version v1|install its CustomResourceDefinition, or declare it",
 		},
 		"a field that does not exist": {
 			files:  testenv.Files{"bad/field.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: field\ndta:\n  key: a\n"},
 			mend:   testenv.Files{"bad/field.yaml": configMap("field", "1")},
-			reason: "ReconciliationFailed", words: "ConfigMap/NAMESPACE/field (bad/field.yaml:1)|.dta",
+			reason: "ReconciliationFailed", words: "ConfigMap/NAMESPACE/field (bad/field.yaml:1)|.dta: field not declared in schema",
+		},
+		"a value of the wrong type": {
+			files:  testenv.Files{"bad/type.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: type\ndata:\n  key: 12\n"},
+			mend:   testenv.Files{"bad/type.yaml": configMap("type", "12")},
+			reason: "ReconciliationFailed", words: "ConfigMap/NAMESPACE/type (bad/type.yaml:1)|.data.key: expected string, got another type",
 		},
 		"a value that is not allowed": {
 			files:  testenv.Files{"bad/value.yaml": "apiVersion: v1\nkind: Service\nmetadata:\n  name: value\nspec:\n  ports:\n  - port: 99999\n"},
@@ -46,7 +51,7 @@ func badApplies() map[string]badInput {
 		"a Secret that is not valid": {
 			files:  testenv.Files{"bad/secret.yaml": "apiVersion: v1\nkind: Secret\nmetadata:\n  name: secret\ndata:\n  key: this is hush-hush\n"},
 			mend:   testenv.Files{"bad/secret.yaml": "apiVersion: v1\nkind: Secret\nmetadata:\n  name: secret\nstringData:\n  key: this is hush-hush\n"},
-			reason: "ReconciliationFailed", words: "Secret/NAMESPACE/secret (bad/secret.yaml:1)", hides: "hush-hush",
+			reason: "ReconciliationFailed", words: "Secret/NAMESPACE/secret (bad/secret.yaml:1)|data.key is not base64|stringData", hides: "hush-hush",
 		},
 		"an immutable field without force": {
 			given:  testenv.Files{"bad/fixed.yaml": strings.Replace(fixed, "%q", `"1"`, 1)},

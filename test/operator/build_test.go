@@ -92,7 +92,7 @@ func badBuilds() map[string]badInput {
 		},
 		"a variable without a value": {
 			spec: func(k *kustomizev1.Kustomization) {
-				k.Spec.PostBuild = &kustomizev1.PostBuild{Substitute: map[string]string{"known": "1"}}
+				k.Spec.PostBuild = &kustomizev1.PostBuild{Substitute: map[string]string{"known": "abc"}}
 			},
 			files:  testenv.Files{"bad/variable.yaml": "# here\n" + configMap("variable", "${unknown}")},
 			mend:   testenv.Files{"bad/variable.yaml": configMap("variable", "${known}")},
