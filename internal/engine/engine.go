@@ -202,3 +202,35 @@ func (e *Engine) ownedBy(owner gitops.OwnerRef, ref gitops.ObjectRef) bool {
 	// Not built in this process: it keeps what it has for as long as it exists.
 	return e.Exists(owner)
 }
+
+// declaredBy gives another owner, the first by name, that declares an object.
+func (e *Engine) declaredBy(owner gitops.OwnerRef, ref gitops.ObjectRef) (gitops.OwnerRef, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var first gitops.OwnerRef
+	for other := range e.declared[ref] {
+		if other != owner.Key() && (first == gitops.OwnerRef{} || other.String() < first.String()) {
+			first = other
+		}
+	}
+	return first, first != gitops.OwnerRef{}
+}
+
+// handOver wakes the owners that declare what this one does not declare any
+// more: one of them takes it over.
+func (r *run) handOver(before, after []gitops.ObjectRef) {
+	declared := make(map[gitops.ObjectRef]bool, len(after))
+	for _, ref := range after {
+		declared[ref] = true
+	}
+	woken := map[gitops.OwnerRef]bool{}
+	for _, ref := range before {
+		if declared[ref] {
+			continue
+		}
+		if other, ok := r.declaredBy(r.task.Owner, ref); ok && !woken[other] {
+			woken[other] = true
+			r.wake(other)
+		}
+	}
+}

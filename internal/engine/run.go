@@ -271,8 +271,10 @@ func (r *run) declare() {
 	if slices.Equal(refs, r.owner.declared) {
 		return
 	}
-	r.setRefs(r.Engine.declared, r.task.Owner.Key(), r.owner.declared, refs)
+	before := r.owner.declared
+	r.setRefs(r.Engine.declared, r.task.Owner.Key(), before, refs)
 	r.owner.declared = refs
+	r.handOver(before, refs)
 }
 
 // plan compares what is declared with what is known of the cluster.
@@ -294,6 +296,9 @@ func (r *run) plan() (gitops.Plan, error) {
 		Live:      r.Observer.Live,
 		Applied:   applied,
 		OwnedBy:   r.ownedBy,
+		DeclaredBy: func(ref gitops.ObjectRef) (gitops.OwnerRef, bool) {
+			return r.declaredBy(r.task.Owner, ref)
+		},
 		Options: plan.Options{
 			Prune:       r.task.Prune,
 			Force:       r.task.Force,

@@ -51,7 +51,10 @@ type Input struct {
 	// OwnedBy tells whether another owner exists and still declares an object
 	// that bears its labels. Nil means that no other owner does.
 	OwnedBy func(owner gitops.OwnerRef, ref gitops.ObjectRef) bool
-	Options Options
+	// DeclaredBy gives another owner that declares an object: it is left to
+	// that one instead of being deleted. Nil means that no other owner does.
+	DeclaredBy func(ref gitops.ObjectRef) (owner gitops.OwnerRef, ok bool)
+	Options    Options
 }
 
 // Compute makes the plan. The error is an Invalid one where an object is
@@ -65,6 +68,10 @@ func Compute(in Input) (gitops.Plan, error) {
 	in.Live = onlyKnown(in.Live)
 	if in.OwnedBy == nil {
 		in.OwnedBy = func(gitops.OwnerRef, gitops.ObjectRef) bool { return false }
+	}
+
+	if in.DeclaredBy == nil {
+		in.DeclaredBy = func(gitops.ObjectRef) (gitops.OwnerRef, bool) { return gitops.OwnerRef{}, false }
 	}
 
 	p := gitops.Plan{}

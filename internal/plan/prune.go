@@ -32,7 +32,11 @@ func (in Input) stale(manifests []gitops.Manifest) (deletions, skipped []gitops.
 			continue
 		}
 		change := gitops.Change{Ref: e.Ref, Version: e.Version}
-		if reason := in.keepReason(live, known); reason != "" {
+		reason := in.keepReason(live, known)
+		if other, ok := in.DeclaredBy(e.Ref); ok && reason == "" {
+			reason = other.String() + " declares it too"
+		}
+		if reason != "" {
 			change.Action, change.Reason = gitops.ActionSkip, reason
 			skipped = append(skipped, change)
 			continue
