@@ -23,6 +23,7 @@ func TestPruning(t *testing.T) {
 		live      map[string]gitops.Live // others are ours
 		unknown   bool
 		off       bool
+		shared    bool // another owner declares everything, too
 		want      want
 	}{
 		"deletes what is not declared any more": {
@@ -62,6 +63,10 @@ func TestPruning(t *testing.T) {
 			inventory: []string{"ConfigMap b"}, live: map[string]gitops.Live{"ConfigMap b": with(func(l *gitops.Live) { l.Deleting = true })},
 			want: want{Skipped: []string{"ConfigMap/ns/b: it is being deleted already"}},
 		},
+		"leaves what another owner declares": {
+			inventory: []string{"ConfigMap b"}, shared: true,
+			want: want{Skipped: []string{"ConfigMap/ns/b: Owner/flux/them declares it too"}},
+		},
 		"never deletes what is declared, whoever has it": {
 			declared: []string{"ConfigMap b"}, inventory: []string{"ConfigMap b"},
 			live: map[string]gitops.Live{"ConfigMap b": with(func(l *gitops.Live) { l.Owner = them })},
@@ -82,7 +87,8 @@ func TestPruning(t *testing.T) {
 					}
 					return ours(), !tc.unknown
 				},
-				OwnedBy: func(gitops.OwnerRef, gitops.ObjectRef) bool { return true },
+				OwnedBy:    func(gitops.OwnerRef, gitops.ObjectRef) bool { return true },
+				DeclaredBy: func(gitops.ObjectRef) (gitops.OwnerRef, bool) { return them, tc.shared },
 			}
 			p, err := plan.Compute(in)
 			if err != nil {

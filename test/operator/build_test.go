@@ -52,6 +52,21 @@ func badBuilds() map[string]badInput {
 			mend:   testenv.Files{"bad/broken.yaml": testenv.Delete},
 			reason: "BuildFailed", words: "bad/broken.yaml:|malformed YAML",
 		},
+		"an object without a name": {
+			files:  testenv.Files{"bad/nameless.yaml": keptMap("x", "1") + "---\n# here\napiVersion: v1\nkind: ConfigMap\nmetadata: {labels: {a: b}}\n"},
+			mend:   testenv.Files{"bad/nameless.yaml": testenv.Delete},
+			reason: "BuildFailed", words: "bad/nameless.yaml:10|ConfigMap has no metadata.name|give it one",
+		},
+		"a document that is no object": {
+			files:  testenv.Files{"bad/values.yaml": "replicas: 1\nimage: a\n"},
+			mend:   testenv.Files{"bad/values.yaml": testenv.Delete},
+			reason: "BuildFailed", words: "bad/values.yaml:1|not a Kubernetes object|kustomization.yaml",
+		},
+		"a patch without a target": {
+			files:  testenv.Files{"bad/kustomization.yaml": "resources:\n- kept.yaml\npatches:\n- path: patch.yaml\n", "bad/patch.yaml": configMap("nobody", "1")},
+			mend:   testenv.Files{"bad/kustomization.yaml": testenv.Delete, "bad/patch.yaml": testenv.Delete},
+			reason: "BuildFailed", words: "bad/kustomization.yaml|nobody",
+		},
 		"one object declared in two files": {
 			files:  testenv.Files{"bad/again.yaml": "# a comment\n---\n" + keptMap("kept", "2")},
 			mend:   testenv.Files{"bad/again.yaml": testenv.Delete},
