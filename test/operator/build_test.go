@@ -1,6 +1,9 @@
 package operator_test
 
 import (
+	"fmt"
+	"io"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -38,6 +41,22 @@ func bomb() string {
 		b.WriteString("x" + to + ": &x" + to + " [" + strings.TrimSuffix(strings.Repeat("*x"+from+", ", 10), ", ") + "]\n")
 	}
 	return b.String()
+}
+
+// bases is a chain of folders of which each includes the next one twice.
+func bases() testenv.Files {
+	files := testenv.Files{"bad/kustomization.yaml": "resources:\n- kept.yaml\n- base/0/a\n- base/0/b\n"}
+	for i := range 30 {
+		for _, side := range []string{"a", "b"} {
+			next := fmt.Sprintf("resources:\n- ../../%d/a\n- ../../%d/b\nnamePrefix: %s\n", i+1, i+1, side)
+			if i == 29 {
+				next = "resources:\n- leaf.yaml\n"
+				files[fmt.Sprintf("bad/base/%d/%s/leaf.yaml", i, side)] = configMap("leaf"+side, "1")
+			}
+			files[fmt.Sprintf("bad/base/%d/%s/kustomization.yaml", i, side)] = next
+		}
+	}
+	return files
 }
 
 func badBuilds() map[string]badInput {
@@ -99,6 +118,16 @@ func badBuilds() map[string]badInput {
 			files:  testenv.Files{"bad/bomb.yaml": bomb()},
 			mend:   testenv.Files{"bad/bomb.yaml": testenv.Delete},
 			reason: "BuildFailed", words: "bad/bomb.yaml:|alias",
+		},
+		"bases that multiply": {
+			files:  bases(),
+			mend:   testenv.Files{"bad/kustomization.yaml": testenv.Delete, "bad/base": testenv.Delete},
+			reason: "BuildFailed", words: "bad/|kustomization",
+		},
+		"a file that is nested too deeply": {
+			files:  testenv.Files{"bad/deep.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: deep\ndata: " + strings.Repeat("[", 100_000)},
+			mend:   testenv.Files{"bad/deep.yaml": testenv.Delete},
+			reason: "BuildFailed", words: "bad/deep.yaml|nested",
 		},
 		"a huge file": {
 			files:  testenv.Files{"bad/huge.yaml": configMap("huge", strings.Repeat("x", 11<<20))},
@@ -198,4 +227,60 @@ func (badInput) fill(w *world, sets ...testenv.Files) testenv.Files {
 // keptMap is a manifest of a ConfigMap that says its namespace.
 func keptMap(name, value string) string {
 	return strings.Replace(configMap(name, value), "metadata:\n", "metadata:\n  namespace: NAMESPACE\n", 1)
+}
+
+// TestHugeBlob commits a file of half a gigabyte that is a few hundred kilobytes
+// as Git stores it.
+func TestHugeBlob(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	most := heap(t)
+	first := w.push(testenv.Files{"app/a.yaml": configMap("a", "1"), "other/other.yaml": configMap("other", "1")})
+	w.source()
+	w.kustomization("app")
+	w.kustomization("other")
+	w.ready("app", first)
+	w.ready("other", first)
+	a := w.data("a", "1")
+
+	add := exec.CommandContext(t.Context(), "git", "-C", w.repo.Dir, "hash-object", "-w", "--stdin")
+	add.Stdin = io.LimitReader(zeros{}, 512<<20)
+	blob, err := add.Output()
+	w.check(err)
+	w.push(testenv.Files{"other/other.yaml": configMap("other", "2")})
+	w.repo.Git(t, "read-tree", "main")
+	w.repo.Git(t, "update-index", "--add", "--cacheinfo", "100644,"+strings.TrimSpace(string(blob))+",app/zeros.yaml")
+	tree := strings.TrimSpace(w.repo.Git(t, "write-tree"))
+	commit := strings.TrimSpace(w.repo.Git(t, "-c", "user.name=Ann", "-c", "user.email=ann@example.com", "commit-tree", "-p", "main", "-m", "zeros", tree))
+	w.repo.Branch(t, "main", commit)
+	w.fetch()
+	w.notReady("app", "BuildFailed", "app/zeros.yaml|536870912 bytes|split it")
+	w.ready("other", "main@sha1:"+commit)
+	w.data("other", "2")
+	w.same(a)
+	third := w.push(testenv.Files{"app/zeros.yaml": testenv.Delete, "app/a.yaml": configMap("a", "3")})
+	w.ready("app", third)
+	w.sourceReady(third)
+	w.same(a)
+	if most() > maxHeap {
+		t.Errorf("%d MiB were in use", most()>>20)
+	}
+}
+
+// zeros is an endless file.
+type zeros struct{}
+
+// Read gives zero bytes.
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// TestPathOutside names a folder that is not in the repository.
+func TestPathOutside(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.push(testenv.Files{"app/a.yaml": configMap("a", "1")})
+	w.source()
+	w.kustomization("app", func(k *kustomizev1.Kustomization) { k.Spec.Path = "../../../etc" })
+	w.notReady("app", "ArtifactFailed", `no directory "etc" in the source|spec.path "../../../etc" leads out of the source|correct spec.path`)
+	w.patch(w.named("app"), `{"spec":{"path":"./app"}}`)
+	w.data("a", "1")
 }

@@ -90,6 +90,8 @@ func TestDependsOn(t *testing.T) {
 	waitFor(w, w.named("c"), "stalled for its expression", func(k *kustomizev1.Kustomization) bool {
 		return conditionOf(k.Status.Conditions, "Stalled").Reason == "InvalidCELExpression"
 	})
+	w.patch(w.namedConfig("c"), `{"data":{"key":"drift"}}`)
+	w.data("c", "2")
 }
 
 // refusals are fields that are not served yet.

@@ -56,7 +56,11 @@ spec:
         type: object
         properties:
           spec: {type: object, x-kubernetes-preserve-unknown-fields: true}
-          status: {type: object, x-kubernetes-preserve-unknown-fields: true}
+          status:
+            type: object
+            x-kubernetes-preserve-unknown-fields: true
+            default: {observedGeneration: -1}
+            properties: {observedGeneration: {type: integer}}
 `
 
 const widget = "apiVersion: NAMESPACE.example.com/v1\nkind: Widget\nmetadata:\n  name: widget\nspec: {size: 1}\n"
