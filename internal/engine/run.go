@@ -134,7 +134,9 @@ func (r *run) apply(ctx context.Context) error {
 	if err := r.resolve(ctx); err != nil {
 		return err
 	}
-	r.declare()
+	if !r.keeping {
+		r.declare()
+	}
 	if err := r.watch(ctx, r.task.Inventory); err != nil {
 		return err
 	}
@@ -144,7 +146,7 @@ func (r *run) apply(ctx context.Context) error {
 		return err
 	}
 	r.report.Foreign, r.report.Held = p.Foreign, p.Held
-	p = r.pause(p)
+	p = r.handOver(r.pause(p))
 	complete := true
 	if !p.Empty() {
 		complete = false
@@ -262,8 +264,10 @@ func (r *run) declare() {
 	if slices.Equal(refs, r.owner.declared) {
 		return
 	}
-	r.setRefs(r.Engine.declared, r.task.Owner.Key(), r.owner.declared, refs)
+	before := r.owner.declared
+	r.setRefs(r.Engine.declared, r.task.Owner.Key(), before, refs)
 	r.owner.declared = refs
+	r.leave(before, refs)
 }
 
 // plan compares what is declared with what is known of the cluster.
@@ -319,9 +323,12 @@ func (r *run) inventory() gitops.Inventory {
 }
 
 // writeAhead stores the inventory where it lacks something that is going to be
-// written.
+// written, and takes Ready away where the stored status says that another build
+// is applied: should this run not end, the next process must not trust that
+// success, not even if by then its build is wanted again.
 func (r *run) writeAhead(ctx context.Context, p gitops.Plan) error {
-	if r.task.Inventory.Covers(p.WriteAhead) {
+	leaves := r.task.Last.Ready && r.task.Last.Digest != r.target.Digest.String()
+	if !leaves && r.task.Inventory.Covers(p.WriteAhead) {
 		return nil
 	}
 	if r.task.WriteAhead == nil {
@@ -350,10 +357,15 @@ func (r *run) record(done gitops.Done) {
 	}
 	for i := range r.manifests {
 		if r.manifests[i].Ref == done.Ref {
-			r.owner.left[done.Ref] = plan.Applied{Digest: r.manifests[i].Digest, UID: done.Live.UID, Fields: done.Live.Fields}
+			r.owner.left[done.Ref] = applied(r.manifests[i].Digest, done.Live)
 			return
 		}
 	}
+}
+
+// applied is what an apply left of a manifest.
+func applied(digest gitops.Digest, live gitops.Live) plan.Applied {
+	return plan.Applied{Digest: digest, UID: live.UID, Fields: live.Fields, At: live.AppliedAt}
 }
 
 // forgetGone drops what is remembered of objects that are not declared any more.

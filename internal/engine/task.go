@@ -38,8 +38,13 @@ type Task struct {
 	RetryLimit time.Duration
 	// Last is what the owner's status remembers of its last success.
 	Last Success
-	// WriteAhead stores the union of the old and the planned inventory. It is
-	// called before the first write of a run that needs it.
+	// Siblings are the owners that follow the same source. It is asked only
+	// where objects are to be deleted; nil for none.
+	Siblings func() []gitops.OwnerRef
+	// WriteAhead stores the union of the old and the planned inventory, and that
+	// the owner is not Ready. It is called before the first write of a run that
+	// needs it: one that writes what is not in the inventory, or another build
+	// than that of Last while Last is Ready.
 	WriteAhead func(context.Context, gitops.Inventory) error
 }
 
@@ -63,7 +68,8 @@ type Success struct {
 	Digest string
 	// At is when it was applied.
 	At time.Time
-	// Ready is set where nothing has gone wrong since.
+	// Ready is set where nothing has gone wrong, and no other build been begun,
+	// since.
 	Ready bool
 }
 

@@ -76,14 +76,19 @@ func (r *run) lookAt(refs []gitops.ObjectRef) {
 }
 
 // trust takes objects over as they are after a restart: where the build is the
-// one that was applied last with success, and an object's own fields are exactly
-// the rendered ones, it is as we left it. Everything else is compared.
+// one that was applied last with success, nothing else was begun since, and an
+// object's own fields are exactly the rendered ones, it is as we left it.
+// Everything else is compared.
+//
+// That nothing else was begun is what Ready says: a run that is about to write
+// another build than that of the success takes Ready away first (see writeAhead).
+// Times cannot tell: they are whole seconds, of two clocks.
 func (r *run) trust() {
 	if r.owner.left != nil || r.keeping {
 		return
 	}
 	r.owner.left = map[gitops.ObjectRef]plan.Applied{}
-	if r.task.Last.Digest != r.target.Digest.String() {
+	if !r.task.Last.Ready || r.task.Last.Digest != r.target.Digest.String() {
 		return
 	}
 	for _, m := range r.manifests {
@@ -91,14 +96,13 @@ func (r *run) trust() {
 		if !known || !live.Exists() || live.Owner.Key() != r.task.Owner.Key() {
 			continue
 		}
-		// An apply that came after the success that the status speaks of was
-		// part of a run that did not end; the API server's times are whole
-		// seconds.
+		// An apply that came after the success was a repair of ours, or somebody
+		// wrote in our name while we were not there.
 		if live.AppliedAt > r.task.Last.At.Unix() {
 			continue
 		}
 		if live, exact := r.Observer.NamesExactly(m.Ref, m.JSON); exact {
-			r.owner.left[m.Ref] = plan.Applied{Digest: m.Digest, UID: live.UID, Fields: live.Fields}
+			r.owner.left[m.Ref] = applied(m.Digest, live)
 		}
 	}
 }

@@ -13,9 +13,11 @@ import (
 type Applied struct {
 	// Digest is that of the manifest that was applied.
 	Digest gitops.Digest
-	// UID and Fields are those of the marker that the apply was answered with.
+	// UID and Fields are those of the marker that the apply was answered with,
+	// and At is its AppliedAt.
 	UID    string
 	Fields gitops.Digest
+	At     int64
 }
 
 // Options are wishes of the owner for the whole set.

@@ -105,6 +105,8 @@ func TestJudgement(t *testing.T) {
 			want: want{gitops.ActionConfigure, gitops.BasisChanged, "declaration changed"}},
 		"a field of ours was changed": {applied: &applied, live: with(func(l *gitops.Live) { l.Fields = digest("x") }),
 			want: want{gitops.ActionConfigure, gitops.BasisRepair, "changed in the cluster"}},
+		"somebody else applied under our name": {applied: &applied, live: with(func(l *gitops.Live) { l.AppliedAt = 7 }),
+			want: want{gitops.ActionConfigure, gitops.BasisRepair, "in our name"}},
 		"our entry is gone": {applied: &applied, live: with(func(l *gitops.Live) { l.Fields = gitops.Digest{} }),
 			want: want{gitops.ActionConfigure, gitops.BasisRepair, "ownership"}},
 		"replaced by another object": {applied: &applied, live: with(func(l *gitops.Live) { l.UID = "other" }),

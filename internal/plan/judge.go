@@ -102,6 +102,8 @@ func drifted(applied Applied, live gitops.Live, mode gitops.ApplyMode) string {
 		return "ownership of its fields was removed in the cluster"
 	case live.Fields != applied.Fields:
 		return "changed in the cluster"
+	case live.AppliedAt != applied.At:
+		return "applied by somebody else in our name"
 	case mode != gitops.ApplyMerge && len(live.TakeOver) > 0:
 		return "changed in the cluster by " + strings.Join(live.TakeOver, ", ")
 	}

@@ -59,9 +59,10 @@ var shared struct {
 	err     error
 }
 
-// Main runs the tests of m and then ends the control plane that Get gave them,
-// if any. It returns the exit code for the process.
-func Main(m *testing.M) int {
+// Main runs the tests of m, which is a *testing.M or something around one, and
+// then ends the control plane that Get gave them, if any. It returns the exit
+// code for the process.
+func Main(m interface{ Run() int }) int {
 	shared.Lock()
 	shared.main = true
 	shared.Unlock()

@@ -83,7 +83,7 @@ func (g *gitRepositories) reconcile(ctx context.Context, req ctrl.Request) (ctrl
 		return ctrl.Result{}, err
 	case obj.Spec.Suspend:
 		ctrl.LoggerFrom(ctx).Info("Reconciliation is suspended for this object")
-		return ctrl.Result{}, nil
+		return g.rest(ctx, obj), nil
 	}
 	if refusal := refuseGitRepository(obj); refusal != nil {
 		return g.fail(ctx, obj, refusal)
@@ -142,6 +142,28 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 	}
 	g.remember(obj.UID, next)
 	return g.succeed(ctx, obj, next, &result)
+}
+
+// rest leaves a suspended object as it is: nothing is fetched or written. What an
+// earlier process fetched is given to the consumers, which are not suspended.
+func (g *gitRepositories) rest(ctx context.Context, obj *sourcev1.GitRepository) ctrl.Result {
+	if refuseGitRepository(obj) != nil || g.last(obj.UID).revision != "" {
+		return ctrl.Result{}
+	}
+	request, err := g.request(obj)
+	if err != nil {
+		return ctrl.Result{RequeueAfter: g.options.RequeueDependency}
+	}
+	if err := g.follows(ctx, obj.UID, &request); err != nil {
+		logr.FromContextOrDiscard(ctx).Error(err, "Cleaning the data folder failed")
+	}
+	includes, err := g.includes(obj)
+	if err != nil {
+		return ctrl.Result{RequeueAfter: g.options.RequeueDependency}
+	}
+	defer includes.release()
+	g.fallBack(ctx, obj, request, includes)
+	return ctrl.Result{}
 }
 
 // fallBack gives the consumers what an earlier process fetched, so that they can

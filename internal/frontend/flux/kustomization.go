@@ -82,11 +82,12 @@ func (k *kustomizations) advance(ctx context.Context, obj *kustomizev1.Kustomiza
 		return k.keep(ctx, obj, err)
 	}
 	defer snapshot.Release()
-	if err := k.checkDependencies(ctx, obj, snapshot.Artifact.Revision); err != nil {
-		return k.keep(ctx, obj, err)
-	}
 	task, err := k.task(obj, snapshot)
 	if err != nil {
+		return k.keep(ctx, obj, err)
+	}
+	if err := k.checkDependencies(ctx, obj, snapshot.Artifact.Revision); err != nil {
+		k.engine.Prepare(ctx, task)
 		return k.keep(ctx, obj, err)
 	}
 	report := k.engine.Run(ctx, task)

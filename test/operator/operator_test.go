@@ -1,0 +1,175 @@
+// Package operator_test runs the whole operator against a real API server and
+// real Git servers: what people write into their repositories and custom
+// resources, right and wrong, and what they then see in conditions, events and
+// the cluster.
+//
+// One operator serves all tests of the binary; they keep apart by namespace and
+// by Git server. Intervals are an hour long, so that whatever happens in a test
+// happens because something was noticed, not because a timer ran out.
+package operator_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"runtime/metrics"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
+
+	"github.com/plumb-gitops/plumb/internal/config"
+	"github.com/plumb-gitops/plumb/internal/server"
+	"github.com/plumb-gitops/plumb/internal/telemetry"
+	"github.com/plumb-gitops/plumb/internal/testenv"
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.Main(checked{m})) }
+
+// userAgent is how the operator's requests begin in the audit log.
+const userAgent = "plumb/"
+
+// operator is the one that all tests share: TestMain and tests have no other
+// way to hand something over.
+var operator struct {
+	sync.Once
+	err    error
+	dir    string
+	log    logBuffer
+	cancel context.CancelFunc
+	ended  chan struct{}
+	// runErr is what server.Run returned; it may be read once ended is closed.
+	runErr error
+}
+
+// checked runs the tests and then looks whether the operator ran through them.
+type checked struct{ m *testing.M }
+
+// Run gives the exit code of the tests, 1 where the operator ended or panicked.
+func (c checked) Run() int {
+	code := c.m.Run()
+	if operator.ended == nil {
+		return code
+	}
+	select {
+	case <-operator.ended:
+		fmt.Fprintln(os.Stderr, "the operator ended during the tests:", operator.runErr)
+		code = max(code, 1)
+	default:
+	}
+	operator.cancel()
+	<-operator.ended
+	if operator.runErr != nil {
+		fmt.Fprintln(os.Stderr, "the operator ended with:", operator.runErr)
+		code = max(code, 1)
+	}
+	if panics := operator.log.lines("panic"); len(panics) > 0 {
+		fmt.Fprintln(os.Stderr, "the operator panicked:", strings.Join(panics, "\n"))
+		code = max(code, 1)
+	}
+	if err := os.RemoveAll(operator.dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	return code
+}
+
+// startOperator starts the operator for the first test that asks.
+func startOperator(t *testing.T, cluster *testenv.Cluster) {
+	t.Helper()
+	operator.Do(func() { operator.err = launch(cluster.REST) })
+	if operator.err != nil {
+		t.Fatal(operator.err)
+	}
+}
+
+func launch(rc *rest.Config) error {
+	cfg, err := config.Default()
+	if err != nil {
+		return err
+	}
+	if operator.dir, err = os.MkdirTemp("", "plumb-operator-"); err != nil {
+		return err
+	}
+	cfg.InstallCRDs = true
+	cfg.Storage.Path = operator.dir
+	cfg.Storage.Address = "127.0.0.1:0"
+	cfg.MetricsAddress, cfg.HealthAddress = "", ""
+	cfg.Concurrent = 8
+	// An hour: whoever waits for something has to notice it.
+	cfg.RequeueDependency = time.Hour
+	cfg.MaxRetryDelay = 3 * time.Second
+	log, err := telemetry.NewLogger(&operator.log, telemetry.LogOptions{Level: "info"})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	operator.cancel, operator.ended = cancel, make(chan struct{})
+	go func() {
+		defer close(operator.ended)
+		operator.runErr = server.Run(ctx, rc, cfg, server.Options{Version: "test", Log: log, Registry: prometheus.NewRegistry()})
+	}()
+	return nil
+}
+
+// logBuffer keeps what the operator logs.
+type logBuffer struct {
+	mu   sync.Mutex
+	data bytes.Buffer
+}
+
+// Write adds lines.
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.data.Write(p)
+}
+
+// lines are those that hold a text.
+func (b *logBuffer) lines(text string) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var found []string
+	for line := range strings.Lines(b.data.String()) {
+		if strings.Contains(line, text) {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
+}
+
+// heap samples the memory that the process holds in objects until the test
+// ends. The returned function gives the most that was seen, in bytes.
+func heap(t *testing.T) func() uint64 {
+	t.Helper()
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	var mu sync.Mutex
+	var most uint64
+	look := func() uint64 {
+		mu.Lock()
+		defer mu.Unlock()
+		metrics.Read(sample)
+		most = max(most, sample[0].Value.Uint64())
+		return most
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		ticker := time.NewTicker(5 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				look()
+			}
+		}
+	})
+	t.Cleanup(func() { cancel(); done.Wait() })
+	return look
+}
