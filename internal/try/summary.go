@@ -38,7 +38,8 @@ func (s State) counts() (current, total int) {
 func (s *session) once(ctx context.Context) (Summary, error) {
 	limit := time.NewTimer(s.options.Timeout)
 	defer limit.Stop()
-	tick := time.NewTicker(time.Second)
+	// That the last kind has been read is told by nothing but looking.
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	lines := newLines(s, s.options.Err)
 	for {
