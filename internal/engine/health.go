@@ -65,7 +65,8 @@ func (r *run) assess() error {
 	if !now.Before(deadline) {
 		return v.err("timeout waiting for: ")
 	}
-	r.report.Waiting, r.report.Next = true, deadline
+	r.report.Waiting = true
+	r.again(deadline)
 	return nil
 }
 
@@ -87,7 +88,7 @@ func (r *run) lostHealth(w *wait, v verdict, now time.Time) error {
 		w.lost = now
 	}
 	if deadline := w.lost.Add(r.task.Timeout); now.Before(deadline) {
-		r.report.Next = deadline
+		r.again(deadline)
 		return nil
 	}
 	return v.err("not healthy any more: ")

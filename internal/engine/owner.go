@@ -38,6 +38,9 @@ type owner struct {
 	compared string
 	// needs is what the observer was last asked to watch, as a digest.
 	needs gitops.Digest
+	// handsOver is since when deletions wait for other owners to be built; zero
+	// while none do.
+	handsOver time.Time
 	// begun is when the first run of those began that wait for health; zero
 	// while none does.
 	begun time.Time
@@ -76,7 +79,7 @@ func (o *owner) reset(uid string) {
 	o.left = nil
 	o.trace.Store(nil)
 	o.needs = gitops.Digest{}
-	o.health, o.begun = wait{}, time.Time{}
+	o.health, o.begun, o.handsOver = wait{}, time.Time{}, time.Time{}
 	o.contests = nil
 }
 

@@ -51,6 +51,9 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 	if r.target != nil && !errors.Is(r.report.Err, context.Canceled) {
 		r.stage(gitops.StageApply, func() error { return r.apply(ctx) })
 	}
+	if r.fellShort() {
+		r.stage(gitops.StageApply, func() error { return r.fallBack(ctx) })
+	}
 	if r.target != nil && r.report.Err == nil {
 		r.stage(gitops.StageHealth, r.assess)
 	}
@@ -134,7 +137,9 @@ func (r *run) apply(ctx context.Context) error {
 	if err := r.resolve(ctx); err != nil {
 		return err
 	}
-	r.declare()
+	if !r.keeping {
+		r.declare()
+	}
 	if err := r.watch(ctx, r.task.Inventory); err != nil {
 		return err
 	}
@@ -144,13 +149,14 @@ func (r *run) apply(ctx context.Context) error {
 		return err
 	}
 	r.report.Foreign, r.report.Held = p.Foreign, p.Held
-	p = r.pause(p)
+	p = r.handOver(r.pause(p))
 	complete := true
 	if !p.Empty() {
 		complete = false
 		r.investigate(ctx, p)
 		// What we write is no news; what others do meanwhile is told afterwards.
 		hold := r.Observer.Hold(refsOf(p)...)
+		former := r.formerOwners(p)
 		r.report.Changes, err = r.Applier.Run(ctx, apply.Request{
 			Owner:      r.task.Owner,
 			Plan:       p,
@@ -161,6 +167,7 @@ func (r *run) apply(ctx context.Context) error {
 			Record:     r.record,
 		})
 		hold.Release()
+		r.tookOver(former)
 		complete = err == nil
 		// Kinds that were defined just now can be watched from now on.
 		r.defined()
@@ -181,7 +188,9 @@ func (r *run) apply(ctx context.Context) error {
 	if err == nil || r.owner.rejected.err != nil {
 		r.owner.compared = r.task.Compare
 	}
-	if err == nil {
+	if err != nil {
+		r.owner.target = r.partly(ctx, r.owner.target)
+	} else {
 		r.owner.target = r.target
 		r.forgetGone()
 	}
@@ -221,10 +230,18 @@ func (r *run) live(ref gitops.ObjectRef) gitops.Live {
 
 // resolve gives every manifest the ref under which the cluster knows it.
 func (r *run) resolve(ctx context.Context) error {
+	manifests, err := r.resolved(ctx, r.target.Manifests)
+	if err == nil {
+		r.manifests = manifests
+	}
+	return err
+}
+
+func (r *run) resolved(ctx context.Context, declared []gitops.Manifest) ([]gitops.Manifest, error) {
 	var failed error
-	manifests, err := plan.Resolve(r.target.Manifests, func(kind gitops.GroupKind) plan.Scope {
+	manifests, err := plan.Resolve(declared, func(kind gitops.GroupKind) plan.Scope {
 		version := ""
-		for _, m := range r.target.Manifests {
+		for _, m := range declared {
 			if m.Ref.GroupKind() == kind {
 				version = m.Version
 				break
@@ -244,13 +261,9 @@ func (r *run) resolve(ctx context.Context) error {
 		}
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if failed != nil {
-		return failed
-	}
-	r.manifests = manifests
-	return nil
+	return manifests, failed
 }
 
 // declare lets other owners know what this one declares.
@@ -262,8 +275,10 @@ func (r *run) declare() {
 	if slices.Equal(refs, r.owner.declared) {
 		return
 	}
-	r.setRefs(r.Engine.declared, r.task.Owner.Key(), r.owner.declared, refs)
+	before := r.owner.declared
+	r.setRefs(r.Engine.declared, r.task.Owner.Key(), before, refs)
 	r.owner.declared = refs
+	r.leave(before, refs)
 }
 
 // plan compares what is declared with what is known of the cluster.

@@ -38,6 +38,9 @@ type Task struct {
 	RetryLimit time.Duration
 	// Last is what the owner's status remembers of its last success.
 	Last Success
+	// Siblings are the owners that follow the same source. It is asked only
+	// where objects are to be deleted; nil for none.
+	Siblings func() []gitops.OwnerRef
 	// WriteAhead stores the union of the old and the planned inventory, and that
 	// the owner is not Ready. It is called before the first write of a run that
 	// needs it: one that writes what is not in the inventory, or another build

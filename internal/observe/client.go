@@ -3,6 +3,7 @@ package observe
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +24,7 @@ type client struct {
 func newClient(config *rest.Config) (*client, error) {
 	config = rest.CopyConfig(config)
 	config.QPS, config.RateLimiter, config.Timeout = -1, nil, 0
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return ownRetries{next} })
 	m, err := metadata.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("client for metadata: %w", err)
@@ -32,6 +34,19 @@ func newClient(config *rest.Config) (*client, error) {
 		return nil, fmt.Errorf("client for whole objects: %w", err)
 	}
 	return &client{metadata: m, whole: w}, nil
+}
+
+// ownRetries keeps client-go from sending a request again by itself: a watcher
+// does that, and knows better when. What the server asks for is in the body too.
+type ownRetries struct{ next http.RoundTripper }
+
+// RoundTrip sends a request.
+func (t ownRetries) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := t.next.RoundTrip(request)
+	if err == nil && response.StatusCode == http.StatusTooManyRequests {
+		response.Header.Del("Retry-After")
+	}
+	return response, err
 }
 
 // target is what to list and watch.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -168,7 +169,7 @@ func (w *watcher) pause(ctx context.Context, err error, failures int) bool {
 		d = min(firstPause<<(failures-1), longest)
 	}
 	d = d/2 + rand.N(d/2+1)
-	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
+	if seconds, ok := apierrors.SuggestsClientDelay(err); ok && !initializing(err) {
 		d = max(d, min(time.Duration(seconds)*time.Second, longest))
 	}
 	timer := w.observer.clock.NewTimer(d)
@@ -186,6 +187,13 @@ func (w *watcher) pause(ctx context.Context, err error, failures int) bool {
 // lasts tells whether an error says that the kind cannot or may not be watched.
 func lasts(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsMethodNotSupported(err) || missing(err)
+}
+
+// initializing tells whether the API server is about to serve a kind: it asks for
+// a second's patience then, while it needs some ten milliseconds for a kind that
+// was defined just now. It has no reason of its own for that, only this text.
+func initializing(err error) bool {
+	return apierrors.IsTooManyRequests(err) && strings.Contains(err.Error(), "initializing")
 }
 
 func missing(err error) bool {

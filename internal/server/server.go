@@ -31,10 +31,6 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/apply"
 	"github.com/plumb-gitops/plumb/internal/artifact"
-	"github.com/plumb-gitops/plumb/internal/build"
-	"github.com/plumb-gitops/plumb/internal/build/kustomize"
-	"github.com/plumb-gitops/plumb/internal/build/substitute"
-	"github.com/plumb-gitops/plumb/internal/build/typed"
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/config"
 	"github.com/plumb-gitops/plumb/internal/engine"
@@ -325,11 +321,7 @@ func (s *server) setUp(ctx context.Context) error {
 	}
 	makeEngine := func(wake func(gitops.OwnerRef), exists func(gitops.OwnerRef) bool) *engine.Engine {
 		return engine.New(engine.Parts{
-			Builder: build.New(build.Steps{
-				Renderer:    kustomize.New(kustomize.Options{RemoteBases: !s.config.NoRemoteBases}),
-				Substituter: substitute.New(0),
-				Normaliser:  typed.New(),
-			}),
+			Builder:  NewBuilder(!s.config.NoRemoteBases),
 			Cluster:  s.cluster,
 			Applier:  &apply.Applier{Cluster: s.cluster, Keys: s.keys(), Parallel: s.config.ConcurrentApply, Clock: s.clock},
 			Observer: s.observer,

@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -172,7 +173,7 @@ func NewSSHServer(t testing.TB, passphrase string) *SSHServer {
 	check(t, err)
 	s.address = listener.Addr().String()
 	s.KnownHosts = []byte(knownhosts.Line([]string{knownhosts.Normalize(s.address)}, hostPublic) + "\n")
-	s.wait.Go(func() { s.accept(listener) })
+	s.wait.Go(func() { s.accept(t.Context(), listener) })
 	t.Cleanup(func() {
 		_ = listener.Close()
 		s.wait.Wait()
@@ -191,7 +192,8 @@ func (s *SSHServer) Repository(t testing.TB, name string) *GitRepository {
 	return NewGitRepository(t, filepath.Join(s.Root, filepath.FromSlash(name)))
 }
 
-func (s *SSHServer) accept(listener net.Listener) {
+// accept serves connections, and cuts them when the test ends.
+func (s *SSHServer) accept(ctx context.Context, listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -199,6 +201,7 @@ func (s *SSHServer) accept(listener net.Listener) {
 		}
 		s.wait.Go(func() {
 			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 			_, channels, requests, err := ssh.NewServerConn(conn, s.config)
 			if err != nil {
 				return

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
+
+	"github.com/plumb-gitops/plumb/internal/build"
 )
 
 const (
@@ -39,17 +41,19 @@ type origin struct {
 	path string
 }
 
-// bootstrap creates what flux bootstrap would: the namespace, the source and the
-// Kustomization. It waits for their kinds to be served.
-func bootstrap(ctx context.Context, client dynamic.Interface, o origin) error {
+// bootstrapSource creates the first half of what flux bootstrap would: the
+// namespace and the source. It waits for their kinds to be served.
+func bootstrapSource(ctx context.Context, client dynamic.Interface, o origin) error {
 	namespace := map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": rootName}}
 	if err := applyObject(ctx, client.Resource(namespaces), rootName, namespace); err != nil {
 		return err
 	}
-	if err := applySource(ctx, client, o, ""); err != nil {
-		return err
-	}
-	return applyObject(ctx, client.Resource(kustomizations).Namespace(rootName), rootName, rootKustomization(o))
+	return applySource(ctx, client, o, "")
+}
+
+// bootstrapRoot creates the other half, the Kustomization.
+func bootstrapRoot(ctx context.Context, client dynamic.Interface, o origin, namespace string) error {
+	return applyObject(ctx, client.Resource(kustomizations).Namespace(rootName), rootName, rootKustomization(o, namespace))
 }
 
 // applySource writes the GitRepository; requested, if not empty, asks for a fetch
@@ -71,8 +75,20 @@ func applySource(ctx context.Context, client dynamic.Interface, o origin, reques
 	})
 }
 
-func rootKustomization(o origin) map[string]any {
-	return map[string]any{
+// rootKustomization applies the origin's folder. Namespace, if not empty, is that of
+// all objects.
+func rootKustomization(o origin, namespace string) map[string]any {
+	var patches []any
+	for _, p := range leftOut() {
+		patches = append(patches, map[string]any{
+			"patch": p.Patch,
+			"target": map[string]any{
+				"group": p.Target.Group, "kind": p.Target.Kind, "name": p.Target.Name,
+				"namespace": p.Target.Namespace, "labelSelector": p.Target.LabelSelector,
+			},
+		})
+	}
+	root := map[string]any{
 		"apiVersion": kustomizations.GroupVersion().String(),
 		"kind":       "Kustomization",
 		"metadata":   map[string]any{"name": rootName, "namespace": rootName},
@@ -82,9 +98,13 @@ func rootKustomization(o origin) map[string]any {
 			"path":          "./" + o.path,
 			"prune":         true,
 			"sourceRef":     map[string]any{"kind": "GitRepository", "name": rootName},
-			"patches":       leftOut(),
+			"patches":       patches,
 		},
 	}
+	if namespace != "" {
+		root["spec"].(map[string]any)["targetNamespace"] = namespace
+	}
+	return root
 }
 
 // leftOut are patches that drop what flux bootstrap has committed to a repository:
@@ -92,21 +112,16 @@ func rootKustomization(o origin) map[string]any {
 // gotk-components.yaml Flux's controllers and definitions. The files are part of
 // a kustomization.yaml, so they have to stay in the build; patches that match
 // nothing change nothing.
-func leftOut() []any {
-	drop := func(target map[string]any) any {
-		return map[string]any{
-			"target": target,
-			"patch":  "apiVersion: v1\nkind: Left\nmetadata:\n  name: out\n$patch: delete\n",
-		}
-	}
-	return []any{
-		drop(map[string]any{"group": kustomizeGroup, "kind": "Kustomization", "name": rootName, "namespace": rootName}),
-		drop(map[string]any{"group": sourceGroup, "kind": "(GitRepository|OCIRepository|Bucket)", "name": rootName, "namespace": rootName}),
-		drop(map[string]any{
-			"kind": "(Namespace|ResourceQuota|CustomResourceDefinition|ServiceAccount|ClusterRole|ClusterRoleBinding|" +
+func leftOut() []build.Patch {
+	const drop = "apiVersion: v1\nkind: Left\nmetadata:\n  name: out\n$patch: delete\n"
+	return []build.Patch{
+		{Patch: drop, Target: &build.Selector{Group: kustomizeGroup, Kind: "Kustomization", Name: rootName, Namespace: rootName}},
+		{Patch: drop, Target: &build.Selector{Group: sourceGroup, Kind: "(GitRepository|OCIRepository|Bucket)", Name: rootName, Namespace: rootName}},
+		{Patch: drop, Target: &build.Selector{
+			Kind: "(Namespace|ResourceQuota|CustomResourceDefinition|ServiceAccount|ClusterRole|ClusterRoleBinding|" +
 				"Role|RoleBinding|Service|Deployment|NetworkPolicy)",
-			"labelSelector": "app.kubernetes.io/part-of=flux,app.kubernetes.io/instance=" + rootName,
-		}),
+			LabelSelector: "app.kubernetes.io/part-of=flux,app.kubernetes.io/instance=" + rootName,
+		}},
 	}
 }
 

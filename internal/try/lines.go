@@ -17,14 +17,28 @@ type lines struct {
 	last map[string]string
 	// heard is the time of the newest event printed.
 	heard time.Time
+	// printed is when something was printed last.
+	printed time.Time
 }
+
+// printEvery is the shortest time between two looks at what changed: what comes
+// in quick succession becomes one line.
+const printEvery = 150 * time.Millisecond
 
 func newLines(s *session, out io.Writer) *lines {
 	return &lines{session: s, out: out, last: map[string]string{}}
 }
 
+// printSoon is print, unless that was done a moment ago.
+func (l *lines) printSoon(s State) {
+	if time.Since(l.printed) >= printEvery {
+		l.print(s)
+	}
+}
+
 // print prints what is new in a state.
 func (l *lines) print(s State) {
+	l.printed = time.Now()
 	for _, h := range l.session.view.newest(l.heard) {
 		l.heard = h.At
 		if !strings.HasPrefix(h.Message, "Reconciliation finished") {

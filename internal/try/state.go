@@ -30,7 +30,7 @@ type Ready struct {
 	Stalled   bool `json:"stalled,omitempty"`
 	Suspended bool `json:"suspended,omitempty"`
 	// Changed is when something of it was last seen to change.
-	Changed time.Time `json:"changed"`
+	Changed time.Time `json:"changed,omitzero"`
 }
 
 // Source is a source of a served kind.
@@ -81,7 +81,7 @@ type Object struct {
 	Owner   string              `json:"owner,omitempty"`
 	Health  gitops.HealthStatus `json:"health"`
 	Message string              `json:"message,omitempty"`
-	Changed time.Time           `json:"changed"`
+	Changed time.Time           `json:"changed,omitzero"`
 	// NotServed marks an object of one of Flux's kinds that is not worked on.
 	NotServed bool `json:"notServed,omitempty"`
 }

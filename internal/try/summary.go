@@ -38,14 +38,16 @@ func (s State) counts() (current, total int) {
 func (s *session) once(ctx context.Context) (Summary, error) {
 	limit := time.NewTimer(s.options.Timeout)
 	defer limit.Stop()
-	tick := time.NewTicker(time.Second)
+	// That the last kind has been read is told by nothing but looking.
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	lines := newLines(s, s.options.Err)
 	for {
 		state, complete := s.view.state(ctx)
 		verdict := judge(state, s.view.revision())
-		lines.print(state)
+		lines.printSoon(state)
 		if complete && verdict.Outcome != Pending {
+			lines.print(state)
 			return s.summary(state, verdict), nil
 		}
 		select {

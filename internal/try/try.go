@@ -49,6 +49,9 @@ const folderMode = 0o700
 // is lost with the cluster, or taken up again with it.
 const operatorWithin = 5 * time.Second
 
+// bootstrapWithin bounds the time until everything is created.
+const bootstrapWithin = 2 * time.Minute
+
 // Run runs a session until the context ends, or with Once until the outcome is
 // known. An end by the context is no error, but for Once. The error says what
 // kept the session from running; a repository that is not ready is an outcome.
@@ -236,7 +239,10 @@ func (s *session) awaitPlane(ctx context.Context) error {
 	s.config.UserAgent = fmt.Sprintf("plumb/%s (try)", s.options.Version)
 	s.config.QPS = -1
 	s.config.WarningHandler = rest.NoWarnings{}
-	s.client, err = dynamic.NewForConfig(s.config)
+	if s.client, err = dynamic.NewForConfig(s.config); err != nil {
+		return err
+	}
+	s.view, err = newView(s.config, s.client)
 	return err
 }
 
@@ -325,28 +331,42 @@ func (s *session) bootstrap(ctx context.Context) error {
 			return err
 		}
 	}
-	// The operator's own end must not leave this waiting for definitions.
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, bootstrapWithin)
 	defer cancel()
 	failed := make(chan error, 1)
-	go func() { failed <- bootstrap(ctx, s.client, s.origin) }()
+	go func() { failed <- s.create(ctx) }()
 	select {
 	case err := <-s.ended:
+		// The operator's own end must not leave this waiting for definitions.
+		cancel()
+		<-failed
 		return err
 	case err := <-failed:
-		if err != nil {
-			return err
-		}
+		return err
+	}
+}
+
+// create creates source and Kustomization, and looks in between what the first
+// artifact holds.
+func (s *session) create(ctx context.Context) error {
+	if err := bootstrapSource(ctx, s.client, s.origin); err != nil {
+		return err
+	}
+	namespace, err := s.targetNamespace(ctx)
+	if err != nil {
+		s.view.note(fmt.Sprintf("which namespaces the objects need is not known: %v", err), true)
+	}
+	if err := bootstrapRoot(ctx, s.client, s.origin, namespace); err != nil {
+		return err
 	}
 	s.progress("created GitRepository and Kustomization %s/%s", rootName, rootName)
+	if namespace != "" {
+		s.progress("the objects name no namespace, so the Kustomization has targetNamespace: %s", namespace)
+	}
 	return nil
 }
 
 func (s *session) startView(ctx context.Context) error {
-	var err error
-	if s.view, err = newView(s.config, s.client); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	s.view.start(ctx)
 	s.closers = append(s.closers, func() error {

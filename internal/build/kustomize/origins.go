@@ -35,19 +35,21 @@ func newOrigins(fsys *snapshotFS, start prepared) *origins {
 
 // of is the origin of an object, read off its annotated form, which may be nil.
 func (o *origins) of(object, annotated *resource.Resource) gitops.Origin {
-	var origin gitops.Origin
 	if annotated == nil {
-		return origin
+		return o.search(object)
 	}
 	from, err := annotated.GetOrigin()
-	if err != nil || from == nil {
-		return origin
+	if err != nil || from == nil || strings.HasSuffix(from.ConfiguredBy.Kind, "Transformer") {
+		// A patch took the annotation away.
+		return o.search(object)
 	}
+	var origin gitops.Origin
 	var declared document
-	switch {
+	switch i := strings.Index(from.Path, "http"); {
 	case from.Repo != "":
-		origin.Generator = "remote base " + redacted(from.Repo)
-		return origin
+		return gitops.Origin{Generator: "remote base " + redacted(from.Repo)}
+	case i >= 0 && remotePath.MatchString(from.Path[i:]):
+		return gitops.Origin{Generator: "remote base " + redacted(strings.Replace(from.Path[i:], ":/", "://", 1))}
 	case from.ConfiguredIn != "":
 		origin.Generator = generatorName(from.ConfiguredBy.Kind) + " in " + o.inSnapshot(from.ConfiguredIn)
 		declared = document{kind: object.GetKind(), name: object.GetName(), namespace: object.GetNamespace()}
@@ -58,6 +60,29 @@ func (o *origins) of(object, annotated *resource.Resource) gitops.Origin {
 	}
 	origin.Patches = o.patches(annotated, declared)
 	return origin
+}
+
+// remotePath is an address after it has been cleaned as a path.
+var remotePath = regexp.MustCompile(`^https?:/[^/]`)
+
+// search looks for the only document that has the object's kind and name, in
+// all files. It is the last resort.
+func (o *origins) search(object *resource.Resource) gitops.Origin {
+	var found gitops.Origin
+	for _, name := range o.fsys.order {
+		if ext := path.Ext(name); ext != ".yaml" && ext != ".yml" || isKustomization(name) {
+			continue
+		}
+		doc := o.find(name, object)
+		if doc.name != object.GetName() {
+			continue
+		}
+		if found.File != "" {
+			return gitops.Origin{}
+		}
+		found = gitops.Origin{File: name, Line: doc.line}
+	}
+	return found
 }
 
 // generatorName is the field of a kustomization file for a kind of plugin.

@@ -13,6 +13,7 @@
 package typed
 
 import (
+	"crypto/x509"
 	"encoding/base64"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -46,10 +47,27 @@ func (n *Normaliser) Normalise(object map[string]any) (map[string]any, error) {
 	if metadata, ok := object["metadata"].(map[string]any); ok {
 		delete(metadata, "creationTimestamp")
 	}
-	if kind.Group != "apiextensions.k8s.io" || kind.Kind != "CustomResourceDefinition" {
+	if kind.Group == "apiextensions.k8s.io" && kind.Kind == "CustomResourceDefinition" {
+		dropBadBundle(object)
+	} else {
 		delete(object, "status")
 	}
 	return object, nil
+}
+
+// dropBadBundle takes a placeholder for certificates out of a definition with a
+// conversion webhook: the API server refuses it, and what injects the real ones
+// owns the field.
+func dropBadBundle(definition map[string]any) {
+	client := at(definition, "spec", "conversion", "webhook", "clientConfig")
+	bundle, ok := client["caBundle"].(string)
+	if !ok || bundle == "" {
+		return
+	}
+	pem, err := base64.StdEncoding.DecodeString(bundle)
+	if err != nil || len(pem) > 0 && !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		delete(client, "caBundle")
+	}
 }
 
 // roundTrip converts an object to its Go type and back. It is false where the

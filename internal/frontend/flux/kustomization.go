@@ -82,11 +82,12 @@ func (k *kustomizations) advance(ctx context.Context, obj *kustomizev1.Kustomiza
 		return k.keep(ctx, obj, err)
 	}
 	defer snapshot.Release()
-	if err := k.checkDependencies(ctx, obj, snapshot.Artifact.Revision); err != nil {
-		return k.keep(ctx, obj, err)
-	}
 	task, err := k.task(obj, snapshot)
 	if err != nil {
+		return k.keep(ctx, obj, err)
+	}
+	if err := k.checkDependencies(ctx, obj, snapshot.Artifact.Revision); err != nil {
+		k.engine.Prepare(ctx, task)
 		return k.keep(ctx, obj, err)
 	}
 	report := k.engine.Run(ctx, task)
@@ -112,7 +113,8 @@ func (k *kustomizations) keep(ctx context.Context, obj *kustomizev1.Kustomizatio
 	case b.stalled:
 		return k.stall(ctx, obj, b)
 	}
-	if due := k.pauses.due(obj.UID, b.Error(), now); due > 0 {
+	asked := requested(obj.Annotations, obj.Status.ReconcileRequestStatus)
+	if due := k.pauses.due(obj.UID, b.Error(), now); due > 0 && !asked {
 		return ctrl.Result{RequeueAfter: due}, nil
 	}
 	if !b.quiet {
@@ -121,6 +123,7 @@ func (k *kustomizations) keep(ctx context.Context, obj *kustomizev1.Kustomizatio
 		news := c.get(meta.ReadyCondition).Message != b.Error()
 		c.set(meta.ReadyCondition, "False", b.reason, b.Error())
 		c.remove(meta.StalledCondition)
+		setHandled(&after.Status.ReconcileRequestStatus, obj)
 		if _, err := k.objects.patchStatus(ctx, obj, after); err != nil {
 			return ctrl.Result{}, err
 		}

@@ -104,6 +104,7 @@ func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Sn
 		return engine.Task{}, err
 	}
 	task.Last = lastSuccess(obj)
+	task.Siblings = func() []gitops.OwnerRef { return k.siblings(obj) }
 	revision := snapshot.Artifact.Revision
 	task.WriteAhead = func(ctx context.Context, inventory gitops.Inventory) error {
 		before, err := k.objects.get(ctx, client.ObjectKeyFromObject(obj))
@@ -119,6 +120,23 @@ func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Sn
 		return nil
 	}
 	return task, nil
+}
+
+// siblings are the Kustomizations that follow the same source and are worked on.
+func (k *kustomizations) siblings(obj *kustomizev1.Kustomization) []gitops.OwnerRef {
+	var list kustomizev1.KustomizationList
+	err := k.objects.client.List(context.Background(), &list,
+		client.MatchingFields{indexSource: sourceRef(obj).String()}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil // the cache is stopping
+	}
+	var owners []gitops.OwnerRef
+	for i := range list.Items {
+		if sibling := &list.Items[i]; !sibling.Spec.Suspend && sibling.DeletionTimestamp.IsZero() {
+			owners = append(owners, kustomizationRef(sibling))
+		}
+	}
+	return owners
 }
 
 // lastSuccess is what the status remembers of the last run that succeeded.

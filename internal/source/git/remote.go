@@ -22,11 +22,13 @@ type remote struct {
 	client *wire.Client
 	lists  listings
 
-	// turn is held by whoever changes the store: a fetch, or joining packs. It
-	// is a channel so that waiting for it can end with a context.
+	// turn is held by a fetch that changes the store. It is a channel so that
+	// waiting for it can end with a context.
 	turn chan struct{}
 	// broken is set when a reader finds damage; the next fetch begins anew.
 	broken atomic.Bool
+	// joining is set while packs are joined.
+	joining atomic.Bool
 
 	mu     sync.Mutex // guards all below; held only for a moment
 	dir    *os.Root   // nil until the store was opened
@@ -176,19 +178,29 @@ func (r *remote) add(p *pack.Pack, key string, t tip) error {
 	if p != nil {
 		next.Packs = append(next.Packs, p.Name)
 	}
+	set := r.set
+	if p != nil {
+		set = set.With(p)
+		if next.Base == 0 {
+			next.Base = set.Disk()
+		}
+	}
 	if err := writeState(r.dir, next); err != nil {
+		if p != nil {
+			set.Release()
+			err = errors.Join(err, pack.Remove(r.dir, p.Name))
+		}
 		return err
 	}
 	if p != nil {
-		old := r.set
-		r.set = old.With(p)
-		old.Release()
+		r.set.Release()
+		r.set = set
 	}
 	r.state = next
 	return nil
 }
 
-// name gives the name of the next pack. The caller has the turn.
+// name gives the name of the next pack.
 func (r *remote) name() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

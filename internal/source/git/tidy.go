@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 )
@@ -12,26 +14,21 @@ import (
 // joining costs a walk over everything.
 const fewPacks = 4
 
-// tidy joins packs in the background where it is time. The caller has the turn,
-// and the work waits for it.
+// tidy joins packs in the background where it is time.
 func (r *remote) tidy() {
 	if !r.untidy() {
 		return
 	}
 	r.store.mu.Lock()
 	defer r.store.mu.Unlock()
-	if r.store.closed {
+	if r.store.closed || !r.joining.CompareAndSwap(false, true) {
 		return
 	}
 	r.store.work.Go(func() {
-		ctx := r.store.life
-		if r.lock(ctx) != nil {
-			return
-		}
-		defer r.unlock()
+		defer r.joining.Store(false)
 		// A failure, of a full disk for one, leaves the store as it was; the
 		// next fetch tries again.
-		_ = r.join(ctx)
+		_ = r.join(r.store.life)
 	})
 }
 
@@ -48,15 +45,25 @@ func (r *remote) untidy() bool {
 }
 
 // join copies everything that the tips need into one pack and drops the others.
-// The caller has the turn.
+//
+// It needs the turn for a moment only, so that fetches go on meanwhile: a pack
+// that comes in builds on the tips of that moment or on newer packs, and of both
+// nothing is lost.
 func (r *remote) join(ctx context.Context) error {
-	if !r.untidy() {
-		return nil
+	if err := r.lock(ctx); err != nil {
+		return err
 	}
 	r.mu.Lock()
 	st, set, dir := r.state.clone(), r.set, r.dir
-	set.Acquire()
+	ready := set != nil && !r.closed && !r.broken.Load()
+	if ready {
+		set.Acquire()
+	}
 	r.mu.Unlock()
+	r.unlock()
+	if !ready {
+		return nil
+	}
 	defer set.Release()
 
 	var names []pack.ID
@@ -77,28 +84,30 @@ func (r *remote) join(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("join packs: %w", err)
 	}
-	return r.replace(joined, st.Packs)
+	return r.replace(dir, joined, st.Packs)
 }
 
-// replace puts one pack into the place of others.
-func (r *remote) replace(joined *pack.Pack, old []string) error {
-	fresh := pack.NewSet(r.store.objects, r.limits(), joined)
+// replace puts one pack into the place of the oldest ones.
+func (r *remote) replace(dir *os.Root, joined *pack.Pack, old []string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := r.state.clone()
-	next.Packs, next.Base, next.Stale = []string{joined.Name}, joined.Disk(), false
-	err := error(nil)
-	if !r.closed {
-		err = writeState(r.dir, next)
+	if r.closed || r.dir != dir || len(r.state.Packs) < len(old) || !slices.Equal(r.state.Packs[:len(old)], old) {
+		// The store was dropped meanwhile, with all its files.
+		pack.NewSet(nil, pack.Limits{}, joined).Release()
+		return nil
 	}
-	if r.closed || err != nil {
+	next := r.state.clone()
+	next.Packs = append([]string{joined.Name}, next.Packs[len(old):]...)
+	next.Base, next.Stale = joined.Disk(), false
+	fresh := pack.NewSet(r.store.objects, r.limits(), append([]*pack.Pack{joined}, r.set.Packs()[len(old):]...)...)
+	if err := writeState(dir, next); err != nil {
 		fresh.Release()
-		return errors.Join(err, pack.Remove(r.store.root, r.key+"/"+joined.Name))
+		return errors.Join(err, pack.Remove(dir, joined.Name))
 	}
 	r.set.Release()
 	r.set, r.state = fresh, next
 	for _, name := range old {
-		if err := pack.Remove(r.dir, name); err != nil {
+		if err := pack.Remove(dir, name); err != nil {
 			return fmt.Errorf("remove %q: %w", name, err)
 		}
 	}
