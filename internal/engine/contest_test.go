@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	clocktesting "k8s.io/utils/clock/testing"
+
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
@@ -46,6 +48,64 @@ func TestContestPauses(t *testing.T) {
 		t.Error("a contest that ended long ago is not over")
 	}
 }
+
+// Somebody changes a field again as soon as it is repaired, for hours. The runs are
+// made when the engine asks for them.
+func TestTwoWritersForHours(t *testing.T) {
+	t.Parallel()
+	const limit = 10 * time.Minute
+	start := time.Unix(1000, 0)
+	now := clocktesting.NewFakePassiveClock(start)
+	ref := gitops.ObjectRef{Kind: "ConfigMap", Namespace: "ns", Name: "a"}
+	e := &Engine{Parts: Parts{Clock: now, Metrics: noMetrics{}}}
+	o := &owner{}
+	var writes []time.Time
+	for now.Now().Before(start.Add(5 * time.Hour)) {
+		r := &run{Engine: e, owner: o, task: Task{RetryLimit: limit}, manifests: []gitops.Manifest{{Ref: ref}}}
+		p := r.pause(gitops.Plan{Stages: []gitops.Stage{{Changes: []gitops.Change{
+			{Ref: ref, Action: gitops.ActionConfigure, Basis: gitops.BasisRepair},
+		}}}})
+		next := now.Now().Add(10 * time.Millisecond)
+		if p.Empty() {
+			if next = r.report.Next; !next.After(now.Now()) {
+				t.Fatalf("a run at %s repairs nothing and asks for another one at %s", now.Now(), next)
+			}
+		} else {
+			writes = append(writes, now.Now())
+			r.report.Changes = gitops.ChangeSet{{Ref: ref, Action: gitops.ActionConfigure}}
+		}
+		r.contest(p)
+		now.SetTime(next)
+	}
+	within := 0
+	for _, at := range writes {
+		if at.Sub(start) < time.Minute {
+			within++
+		}
+	}
+	if within > freeRepairs || within == 0 {
+		t.Errorf("%d writes in the first minute, want at most %d", within, freeRepairs)
+	}
+	var pauses []time.Duration
+	for i := freeRepairs + 1; i < len(writes); i++ {
+		pauses = append(pauses, writes[i].Sub(writes[i-1]).Round(time.Second))
+	}
+	for i := 1; i < len(pauses); i++ {
+		if want := min(2*pauses[i-1], limit); pauses[i] != want {
+			t.Errorf("pause %d is %s, want %s", i, pauses[i], want)
+		}
+	}
+	if n := len(writes); n < 30 || n > 45 {
+		t.Errorf("%d writes in five hours", n)
+	}
+}
+
+type noMetrics struct{}
+
+func (noMetrics) Built(string)                        {}
+func (noMetrics) Changed(string, int)                 {}
+func (noMetrics) Repaired(string, int)                {}
+func (noMetrics) Stage(string, string, time.Duration) {}
 
 func TestContestForgetsRareRepairs(t *testing.T) {
 	t.Parallel()

@@ -347,7 +347,8 @@ func (r *run) writeAhead(ctx context.Context, p gitops.Plan) error {
 	if r.task.WriteAhead == nil {
 		return fmt.Errorf("objects are to be written that are not in the inventory")
 	}
-	return r.task.WriteAhead(ctx, p.WriteAhead)
+	// A plan that keeps what was applied before knows of a part of the inventory.
+	return r.task.WriteAhead(ctx, r.task.Inventory.Union(p.WriteAhead))
 }
 
 // record takes over what a write left behind. It is called by the applier, one

@@ -84,7 +84,7 @@ func (t *trap) sprung() bool {
 // reach waits until the operator was killed, or done returns because everything
 // was done without. It tells whether it was killed; then it checks that nothing
 // was written that the inventory does not name, and starts the operator again.
-func (t *trap) reach(owner string, kinds []schema.GroupVersionKind, done func(stop <-chan struct{}) bool) bool {
+func (t *trap) reach(kinds []schema.GroupVersionKind, done func(stop <-chan struct{}) bool, owners ...string) bool {
 	l := t.lab
 	l.Helper()
 	finished := done(t.killed)
@@ -94,8 +94,10 @@ func (t *trap) reach(owner string, kinds []schema.GroupVersionKind, done func(st
 		return false
 	}
 	<-t.killed
-	if missing := l.Unlisted(owner, kinds); len(missing) > 0 {
-		l.Errorf("written and not in the inventory: %s", strings.Join(missing, ", "))
+	for _, owner := range owners {
+		if missing := l.Unlisted(owner, kinds); len(missing) > 0 {
+			l.Errorf("written and not in the inventory of %s: %s", owner, strings.Join(missing, ", "))
+		}
 	}
 	l.Start()
 	return true
@@ -164,7 +166,7 @@ func same(l *lab.Lab, want, got map[string]string, where string) {
 // points prints how many points were killed at.
 func points(l *lab.Lab, counts map[string]int) {
 	l.Helper()
-	for _, name := range []string{"install", "delete", "update", "revert"} {
+	for _, name := range []string{"install", "delete", "update", "revert", "move"} {
 		if n := counts[name]; n > 0 {
 			l.Logf("%s: killed at %d points", name, n)
 		}

@@ -149,7 +149,7 @@ func (i *installer) round(id string, write int, when moment) bool {
 
 	trap := arm(i.Lab, write, when)
 	i.Kustomization(id, func(k *kustomizev1.Kustomization) { k.Spec.Wait = true })
-	inInstall := trap.reach(id, kinds, readyOr(i.Lab, id, revision))
+	inInstall := trap.reach(kinds, readyOr(i.Lab, id, revision), id)
 	i.Ready(id, revision)
 	got := state(i.Lab, id, kinds, id, "ROUND")
 	if write == 0 {
@@ -162,9 +162,9 @@ func (i *installer) round(id string, write int, when moment) bool {
 
 	trap = arm(i.Lab, write, when)
 	i.Check(i.Client.Delete(i.Context(), i.Named(id)))
-	inDelete := trap.reach(id, kinds, func(stop <-chan struct{}) bool {
+	inDelete := trap.reach(kinds, func(stop <-chan struct{}) bool {
 		return lab.GoneOr(i.Lab, stop, i.Named(id))
-	})
+	}, id)
 	i.Vanished(i.Named(id))
 	for _, left := range i.Owned(id, kinds) {
 		i.Errorf("%s: left over: %s", where("deletion", write, when), lab.InventoryID(&left))

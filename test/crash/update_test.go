@@ -73,7 +73,7 @@ func TestKilledUpdateAndPrune(t *testing.T) {
 	step := func(to string, write int, when moment) bool {
 		trap := arm(l, write, when)
 		revision := l.Push(updated(to))
-		was := trap.reach("app", kinds, readyOr(l, "app", revision))
+		was := trap.reach(kinds, readyOr(l, "app", revision), "app")
 		l.Ready("app", revision)
 		same(l, want[to], state(l, "app", kinds), where("to state "+to, write, when))
 		now := uids(l, "app", kinds)

@@ -60,6 +60,7 @@ type child struct {
 func Main(m *testing.M) int {
 	text := os.Getenv(childVariable)
 	if text == "" {
+		log.SetLogger(logr.Discard()) // that of the tests' own clients
 		return testenv.Main(m)
 	}
 	var c child
@@ -135,7 +136,6 @@ func (l *Lab) On(t *testing.T) *Lab {
 // the operator logged is printed.
 func New(t *testing.T) *Lab {
 	t.Helper()
-	log.SetLogger(logr.Discard()) // of the client, which is silent
 	l := &Lab{T: t, Cluster: testenv.Get(t), requests: &atomic.Int64{}, process: &process{}}
 	l.Namespace = l.Cluster.Namespace(t)
 	l.Proxy = testenv.NewProxy(t, l.Cluster)
