@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -168,5 +169,16 @@ func TestResultsAreSeconds(t *testing.T) {
 	}
 	if string(got) != "[1.5]" {
 		t.Errorf("samples are %s", got)
+	}
+}
+
+func TestSharesOfTheProcessors(t *testing.T) {
+	t.Parallel()
+	cores := time.Duration(runtime.NumCPU())
+	earlier := processors{busy: time.Hour, own: time.Minute}
+	later := processors{busy: time.Hour + 5*cores*time.Second, own: time.Minute + 2*cores*time.Second, stolen: cores * time.Second}
+	foreign, stolen := later.sharesSince(earlier, 10*time.Second)
+	if math.Abs(foreign-0.3) > 1e-9 || math.Abs(stolen-0.1) > 1e-9 {
+		t.Errorf("shares are %v and %v, want 0.3 and 0.1", foreign, stolen)
 	}
 }

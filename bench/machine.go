@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -42,24 +43,45 @@ func loadAverage() float64 {
 	return load
 }
 
-// processorTime is the time that all processors together have been busy, and been
-// held back by other guests of the machine, since it started.
-func processorTime() (busy, stolen time.Duration) {
+// processors is what the machine's processors have done since some time before.
+type processors struct {
+	// busy is the time of all programs, own that of the benchmark and of what it
+	// started and has seen end, and stolen that of other guests of the machine.
+	busy, own, stolen time.Duration
+}
+
+// readProcessors is all zero but for own where there is no /proc.
+func readProcessors() processors {
+	var p processors
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var used syscall.Rusage
+		if syscall.Getrusage(who, &used) == nil {
+			p.own += time.Duration(used.Utime.Nano() + used.Stime.Nano())
+		}
+	}
 	fields := strings.Fields(firstLine("/proc/stat"))
 	if len(fields) < 9 {
-		return 0, 0
+		return p
 	}
 	for i, text := range fields[1:9] {
 		n, _ := strconv.ParseInt(text, 10, 64)
 		switch i {
 		case 3, 4: // idle, waiting for a disk
 		case 7:
-			stolen = time.Duration(n) * ticks
+			p.stolen = time.Duration(n) * ticks
 		default:
-			busy += time.Duration(n) * ticks
+			p.busy += time.Duration(n) * ticks
 		}
 	}
-	return busy, stolen
+	return p
+}
+
+// sharesSince are the shares of all processors, in a time that has passed since an
+// earlier reading, that other programs and other guests took.
+func (p processors) sharesSince(earlier processors, passed time.Duration) (foreign, stolen float64) {
+	all := float64(passed) * float64(runtime.NumCPU())
+	foreign = float64((p.busy-earlier.busy)-(p.own-earlier.own)) / all
+	return max(0, foreign), float64(p.stolen-earlier.stolen) / all
 }
 
 func firstLine(path string) string {

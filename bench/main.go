@@ -94,8 +94,10 @@ type roundResult struct {
 	Bare     *bareResult     `json:"bare,omitempty"`
 	DryRun   *bareResult     `json:"bareDryRun,omitempty"`
 	Operator *operatorResult `json:"operator,omitempty"`
-	// Stolen is the share of processor time that other guests of the machine took.
-	Stolen float64 `json:"stolen"`
+	// Foreign is the share of the machine's processors that programs other than the
+	// benchmark and what it started took, Stolen that of other guests of the machine.
+	Foreign float64 `json:"foreign"`
+	Stolen  float64 `json:"stolen"`
 }
 
 func (r *results) save(dir string) (string, error) {

@@ -24,6 +24,8 @@ type operator struct {
 	dir     string
 	output  *os.File
 
+	// addresses are those of metrics, health and artifacts; chosen at the first start.
+	addresses       []string
 	metrics, health string
 	process         *process
 	sampler         *sampler
@@ -54,10 +56,14 @@ func (o *operator) start() error {
 	if err := os.MkdirAll(o.storage(), 0o755); err != nil {
 		return err
 	}
-	addresses, err := freeAddresses(3)
-	if err != nil {
-		return err
+	if o.addresses == nil {
+		// They stay through restarts, as those of a Service do.
+		var err error
+		if o.addresses, err = freeAddresses(3); err != nil {
+			return err
+		}
 	}
+	addresses := o.addresses
 	o.metrics, o.health = "http://"+addresses[0]+"/metrics", "http://"+addresses[1]+"/readyz"
 	args := []string{
 		"operator", "--kubeconfig=" + o.plane.kubeconfig, "--storage-path=" + o.storage(),
@@ -65,6 +71,7 @@ func (o *operator) start() error {
 		"--storage-addr=" + addresses[2], "--storage-adv-addr=" + addresses[2],
 		"--enable-leader-election=false", "--audit-period=0",
 	}
+	var err error
 	if o.process, err = spawn(o.output, o.program, append(args, o.flags...)...); err != nil {
 		return err
 	}

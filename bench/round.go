@@ -42,16 +42,15 @@ func (b *bench) round(ctx context.Context, f *fleet, index int) (result roundRes
 	}
 	shift := (b.options.rounds - 1 - index) % len(turns)
 	began := time.Now()
-	busyBefore, stolenBefore := processorTime()
+	before := readProcessors()
 	for i := range turns {
 		b.say("%d apps, round %d of %d, turn %d", f.apps, index+1, b.options.rounds, i+1)
 		if err := turns[(i+shift)%len(turns)](); err != nil {
 			return result, err
 		}
 	}
-	if busy, stolen := processorTime(); busy > busyBefore {
-		result.Stolen = float64(stolen-stolenBefore) / float64(stolen-stolenBefore+busy-busyBefore)
-	}
+	after := readProcessors()
+	result.Foreign, result.Stolen = after.sharesSince(before, time.Since(began))
 	b.say("round took %.0fs", time.Since(began).Seconds())
 	return result, nil
 }

@@ -17,8 +17,9 @@ func (r *results) print(w io.Writer) {
 	}
 	for _, size := range r.Sizes {
 		for i, round := range size.Rounds {
-			if round.Stolen > 0.02 {
-				fmt.Fprintf(w, "%d apps, round %d: other guests of the machine took %.0f %% of its processors\n", size.Apps, i+1, 100*round.Stolen)
+			if round.Foreign > 0.1 || round.Stolen > 0.02 {
+				fmt.Fprintf(w, "%d apps, round %d: other programs took %.0f %% of the processors, other guests %.0f %%\n",
+					size.Apps, i+1, 100*round.Foreign, 100*round.Stolen)
 			}
 		}
 	}

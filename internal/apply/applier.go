@@ -1,7 +1,9 @@
 package apply
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -196,11 +198,11 @@ func (r *run) all(ctx context.Context) error {
 	return nil
 }
 
-// writeStage writes rank by rank, the objects of a rank at the same time. A
-// refusal ends it after the rank in which it happened.
+// writeStage writes wave by wave, the objects of a wave at the same time. A
+// refusal ends it after the wave in which it happened.
 func (r *run) writeStage(ctx context.Context, steps []*step) error {
-	for _, rank := range ranks(steps) {
-		errs := r.each(ctx, rank, r.write)
+	for _, wave := range waves(steps) {
+		errs := r.each(ctx, wave, r.write)
 		if err := join(ctx, errs); err != nil {
 			return err
 		}
@@ -208,11 +210,24 @@ func (r *run) writeStage(ctx context.Context, steps []*step) error {
 	return nil
 }
 
+// waves splits steps by what can be written at the same time.
+func waves(steps []*step) [][]*step {
+	ordered := slices.Clone(steps)
+	slices.SortStableFunc(ordered, func(a, b *step) int {
+		return cmp.Compare(plan.Wave(a.change.Ref.Kind), plan.Wave(b.change.Ref.Kind))
+	})
+	return split(ordered, plan.Wave)
+}
+
 // ranks splits steps, which are in the order of a plan, where the rank changes.
-func ranks(steps []*step) [][]*step {
+func ranks(steps []*step) [][]*step { return split(steps, plan.Rank) }
+
+// split splits steps where the order of their kinds changes, and leaves out those
+// that nothing is left to do for.
+func split(steps []*step, order func(kind string) int) [][]*step {
 	var out [][]*step
 	for i, s := range steps {
-		if i == 0 || plan.Rank(steps[i-1].change.Ref.Kind) != plan.Rank(s.change.Ref.Kind) {
+		if i == 0 || order(steps[i-1].change.Ref.Kind) != order(s.change.Ref.Kind) {
 			out = append(out, nil)
 		}
 		if !s.settled {

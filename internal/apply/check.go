@@ -2,7 +2,11 @@ package apply
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -22,6 +26,9 @@ func (r *run) check(ctx context.Context) error {
 		}
 		for _, s := range st.steps {
 			namespaced, err := r.checkKind(ctx, s)
+			if err == nil {
+				err = r.checkSecret(s)
+			}
 			switch {
 			case err != nil:
 				errs = append(errs, err)
@@ -59,6 +66,30 @@ func (r *run) checkKind(ctx context.Context, s *step) (namespaced bool, err erro
 		return d.Scope == plan.ScopeNamespaced, nil
 	}
 	return false, r.refused(s, gitops.StageApply, err)
+}
+
+// checkSecret finds values of a Secret that are not encoded. The API server's
+// own answer is an internal error that tells no field.
+func (r *run) checkSecret(s *step) error {
+	if s.change.Ref.GroupKind() != (gitops.GroupKind{Kind: "Secret"}) || s.change.Manifest == nil {
+		return nil
+	}
+	var secret struct {
+		Data map[string]any `json:"data"`
+	}
+	if err := json.Unmarshal(s.change.Manifest.JSON, &secret); err != nil {
+		return nil // the API server says what is wrong with it
+	}
+	for _, key := range slices.Sorted(maps.Keys(secret.Data)) {
+		text, ok := secret.Data[key].(string)
+		if !ok {
+			continue
+		}
+		if _, err := base64.StdEncoding.DecodeString(text); err != nil {
+			return r.fail(s, gitops.StageApply, gitops.Invalid, fmt.Errorf("data.%s is not base64: encode it, or put it into stringData", key))
+		}
+	}
+	return nil
 }
 
 // checkNamespace asks for a namespace that is not part of the set.

@@ -59,8 +59,8 @@ func (r *run) again(at time.Time) {
 	}
 }
 
-// contest counts the repairs of this run and reports the objects whose fields
-// somebody else keeps changing, or changes while they are written.
+// contest counts the repairs of this run and reports the declared objects whose
+// fields somebody else keeps changing, or changes while they are written.
 func (r *run) contest(p gitops.Plan) {
 	now := r.Clock.Now()
 	repaired := map[gitops.ObjectRef]bool{}
@@ -81,8 +81,12 @@ func (r *run) contest(p gitops.Plan) {
 			r.fight(done.Ref).repaired(now, r.task.RetryLimit)
 		}
 	}
+	declared := make(map[gitops.ObjectRef]bool, len(r.manifests))
+	for i := range r.manifests {
+		declared[r.manifests[i].Ref] = true
+	}
 	for ref, fight := range r.owner.contests {
-		if fight.over(now) {
+		if !declared[ref] || fight.over(now) {
 			delete(r.owner.contests, ref)
 			continue
 		}

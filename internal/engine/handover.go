@@ -130,3 +130,23 @@ func (r *run) leave(before, after []gitops.ObjectRef) {
 		}
 	}
 }
+
+// formerOwners are the other owners that the objects of a plan have now.
+func (r *run) formerOwners(p gitops.Plan) map[gitops.ObjectRef]gitops.OwnerRef {
+	former := map[gitops.ObjectRef]gitops.OwnerRef{}
+	for _, ref := range refsOf(p) {
+		if owner := r.live(ref).Owner; owner.Name != "" && owner.Key() != r.task.Owner.Key() {
+			former[ref] = owner.Key()
+		}
+	}
+	return former
+}
+
+// tookOver wakes the former owners of what the run wrote: they may let go of it.
+func (r *run) tookOver(former map[gitops.ObjectRef]gitops.OwnerRef) {
+	for _, done := range r.report.Changes {
+		if owner, ok := former[done.Ref]; ok && done.Live.Owner.Key() == r.task.Owner.Key() {
+			r.wake(owner)
+		}
+	}
+}

@@ -51,6 +51,9 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 	if r.target != nil && !errors.Is(r.report.Err, context.Canceled) {
 		r.stage(gitops.StageApply, func() error { return r.apply(ctx) })
 	}
+	if r.fellShort() {
+		r.stage(gitops.StageApply, func() error { return r.fallBack(ctx) })
+	}
 	if r.target != nil && r.report.Err == nil {
 		r.stage(gitops.StageHealth, r.assess)
 	}
@@ -153,6 +156,7 @@ func (r *run) apply(ctx context.Context) error {
 		r.investigate(ctx, p)
 		// What we write is no news; what others do meanwhile is told afterwards.
 		hold := r.Observer.Hold(refsOf(p)...)
+		former := r.formerOwners(p)
 		r.report.Changes, err = r.Applier.Run(ctx, apply.Request{
 			Owner:      r.task.Owner,
 			Plan:       p,
@@ -163,6 +167,7 @@ func (r *run) apply(ctx context.Context) error {
 			Record:     r.record,
 		})
 		hold.Release()
+		r.tookOver(former)
 		complete = err == nil
 		// Kinds that were defined just now can be watched from now on.
 		r.defined()
@@ -183,7 +188,9 @@ func (r *run) apply(ctx context.Context) error {
 	if err == nil || r.owner.rejected.err != nil {
 		r.owner.compared = r.task.Compare
 	}
-	if err == nil {
+	if err != nil {
+		r.owner.target = r.partly(ctx, r.owner.target)
+	} else {
 		r.owner.target = r.target
 		r.forgetGone()
 	}
@@ -223,10 +230,18 @@ func (r *run) live(ref gitops.ObjectRef) gitops.Live {
 
 // resolve gives every manifest the ref under which the cluster knows it.
 func (r *run) resolve(ctx context.Context) error {
+	manifests, err := r.resolved(ctx, r.target.Manifests)
+	if err == nil {
+		r.manifests = manifests
+	}
+	return err
+}
+
+func (r *run) resolved(ctx context.Context, declared []gitops.Manifest) ([]gitops.Manifest, error) {
 	var failed error
-	manifests, err := plan.Resolve(r.target.Manifests, func(kind gitops.GroupKind) plan.Scope {
+	manifests, err := plan.Resolve(declared, func(kind gitops.GroupKind) plan.Scope {
 		version := ""
-		for _, m := range r.target.Manifests {
+		for _, m := range declared {
 			if m.Ref.GroupKind() == kind {
 				version = m.Version
 				break
@@ -246,13 +261,9 @@ func (r *run) resolve(ctx context.Context) error {
 		}
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if failed != nil {
-		return failed
-	}
-	r.manifests = manifests
-	return nil
+	return manifests, failed
 }
 
 // declare lets other owners know what this one declares.

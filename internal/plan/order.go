@@ -46,6 +46,25 @@ func Rank(kind string) int {
 	return 1 + slices.Index(last(), kind)
 }
 
+// Wave is a coarser Rank, for writing: kinds of one wave are written at the same
+// time, because none of them needs another one of its wave to be accepted or to
+// come up. A RoleBinding needs its Role, what runs needs what it mounts and the
+// limits that it is admitted under, and webhooks come when all else is there.
+func Wave(kind string) int {
+	switch kind {
+	case "ClusterRoleBinding", "ResourceQuota", "ServiceAccount", "Role", "ConfigMap", "Secret", "Service", "LimitRange":
+		return -2
+	case "RoleBinding":
+		return -1
+	case "Deployment", "StatefulSet", "CronJob", "PodDisruptionBudget":
+		return 0
+	}
+	if rank := Rank(kind); rank >= 0 {
+		return rank
+	}
+	return Rank(kind) - len(first())
+}
+
 // IsDefinition tells whether objects of a kind have to be there before others
 // can be applied.
 func IsDefinition(kind gitops.GroupKind) bool {

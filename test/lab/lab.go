@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -110,12 +111,24 @@ type Lab struct {
 	agent    string
 	data     string
 	address  string
-	requests int
+	requests *atomic.Int64
+	process  *process
+}
 
-	mu   sync.Mutex // guards what follows
+// process is the operator.
+type process struct {
+	mu   sync.Mutex // guards cmd and gone
 	cmd  *exec.Cmd
 	gone chan struct{}
-	log  bytes.Buffer
+	// log may be read once the operator is gone.
+	log bytes.Buffer
+}
+
+// On is the same lab for a subtest.
+func (l *Lab) On(t *testing.T) *Lab {
+	copied := *l
+	copied.T = t
+	return &copied
 }
 
 // New prepares a lab; the operator does not run yet. When the test fails, what
@@ -123,7 +136,7 @@ type Lab struct {
 func New(t *testing.T) *Lab {
 	t.Helper()
 	log.SetLogger(logr.Discard()) // of the client, which is silent
-	l := &Lab{T: t, Cluster: testenv.Get(t)}
+	l := &Lab{T: t, Cluster: testenv.Get(t), requests: &atomic.Int64{}, process: &process{}}
 	l.Namespace = l.Cluster.Namespace(t)
 	l.Proxy = testenv.NewProxy(t, l.Cluster)
 	l.agent = l.Namespace
@@ -143,7 +156,7 @@ func New(t *testing.T) *Lab {
 	t.Cleanup(func() {
 		l.Kill()
 		if t.Failed() {
-			t.Logf("the operator's log:\n%s", l.log.Bytes())
+			t.Logf("the operator's log:\n%s", l.process.log.Bytes())
 		}
 	})
 	return l
@@ -198,38 +211,33 @@ func (l *Lab) Start() {
 	l.Check(err)
 	program, err := os.Executable()
 	l.Check(err)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.cmd, l.gone = exec.Command(program), make(chan struct{})
-	l.cmd.Env = append(os.Environ(), childVariable+"="+string(text))
-	l.cmd.Stdout, l.cmd.Stderr = &l.log, &l.log
+	p := l.process
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cmd, p.gone = exec.Command(program), make(chan struct{})
+	p.cmd.Env = append(os.Environ(), childVariable+"="+string(text))
+	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	// The operator does not outlive a test binary that is killed.
-	l.cmd.SysProcAttr = dieWithParent()
-	l.Check(l.cmd.Start())
+	p.cmd.SysProcAttr = dieWithParent()
+	l.Check(p.cmd.Start())
 	go func(cmd *exec.Cmd, gone chan struct{}) {
 		_ = cmd.Wait() // it was killed
 		close(gone)
-	}(l.cmd, l.gone)
+	}(p.cmd, p.gone)
 }
 
 // Kill ends the operator by SIGKILL and returns once it is gone. It may be
 // called from anywhere, and more than once.
 func (l *Lab) Kill() {
-	l.mu.Lock()
-	cmd, gone := l.cmd, l.gone
-	l.mu.Unlock()
+	p := l.process
+	p.mu.Lock()
+	cmd, gone := p.cmd, p.gone
+	p.mu.Unlock()
 	if cmd == nil {
 		return
 	}
 	_ = cmd.Process.Kill() // it may be gone already
 	<-gone
-}
-
-// Gone is closed once the operator that was started last is gone.
-func (l *Lab) Gone() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.gone
 }
 
 // LoseData removes the operator's data folder.

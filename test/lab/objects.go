@@ -118,8 +118,7 @@ func (l *Lab) Push(files testenv.Files) (revision string) {
 // value that is to be handled.
 func (l *Lab) Request(obj client.Object) string {
 	l.Helper()
-	l.requests++
-	value := fmt.Sprintf("request %d", l.requests)
+	value := fmt.Sprintf("request %d", l.requests.Add(1))
 	l.Merge(obj, fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, meta.ReconcileRequestAnnotation, value))
 	return value
 }

@@ -60,6 +60,8 @@ func BenchmarkThousand(b *testing.B) {
 		b.ReportMetric(withSchema-withTree, "schema-MB")
 		b.ReportMetric(heapMB()-withSchema, "builds-MB")
 		runtime.KeepAlive(builds)
+		runtime.KeepAlive(tree)
+		runtime.KeepAlive(specs)
 	}
 }
 

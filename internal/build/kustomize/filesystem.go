@@ -261,7 +261,7 @@ func (s *snapshotFS) Glob(pattern string) ([]string, error) {
 	return matches, nil
 }
 
-// Walk, Open and everything that writes is not part of a build.
+// Walk is not part of a build.
 func (s *snapshotFS) Walk(string, filepath.WalkFunc) error {
 	return errors.New("the snapshot cannot be walked")
 }

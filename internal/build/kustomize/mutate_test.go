@@ -191,7 +191,8 @@ func (h *history) repair() string {
 			delete(h.files, name)
 		}
 	}
-	for name, content := range h.first {
+	for _, name := range sortedKeys(h.first) {
+		content := h.first[name]
 		if _, there := h.files[name]; !there || h.random.Intn(2) == 0 {
 			h.files[name] = content
 		}

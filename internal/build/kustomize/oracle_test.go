@@ -14,7 +14,6 @@ import (
 	flux "github.com/fluxcd/pkg/kustomize"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
-	"sigs.k8s.io/kustomize/api/resmap"
 	"sigs.k8s.io/yaml"
 
 	"github.com/plumb-gitops/plumb/internal/build"
@@ -50,7 +49,12 @@ func checkout(t testing.TB, tree *memoryTree, dir string) {
 
 // oracle builds a checkout with Flux's own package, in the steps of
 // kustomize-controller, and gives the objects by id.
-func oracle(ctx context.Context, dir string, spec build.Spec) (map[string]string, error) {
+func oracle(ctx context.Context, dir string, spec build.Spec) (objects map[string]string, err error) {
+	kustomize.AloneWithSchema(func() { objects, err = oracleAlone(ctx, dir, spec) })
+	return objects, err
+}
+
+func oracleAlone(ctx context.Context, dir string, spec build.Spec) (map[string]string, error) {
 	object := fluxObject(spec)
 	path := filepath.Join(dir, filepath.Join("/", spec.Path))
 	if _, err := os.Stat(path); err != nil {
@@ -59,9 +63,7 @@ func oracle(ctx context.Context, dir string, spec build.Spec) (map[string]string
 	if _, err := flux.NewGenerator(dir, object).WriteFile(path); err != nil {
 		return nil, err
 	}
-	var resources resmap.ResMap
-	var err error
-	kustomize.AloneWithSchema(func() { resources, err = flux.SecureBuild(dir, path, false) })
+	resources, err := flux.SecureBuild(dir, path, false)
 	if err != nil {
 		return nil, err
 	}

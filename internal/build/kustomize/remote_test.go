@@ -15,14 +15,17 @@ import (
 
 // TestRemoteBases allows remote bases: a file over HTTP and a clone from a
 // repository on disk. What depends on them is never used again.
+//
+// It is not parallel: clones go to the folder for temporary files, which is
+// set for the whole process.
 func TestRemoteBases(t *testing.T) {
-	t.Parallel()
+	repository := gitRepository(t, map[string]string{"base/kustomization.yaml": "resources: [a.yaml]\n", "base/a.yaml": named("cloned")}, "")
+	linked := gitRepository(t, map[string]string{"base/kustomization.yaml": "configMapGenerator:\n- name: x\n  files: [link]\n"}, "base/link")
+	t.Setenv("TMPDIR", t.TempDir())
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte(named("over-http")))
 	}))
 	t.Cleanup(server.Close)
-	repository := gitRepository(t, map[string]string{"base/kustomization.yaml": "resources: [a.yaml]\n", "base/a.yaml": named("cloned")}, "")
-	linked := gitRepository(t, map[string]string{"base/kustomization.yaml": "configMapGenerator:\n- name: x\n  files: [link]\n"}, "base/link")
 	tests := map[string]struct {
 		kustomization string
 		want, fails   string

@@ -63,24 +63,27 @@ func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Sp
 			return build.Rendering{}, invalid("", 0, fmt.Errorf("spec.patches[%d]: %w", i, err))
 		}
 	}
-	start, err := fsys.prepare(spec)
-	if err == nil {
-		err = guard.kustomization(start.file, fsys.overlay[start.file], fsys.read[start.file])
-	}
-	if err != nil {
-		return build.Rendering{}, first(fsys.fault, err)
-	}
 	var result build.Rendering
-	run := func() { result, err = r.run(fsys, start) }
+	var start prepared
+	var err error
+	run := func() {
+		if start, err = fsys.prepare(spec); err == nil {
+			err = guard.kustomization(start.file, fsys.overlay[start.file], fsys.read[start.file])
+		}
+		if err != nil {
+			err = first(fsys.fault, err)
+			return
+		}
+		if result, err = r.run(fsys, start); err != nil && ctx.Err() == nil {
+			err = explain(err, fsys, start)
+		}
+	}
 	if alone {
 		aloneWithSchema(run)
 	} else {
 		withSchema(run)
 	}
 	result.Unrepeatable = guard.remote || fsys.clones != nil && fsys.clones.used
-	if err != nil && ctx.Err() == nil {
-		err = explain(err, fsys, start)
-	}
 	return result, err
 }
 

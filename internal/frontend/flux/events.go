@@ -162,14 +162,15 @@ func (e *events) stored(obj *sourcev1.GitRepository, artifact gitops.Artifact, r
 	e.gitRepository(obj, event)
 }
 
-// failedSource tells why a source could not be fetched.
-func (e *events) failedSource(obj *sourcev1.GitRepository, err error) {
-	reason, _ := sourceFailure(err)
+// failedSource tells why a source could not be fetched, in the words of its
+// condition.
+func (e *events) failedSource(obj *sourcev1.GitRepository) {
+	ready := (conditioned{list: &obj.Status.Conditions}).get(meta.ReadyCondition)
 	revision := ""
 	if obj.Status.Artifact != nil {
 		revision = obj.Status.Artifact.Revision
 	}
-	e.gitRepository(obj, gitops.Event{Severity: gitops.SeverityError, Reason: reason, Message: err.Error(), Revision: revision})
+	e.gitRepository(obj, gitops.Event{Severity: gitops.SeverityError, Reason: ready.Reason, Message: ready.Message, Revision: revision})
 }
 
 // sortedKeys are the keys of a map in order.

@@ -299,7 +299,7 @@ func (g *gitRepositories) fail(ctx context.Context, obj *sourcev1.GitRepository,
 		return ctrl.Result{}, patchErr
 	}
 	if news {
-		g.events.failedSource(after, err)
+		g.events.failedSource(after)
 	}
 	if isBlocked && b.stalled {
 		return ctrl.Result{}, nil

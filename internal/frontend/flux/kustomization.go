@@ -113,7 +113,8 @@ func (k *kustomizations) keep(ctx context.Context, obj *kustomizev1.Kustomizatio
 	case b.stalled:
 		return k.stall(ctx, obj, b)
 	}
-	if due := k.pauses.due(obj.UID, b.Error(), now); due > 0 {
+	asked := requested(obj.Annotations, obj.Status.ReconcileRequestStatus)
+	if due := k.pauses.due(obj.UID, b.Error(), now); due > 0 && !asked {
 		return ctrl.Result{RequeueAfter: due}, nil
 	}
 	if !b.quiet {
@@ -122,6 +123,7 @@ func (k *kustomizations) keep(ctx context.Context, obj *kustomizev1.Kustomizatio
 		news := c.get(meta.ReadyCondition).Message != b.Error()
 		c.set(meta.ReadyCondition, "False", b.reason, b.Error())
 		c.remove(meta.StalledCondition)
+		setHandled(&after.Status.ReconcileRequestStatus, obj)
 		if _, err := k.objects.patchStatus(ctx, obj, after); err != nil {
 			return ctrl.Result{}, err
 		}

@@ -149,7 +149,8 @@ func lastSuccess(obj *kustomizev1.Kustomization) engine.Success {
 		Revision: obj.Status.LastAppliedRevision,
 		Digest:   latest.Digest,
 		At:       latest.LastReconciled.Time,
-		Ready:    conditionsOf(obj).is(meta.ReadyCondition, "True"),
+		// What is contested is found again by comparing, not remembered.
+		Ready: conditionsOf(obj).is(meta.ReadyCondition, "True") && !conditionsOf(obj).is(contestedCondition, "True"),
 	}
 }
 

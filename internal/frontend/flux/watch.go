@@ -2,6 +2,8 @@ package flux
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -72,35 +74,47 @@ func wantsRun(before, after client.Object) bool {
 // kustomizationEvents enqueues a Kustomization for its own changes, and those
 // that depend on it when it becomes ready or moves on.
 func (k *kustomizations) kustomizationEvents(cache client.Reader) handler.EventHandler {
-	dependents := func(ctx context.Context, obj client.Object, q queue) {
+	// With curious, only those whose readyExpr may look at any field.
+	dependents := func(ctx context.Context, obj client.Object, q queue, curious bool) {
 		var list kustomizev1.KustomizationList
 		// The cache answers from memory; an error means that it is stopping.
 		if err := cache.List(ctx, &list, client.MatchingFields{indexDependency: client.ObjectKeyFromObject(obj).String()}, client.UnsafeDisableDeepCopy); err != nil {
 			return
 		}
 		for i := range list.Items {
-			enqueue(q, client.ObjectKeyFromObject(&list.Items[i]), following)
+			if !curious || hasReadyExpr(&list.Items[i]) {
+				enqueue(q, client.ObjectKeyFromObject(&list.Items[i]), following)
+			}
 		}
 	}
 	return handler.Funcs{
 		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) {
 			enqueue(q, client.ObjectKeyFromObject(e.Object), routine)
-			dependents(ctx, e.Object, q)
+			dependents(ctx, e.Object, q, false)
 		},
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
 			if wantsRun(e.ObjectOld, e.ObjectNew) {
 				enqueue(q, client.ObjectKeyFromObject(e.ObjectNew), urgent)
 			}
 			before, after := e.ObjectOld.(*kustomizev1.Kustomization), e.ObjectNew.(*kustomizev1.Kustomization)
-			if dependencyState(before) != dependencyState(after) {
-				dependents(ctx, e.ObjectNew, q)
+			if after.ResourceVersion != before.ResourceVersion {
+				dependents(ctx, e.ObjectNew, q, dependencyState(before) == dependencyState(after))
+			}
+			// A readyExpr may look at the labels and annotations of its own object, too.
+			if hasReadyExpr(after) && (!maps.Equal(before.Labels, after.Labels) || !maps.Equal(before.Annotations, after.Annotations)) {
+				enqueue(q, client.ObjectKeyFromObject(after), following)
 			}
 		},
 		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) {
 			enqueue(q, client.ObjectKeyFromObject(e.Object), urgent)
-			dependents(ctx, e.Object, q)
+			dependents(ctx, e.Object, q, false)
 		},
 	}
+}
+
+// hasReadyExpr tells whether an object judges a dependency by an expression.
+func hasReadyExpr(obj *kustomizev1.Kustomization) bool {
+	return slices.ContainsFunc(obj.Spec.DependsOn, func(ref kustomizev1.DependencyReference) bool { return ref.ReadyExpr != "" })
 }
 
 // state is what dependents look at.
