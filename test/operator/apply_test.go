@@ -33,6 +33,19 @@ func badApplies() map[string]badInput {
 			mend:   testenv.Files{"bad/unknown.yaml": testenv.Delete},
 			reason: "ReconciliationFailed", words: "Nothing/NAMESPACE/x (bad/unknown.yaml:2)|kind Nothing.example.com|in version v1|install its CustomResourceDefinition, or declare it",
 		},
+		// The Namespace is written before the object in it can be judged.
+		"an object that is refused after others were written": {
+			spec: inPlace,
+			files: testenv.Files{
+				"bad/namespace.yaml": "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: NAMESPACE-away\n",
+				"bad/away.yaml":      away + "dta: {}\n",
+			},
+			after: func(w *world) {
+				waitFor(w, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace + "-away"}}, "to stay", func(n *corev1.Namespace) bool { return n.DeletionTimestamp.IsZero() })
+			},
+			mend:   testenv.Files{"bad/away.yaml": away},
+			reason: "ReconciliationFailed", words: "ConfigMap/NAMESPACE-away/away (bad/away.yaml:1)|.dta: field not declared in schema",
+		},
 		"a field that does not exist": {
 			files:  testenv.Files{"bad/field.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: field\ndta:\n  key: a\n"},
 			mend:   testenv.Files{"bad/field.yaml": configMap("field", "1")},
