@@ -15,7 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 // eventPrefix marks the annotations of an object that are copied into the
@@ -144,18 +143,18 @@ func (k *kustomizations) announceOutcome(obj *kustomizev1.Kustomization, artifac
 	k.events.kustomization(obj, event)
 }
 
-// stored tells of a new artifact. Result is nil where the artifact is an old one
-// that could be confirmed again after a failure.
-func (e *events) stored(obj *sourcev1.GitRepository, artifact gitops.Artifact, result *source.Result) {
+// stored tells of an artifact that is new, or that could be confirmed again
+// after a failure.
+func (e *events) stored(obj, before *sourcev1.GitRepository, f fetched) {
 	event := gitops.Event{
-		Severity: gitops.SeverityInfo, Reason: meta.SucceededReason, Revision: artifact.Revision,
-		Message:  fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision),
-		Metadata: map[string]string{sourceGroup + "/digest": artifact.Digest},
+		Severity: gitops.SeverityInfo, Reason: meta.SucceededReason, Revision: f.artifact.Revision,
+		Message:  fmt.Sprintf("stored artifact for revision '%s'", f.artifact.Revision),
+		Metadata: map[string]string{sourceGroup + "/digest": f.artifact.Digest},
 	}
-	if result != nil {
+	if old := before.Status.Artifact; old == nil || !old.HasDigest(f.artifact.Digest) || !old.HasRevision(f.artifact.Revision) {
 		event.Reason = "NewArtifact"
-		event.Message = fmt.Sprintf("stored artifact for commit '%s'", result.Metadata["message"])
-		if result.Rewritten {
+		event.Message = fmt.Sprintf("stored artifact for commit '%s'", f.metadata["message"])
+		if f.rewritten {
 			event.Message += "; the history was rewritten: the commit before it is not an ancestor"
 		}
 	}

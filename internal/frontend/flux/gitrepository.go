@@ -19,7 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 // GitRepositoryOptions are the settings of the GitRepository reconciler.
@@ -46,6 +45,8 @@ type gitRepositories struct {
 	clock      clock.PassiveClock
 	options    GitRepositoryOptions
 	pauses     *pauses
+	// work is the packing under way.
+	work sync.WaitGroup
 
 	mu sync.Mutex
 	// fetched is what was published last of each object; guarded by mu, as is
@@ -63,6 +64,12 @@ type fetched struct {
 	artifact gitops.Artifact
 	// includes are the included artifacts, in the order of the spec.
 	includes []gitops.Artifact
+	// metadata describes the revision, and rewritten says that the one before
+	// is not its predecessor; both are told with the first status.
+	metadata  map[string]string
+	rewritten bool
+	// failure is why the artifact could not be packed.
+	failure error
 }
 
 // reconcile brings one GitRepository up to date with its remote.
@@ -129,7 +136,7 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 	}
 	if result.Unchanged {
 		result.Release()
-		return g.succeed(ctx, obj, last, nil)
+		return g.settle(ctx, obj)
 	}
 	next, err := g.publish(obj, result, includes)
 	if err != nil {
@@ -137,11 +144,29 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 	}
 	next.content = content
 	// Consumers in the process are at work by now; the file is for others.
-	if next.artifact, err = g.pack(ctx, obj, next.artifact); err != nil {
-		return g.fail(ctx, obj, err)
+	g.startPacking(ctx, obj, next)
+	return ctrl.Result{RequeueAfter: g.interval(obj)}, nil
+}
+
+// settle writes the status of the revision that was fetched last, once its file
+// can be served.
+func (g *gitRepositories) settle(ctx context.Context, obj *sourcev1.GitRepository) (ctrl.Result, error) {
+	last := g.last(obj.UID)
+	switch {
+	case last.packing():
+		return ctrl.Result{RequeueAfter: g.interval(obj)}, nil
+	case last.failure != nil:
+		// What could not be packed is fetched, published and packed again.
+		g.mu.Lock()
+		delete(g.fetched, obj.UID)
+		g.mu.Unlock()
+		return g.fail(ctx, obj, last.failure)
 	}
-	g.remember(obj.UID, next)
-	return g.succeed(ctx, obj, next, &result)
+	return g.succeed(ctx, obj, last)
+}
+
+func (g *gitRepositories) interval(obj *sourcev1.GitRepository) time.Duration {
+	return jittered(obj.GetRequeueAfter(), g.options.IntervalJitter)
 }
 
 // rest leaves a suspended object as it is: nothing is fetched or written. What an
@@ -263,9 +288,8 @@ func (g *gitRepositories) follows(ctx context.Context, uid types.UID, request *G
 	)
 }
 
-// succeed writes the status of a revision that is stored. Result is nil where
-// nothing was fetched.
-func (g *gitRepositories) succeed(ctx context.Context, obj *sourcev1.GitRepository, f fetched, result *source.Result) (ctrl.Result, error) {
+// succeed writes the status of a revision that is stored.
+func (g *gitRepositories) succeed(ctx context.Context, obj *sourcev1.GitRepository, f fetched) (ctrl.Result, error) {
 	before, err := g.objects.get(ctx, client.ObjectKeyFromObject(obj))
 	if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -279,10 +303,10 @@ func (g *gitRepositories) succeed(ctx context.Context, obj *sourcev1.GitReposito
 		return ctrl.Result{}, err
 	}
 	if news {
-		g.events.stored(after, f.artifact, result)
+		g.events.stored(after, before, f)
 	}
 	g.pauses.succeeded(obj.UID)
-	return ctrl.Result{RequeueAfter: jittered(obj.GetRequeueAfter(), g.options.IntervalJitter)}, nil
+	return ctrl.Result{RequeueAfter: g.interval(obj)}, nil
 }
 
 // fail writes why there is no newer revision. The last one stays in force.

@@ -14,6 +14,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
@@ -223,6 +224,7 @@ func (g *gitRepositories) publish(obj *sourcev1.GitRepository, result source.Res
 	next := fetched{
 		revision: result.Revision,
 		artifact: gitops.Artifact{Source: gitRepositoryRef(obj), Revision: result.Revision, Time: g.clock.Now()},
+		metadata: result.Metadata, rewritten: result.Rewritten,
 	}
 	kept := make(includes, 0, len(in))
 	for _, snapshot := range in {
@@ -246,7 +248,13 @@ func (g *gitRepositories) pack(ctx context.Context, obj *sourcev1.GitRepository,
 		return of, context.Canceled // the source has been removed meanwhile
 	}
 	defer snapshot.Release()
+	if snapshot.Artifact.Revision != of.Revision {
+		return of, artifact.ErrSuperseded
+	}
 	packed, err := g.packed.pack(ctx, snapshot)
+	if errors.Is(err, artifact.ErrSuperseded) {
+		return of, err
+	}
 	if err != nil {
 		return of, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: sourcev1.ArchiveOperationFailedReason,
 			Cause: fmt.Errorf("store artifact of %s: %w", obj.Name, err)}

@@ -117,6 +117,9 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 		fetched:    map[types.UID]fetched{},
 		requests:   map[types.UID]GitRequest{},
 	}
+	if err := mgr.Add(g); err != nil {
+		return nil, err
+	}
 	sources.follow(k.published)
 	sources.follow(g.published)
 	if err := addController(mgr, sourcev1.GitRepositoryKind, g.reconcile, forGitRepositories, options, parts,
