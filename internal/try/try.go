@@ -276,6 +276,8 @@ func (s *session) startOperator(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
+	// Before the first request of this process: the libraries' logger is not guarded.
+	telemetry.SetLibraries(log)
 	notServed, err := notServedKinds()
 	if err != nil {
 		return errors.Join(err, file.Close())
