@@ -12,6 +12,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 TOOL := $(GO) tool -modfile=tools/go.mod
 # What make test runs on; empty for everything. Example: make test PACKAGES=./internal/plan/...
 PACKAGES ?= ./...
+# Flags of the benchmark, such as -quick or -sizes 100.
+BENCHFLAGS ?=
 # Extra words for go test, such as -run TestName -v.
 TESTFLAGS ?=
 LOCALCLUSTER_SOURCES := $(wildcard localcluster/go.mod localcluster/go.sum localcluster/build.sh) \
@@ -68,7 +70,8 @@ generate: ## generate the CRDs from Flux's API modules
 
 .PHONY: bench
 bench: build ## run the benchmark, print its table, keep results in bench/results
-	$(GO) run ./bench
+	$(GO) build -o $(BIN)/bench ./bench
+	$(BIN)/bench $(BENCHFLAGS)
 
 .PHONY: clean
 clean: ## remove what was built and benchmark results

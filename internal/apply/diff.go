@@ -97,7 +97,7 @@ func (r *run) difference(ctx context.Context, s *step) (Difference, error) {
 	}
 	after := declared
 	if s.found && (live != nil || !r.makes[ref.Namespace]) {
-		answer, _, err := r.send(ctx, s, true)
+		answer, _, err := r.send(ctx, s, cluster.ApplyOptions{DryRun: true})
 		switch {
 		case err == nil:
 			d.TakesOver = ownership.Observe(answer, r.Keys).TakeOver

@@ -69,13 +69,13 @@ func (r *run) single() bool {
 // look finds out what an apply would do, without doing it.
 func (r *run) look(ctx context.Context, s *step) error {
 	if s.change.Basis != gitops.BasisCompare && s.policy.Apply != gitops.ApplyIfNotPresent {
-		_, err := r.dryRun(ctx, s)
+		_, err := r.dryRun(ctx, s, false)
 		return err
 	}
 	for try := 1; ; try++ {
 		live, err := r.Cluster.Get(ctx, s.res, s.change.Ref.Namespace, s.change.Ref.Name)
 		if cluster.IsNotFound(err) {
-			_, err := r.dryRun(ctx, s)
+			_, err := r.dryRun(ctx, s, false)
 			return err
 		}
 		if err != nil {
@@ -85,7 +85,7 @@ func (r *run) look(ctx context.Context, s *step) error {
 			return nil
 		}
 		s.before = live.GetResourceVersion()
-		answer, err := r.dryRun(ctx, s)
+		answer, err := r.dryRun(ctx, s, true)
 		if err != nil || answer == nil {
 			return err
 		}
@@ -105,9 +105,10 @@ func (r *run) look(ctx context.Context, s *step) error {
 }
 
 // dryRun has the API server judge an apply. The answer is nil where the step
-// needs no comparison: it is to be recreated, or turned out to be left alone.
-func (r *run) dryRun(ctx context.Context, s *step) (*unstructured.Unstructured, error) {
-	answer, _, err := r.send(ctx, s, true)
+// needs no comparison: it is to be recreated, or turned out to be left alone. It
+// holds only metadata where whole is false.
+func (r *run) dryRun(ctx context.Context, s *step, whole bool) (*unstructured.Unstructured, error) {
+	answer, _, err := r.send(ctx, s, cluster.ApplyOptions{DryRun: true, Metadata: !whole})
 	if err != nil {
 		if s.policy.Force && cluster.IsImmutable(err) {
 			s.validated, s.recreate = true, true

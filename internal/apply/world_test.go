@@ -222,7 +222,7 @@ func (w *world) request(p gitops.Plan) apply.Request {
 				delete(w.applied, d.Ref)
 				return
 			}
-			w.applied[d.Ref] = plan.Applied{Digest: byRef[d.Ref], UID: d.Live.UID, Fields: d.Live.Fields}
+			w.applied[d.Ref] = plan.Applied{Digest: byRef[d.Ref], UID: d.Live.UID, Fields: d.Live.Fields, At: d.Live.AppliedAt}
 		},
 	}
 }

@@ -85,16 +85,17 @@ func policyOf(s *step, live gitops.Live) gitops.ObjectPolicy {
 }
 
 func (r *run) apply(ctx context.Context, s *step) (*unstructured.Unstructured, bool, error) {
-	return r.send(ctx, s, false)
+	return r.send(ctx, s, cluster.ApplyOptions{})
 }
 
 // send makes the apply, or its dry-run. A kind that was defined a moment ago may
 // not be served by every API server yet.
-func (r *run) send(ctx context.Context, s *step, dryRun bool) (answer *unstructured.Unstructured, created bool, err error) {
+func (r *run) send(ctx context.Context, s *step, options cluster.ApplyOptions) (answer *unstructured.Unstructured, created bool, err error) {
+	options.FieldManager = r.Keys.Manager
 	_, fresh := r.defined[s.change.Ref.GroupKind()]
 	late := r.poll(ctx, func() (bool, error) {
 		answer, created, err = r.Cluster.Apply(ctx, s.res, s.change.Ref.Namespace, s.change.Ref.Name, s.change.Manifest.JSON,
-			cluster.ApplyOptions{DryRun: dryRun, FieldManager: r.Keys.Manager})
+			options)
 		return !fresh || !cluster.IsNotServed(err), nil
 	})
 	return answer, created, cmp.Or(err, late)

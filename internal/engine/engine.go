@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/utils/clock"
@@ -59,6 +60,9 @@ type Engine struct {
 	Parts
 	settings Settings
 
+	// applying counts the runs that are writing objects.
+	applying atomic.Int32
+
 	mu sync.Mutex
 	// owners is guarded by mu.
 	owners map[gitops.OwnerRef]*owner
@@ -87,6 +91,9 @@ func New(parts Parts, settings Settings, wake func(gitops.OwnerRef)) *Engine {
 	parts.Observer.Subscribe(e.observed)
 	return e
 }
+
+// Busy tells whether objects are being written.
+func (e *Engine) Busy() bool { return e.applying.Load() > 0 }
 
 // observed wakes whoever an observation concerns. What it means is decided by
 // the run: nothing is trusted here that may be stale by then.

@@ -156,6 +156,7 @@ func (r *run) apply(ctx context.Context) error {
 		r.investigate(ctx, p)
 		// What we write is no news; what others do meanwhile is told afterwards.
 		hold := r.Observer.Hold(refsOf(p)...)
+		r.applying.Add(1)
 		former := r.formerOwners(p)
 		r.report.Changes, err = r.Applier.Run(ctx, apply.Request{
 			Owner:      r.task.Owner,
@@ -166,6 +167,7 @@ func (r *run) apply(ctx context.Context) error {
 			WriteAhead: func(ctx context.Context) error { return r.writeAhead(ctx, p) },
 			Record:     r.record,
 		})
+		r.applying.Add(-1)
 		hold.Release()
 		r.tookOver(former)
 		complete = err == nil

@@ -31,7 +31,7 @@ const (
 // Limits of a Recorder.
 const (
 	// QueueLength is how many events wait for a destination at most.
-	QueueLength = 1024
+	QueueLength = 4096
 	// MaxMessage is the length of a message in bytes; what is longer is cut. It
 	// is what an events receiver takes.
 	MaxMessage = 39000
@@ -40,6 +40,10 @@ const (
 	RepeatWindow = 10 * time.Minute
 	// FlushTimeout is the time for sending what is queued when stopping.
 	FlushTimeout = 5 * time.Second
+	// MaxDelay is how long an event waits at most for what is more urgent.
+	MaxDelay = 5 * time.Second
+	// busyPause is how often that is looked at.
+	busyPause = 50 * time.Millisecond
 	// requestTimeout bounds one request to either destination.
 	requestTimeout = 5 * time.Second
 )
@@ -60,6 +64,9 @@ type Options struct {
 	Log logr.Logger
 	// Now is the clock.
 	Now func() time.Time
+	// Busy tells whether there is something more urgent to be sent to the API
+	// server than a Kubernetes event; nil for never.
+	Busy func() bool
 	// RetryDelays are the pauses before another try to reach the receiver; nil
 	// for one, two and four seconds.
 	RetryDelays []time.Duration
@@ -150,12 +157,29 @@ func (r *Recorder) Start(ctx context.Context) error {
 	defer stop()
 
 	var running sync.WaitGroup
-	running.Go(func() { r.send(ctx, sending, r.kubernetes, QueueKubernetes, r.write) })
+	running.Go(func() {
+		r.send(ctx, sending, r.kubernetes, QueueKubernetes, func(sending context.Context, next record) error {
+			r.yield(ctx, next)
+			return r.write(sending, next)
+		})
+	})
 	if r.receiver != nil {
 		running.Go(func() { r.send(ctx, sending, r.receiver, QueueReceiver, r.post) })
 	}
 	running.Wait()
 	return nil
+}
+
+// yield lets what is more urgent go first, but no longer than MaxDelay and not
+// when stopping.
+func (r *Recorder) yield(ctx context.Context, next record) {
+	for r.options.Busy != nil && r.options.Busy() && r.options.Now().Sub(next.time) < MaxDelay {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(busyPause):
+		}
+	}
 }
 
 // send delivers one event after the other: until ctx ends, and then until the

@@ -291,6 +291,7 @@ func (s *server) recordEvents(context.Context) error {
 	s.recorder, err = event.New(event.Options{
 		Events: client.CoreV1(), Address: s.config.EventsAddress, Instance: instance,
 		Redact: telemetry.Redact, Dropped: s.metrics.Dropped, Log: s.options.Log, Now: time.Now,
+		Busy: func() bool { return s.engine != nil && s.engine.Busy() },
 	})
 	if err != nil {
 		return err

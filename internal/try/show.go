@@ -47,7 +47,9 @@ func (s *session) show(ctx context.Context) (Summary, error) {
 		draw(state)
 		select {
 		case <-ctx.Done():
-			return s.summary(state, judge(state, s.view.revision())), nil
+			summary := s.summary(state, judge(state, s.view.revision()))
+			summary.ended = true
+			return summary, nil
 		case err := <-s.ended:
 			return Summary{}, err
 		case <-tick.C:
@@ -126,7 +128,11 @@ func (s *session) screen(state State, to terminal.Terminal, now time.Time) []str
 			body = append(body[:max(0, room-1)], to.Paint(terminal.Dim, more))
 		}
 	}
-	return append(append(head, body...), foot...)
+	lines := append(append(head, body...), foot...)
+	if to.Height > 0 {
+		lines = lines[:min(len(lines), to.Height-1)]
+	}
+	return lines
 }
 
 // following names what is followed.

@@ -24,6 +24,8 @@ type Summary struct {
 	// Simulated says that no workload really runs.
 	Simulated bool `json:"workloadsSimulated"`
 	State
+	// ended tells that it was a person who ended the session.
+	ended bool
 }
 
 // counts gives how many objects there are, and how many of them are current.
@@ -92,9 +94,13 @@ func (s State) rootRevision() string {
 func (s Summary) Print(w io.Writer) error {
 	to := terminal.Of(w)
 	current, total := s.counts()
+	ended := ""
+	if s.ended {
+		ended = ", ended"
+	}
 	colour := map[Outcome]terminal.Colour{Succeeded: terminal.Green, Failed: terminal.Red, OnlyNotServed: terminal.Yellow}[s.Outcome]
 	blocks := [][]string{
-		{fmt.Sprintf("%s after %.1fs: %s, %s", to.Paint(colour, string(s.Outcome)), s.Seconds, s.Repository, shortRevision(s.Revision)),
+		{fmt.Sprintf("%s%s after %.1fs: %s, %s", to.Paint(colour, string(s.Outcome)), ended, s.Seconds, s.Repository, shortRevision(s.Revision)),
 			fmt.Sprintf("%d Kustomizations, %d of %d objects current. Workloads are simulated: nothing ran in the pods.", len(s.Kustomizations), current, total)},
 		kustomizationTable(s.State, time.Time{}).Lines(to),
 	}

@@ -277,6 +277,7 @@ func TestHealth(t *testing.T) {
 	w.kustomization("kind", func(k *kustomizev1.Kustomization) { k.Spec.TargetNamespace, k.Spec.Wait = "", true })
 	w.kustomization("app", func(k *kustomizev1.Kustomization) {
 		k.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: "kind"}}
+		// As in Flux, no timeout is shorter than half a minute.
 		k.Spec.Wait, k.Spec.Timeout = true, &metav1.Duration{Duration: 3 * time.Second}
 	})
 	health := func(status string) {

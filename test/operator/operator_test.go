@@ -113,19 +113,40 @@ func launch(rc *rest.Config) error {
 		defer close(operator.ended)
 		operator.runErr = server.Run(ctx, rc, cfg, server.Options{Version: "test", Log: log, Registry: prometheus.NewRegistry()})
 	}()
-	return nil
+	// It sets the logger of client-go, which tests must not use before.
+	select {
+	case <-operator.log.begun():
+		return nil
+	case <-operator.ended:
+		return fmt.Errorf("the operator ended: %w", operator.runErr)
+	}
 }
 
 // logBuffer keeps what the operator logs.
 type logBuffer struct {
-	mu   sync.Mutex
-	data bytes.Buffer
+	mu    sync.Mutex
+	data  bytes.Buffer
+	first chan struct{}
+}
+
+// begun is closed when something was logged. It is called once.
+func (b *logBuffer) begun() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.first = make(chan struct{})
+	if b.data.Len() > 0 {
+		close(b.first)
+	}
+	return b.first
 }
 
 // Write adds lines.
 func (b *logBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.first != nil && b.data.Len() == 0 {
+		close(b.first)
+	}
 	return b.data.Write(p)
 }
 
