@@ -157,11 +157,11 @@ func TestBuildErrors(t *testing.T) {
 		},
 		"an object without kind": {
 			files: plain("apiVersion: v1\nmetadata: {name: a}\n"),
-			want:  `app/a.yaml:1: the YAML document is not a Kubernetes object: missing kind; add it, or move the file out of "app"`,
+			want:  `app/a.yaml:1: the YAML document is not a Kubernetes object: missing kind; add it, move the file out of "app", or list the files to build in a kustomization.yaml`,
 		},
 		"an object without a name": {
 			files: plain("apiVersion: v1\nkind: Pod\nmetadata: {generateName: a-}\n"),
-			want:  `app/a.yaml:1: the YAML document is not a Kubernetes object: missing metadata.name; add it, or move the file out of "app"`,
+			want:  `app/a.yaml:1: the YAML document is not a Kubernetes object: Pod has no metadata.name: give it one`,
 		},
 		"a name that no object can have": {
 			files: plain(named("a/b")),

@@ -65,9 +65,6 @@ func explain(err error, fsys *snapshotFS, start prepared) error {
 			return err
 		}
 	}
-	if err := explainIncomplete(text, fsys); err != nil {
-		return err
-	}
 	file := start.file
 	if start.generated {
 		file = start.dir
@@ -183,46 +180,6 @@ func holdsAny(fsys *snapshotFS, dir string) bool {
 		}
 	}
 	return false
-}
-
-// accumulated finds the files in kustomize's error about one that it could not
-// take in.
-var accumulated = regexp.MustCompile(`accumulating resources from '(?:\./)?([^']+\.ya?ml)'`)
-
-// explainIncomplete names the place of a document that is no object.
-func explainIncomplete(text string, fsys *snapshotFS) error {
-	for _, match := range accumulated.FindAllStringSubmatch(text, -1) {
-		for _, name := range fsys.order {
-			if name != match[1] && !strings.HasSuffix(name, "/"+path.Clean(match[1])) {
-				continue
-			}
-			if err := incomplete(name, fsys.read[name]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// incomplete is the failure of the first document of a file that lacks what
-// every object has; nil where none does.
-func incomplete(file string, content []byte) error {
-	for _, p := range split(content) {
-		var node yaml.Node
-		if err := yaml.Unmarshal(p.text, &node); err != nil || len(node.Content) == 0 {
-			continue
-		}
-		top := node.Content[0]
-		doc := identify(top, p.line-1)
-		switch {
-		case top.Kind == yaml.ScalarNode && top.Tag == "!!null":
-		case top.Kind != yaml.MappingNode || doc.kind == "" || doc.apiVersion == "":
-			return invalid(file, doc.line, errors.New("not a Kubernetes object, it has no kind and apiVersion: move the file, or list the files to build in a kustomization.yaml"))
-		case doc.name == "" && !strings.HasSuffix(doc.kind, "List") && scalar(field(field(top, "metadata"), "generateName")) == "":
-			return invalid(file, doc.line, fmt.Errorf("%s has no metadata.name: give it one", doc.kind))
-		}
-	}
-	return nil
 }
 
 // Parts of kustomize's errors that can quote values of a Secret or are of no use.

@@ -123,8 +123,11 @@ func explainIdentity(text string, fsys *snapshotFS, start prepared) error {
 				continue
 			}
 			doc := identify(node.Content[0], p.line-1)
-			if doc.kind == "" || doc.name == "" && !strings.HasSuffix(doc.kind, "List") || doc.apiVersion == "" {
-				return invalid(name, doc.line, fmt.Errorf("the YAML document is not a Kubernetes object: missing %s; add it, or move the file out of %q", lacking[1], start.dir))
+			switch {
+			case doc.kind == "" || doc.apiVersion == "":
+				return invalid(name, doc.line, fmt.Errorf("the YAML document is not a Kubernetes object: missing %s; add it, move the file out of %q, or list the files to build in a kustomization.yaml", lacking[1], start.dir))
+			case doc.name == "" && !strings.HasSuffix(doc.kind, "List"):
+				return invalid(name, doc.line, fmt.Errorf("the YAML document is not a Kubernetes object: %s has no metadata.name: give it one", doc.kind))
 			}
 		}
 	}
