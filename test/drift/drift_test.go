@@ -301,7 +301,7 @@ func TestLeftAlone(t *testing.T) {
 					t.Fatal("nothing was changed")
 				}
 				// What comes in order is not answered before a deliberate drift is.
-				s.merge("test", `{"metadata":{"labels":{"kustomize.toolkit.fluxcd.io/namespace":"drift"}}}`)
+				s.merge("test", `{"metadata":{"labels":{"kustomize.toolkit.fluxcd.io/name":"drift"}}}`)
 				s.repaired(is)
 				mu.Lock()
 				states[name] = is
