@@ -71,7 +71,7 @@ func (r *run) deleteOnce(ctx context.Context, s *step, pre *cluster.Precondition
 	}
 	err = r.Cluster.Delete(ctx, res, ref.Namespace, ref.Name, *pre)
 	if err == nil || cluster.IsNotFound(err) {
-		r.settle(s, gitops.Done{Action: gitops.ActionDelete})
+		r.settle(s, gitops.Done{Action: gitops.ActionDelete, Live: gitops.Live{UID: pre.UID}})
 		return nil
 	}
 	return err

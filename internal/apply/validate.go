@@ -51,7 +51,9 @@ func (r *run) needsLook(s *step) bool {
 	case s.change.Basis == gitops.BasisRepair:
 		return false
 	}
-	return !r.single()
+	// An object that is not in sight of the plan may exist without our labels,
+	// and ask to be left alone.
+	return !r.single() || s.change.Action == gitops.ActionCreate
 }
 
 // single tells whether at most one object is applied: it is accepted or refused

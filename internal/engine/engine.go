@@ -149,6 +149,7 @@ func (e *Engine) Forget(ref gitops.OwnerRef) {
 	o.running.Lock()
 	defer o.running.Unlock()
 	e.setRefs(e.declared, key, o.declared, nil)
+	e.leave(key, o.declared, nil)
 	e.setRefs(e.watchers, key, o.watched, nil)
 	e.Observer.Need(key, nil, nil)
 }
@@ -203,7 +204,7 @@ func (e *Engine) ownedBy(owner gitops.OwnerRef, ref gitops.ObjectRef) bool {
 		return true
 	}
 	o := e.owners[owner.Key()]
-	if o != nil && o.trace.Load() != nil {
+	if o != nil && o.declares.Load() != nil {
 		return false
 	}
 	// Not built in this process: it keeps what it has for as long as it exists.

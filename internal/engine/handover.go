@@ -30,11 +30,26 @@ func (e *Engine) Prepare(ctx context.Context, task Task) {
 		o.reset(task.Owner.UID)
 	}
 	task.Build.Keys = e.Keys
+	o.want(task.Compare)
 	r := &run{Engine: e, task: task, owner: o}
 	if r.build(ctx) != nil || r.target == nil || r.resolve(ctx) != nil {
 		return
 	}
 	r.declare()
+}
+
+// declaration is what an owner's declared refs were made from.
+type declaration struct {
+	trace      gitops.Trace
+	generation int64
+	// parent is set where the owner declares other owners.
+	parent bool
+}
+
+// handOverWait is how long the deletions of a revision have waited.
+type handOverWait struct {
+	revision string
+	since    time.Time
 }
 
 // handOver takes deletions out of a plan that would destroy what another owner
@@ -46,16 +61,7 @@ func (r *run) handOver(p gitops.Plan) gitops.Plan {
 	if last < 0 || p.Stages[last].Name != plan.StagePrune {
 		return p
 	}
-	now := r.Clock.Now()
-	wait := r.unbuilt()
-	switch {
-	case !wait:
-		r.owner.handsOver = time.Time{}
-	case r.owner.handsOver.IsZero():
-		r.owner.handsOver = now
-	default:
-		wait = now.Sub(r.owner.handsOver) < handOverLimit
-	}
+	wait := r.unbuilt() && r.patient()
 	var kept []gitops.InventoryEntry
 	p.Stages[last].Changes = slices.DeleteFunc(p.Stages[last].Changes, func(c gitops.Change) bool {
 		if !wait && !r.claimed(c.Ref) {
@@ -64,35 +70,74 @@ func (r *run) handOver(p gitops.Plan) gitops.Plan {
 		kept = append(kept, gitops.InventoryEntry{Ref: c.Ref, Version: c.Version})
 		return true
 	})
-	if wait && len(kept) > 0 {
-		r.again(now.Add(handOverPause))
+	if len(kept) > 0 && (wait || r.removing && r.patient()) {
+		r.again(r.Clock.Now().Add(handOverPause))
 	}
 	p.Inventory = p.Inventory.Union(gitops.NewInventory(kept))
 	return p
 }
 
-// unbuilt tells whether an owner that follows the same source has still to be
-// built at the revision of this run.
+// patient tells whether deletions of this revision have not waited for too long.
+func (r *run) patient() bool {
+	revision := ""
+	if r.task.Snapshot != nil {
+		revision = r.task.Snapshot.Artifact.Revision
+	}
+	now, w := r.Clock.Now(), &r.owner.handsOver
+	if w.since.IsZero() || w.revision != revision {
+		*w = handOverWait{revision: revision, since: now}
+	}
+	return now.Sub(w.since) < handOverLimit
+}
+
+// unbuilt tells whether an owner that follows the same source has still to say
+// what it declares at the revision of this run: one that was not built at it or
+// for its newest specification, one that is declared and not there yet, and one
+// that declares owners and has not applied them.
 func (r *run) unbuilt() bool {
 	if r.task.Siblings == nil || r.task.Snapshot == nil {
 		return false
 	}
-	for _, ref := range r.task.Siblings() {
-		if ref.Key() == r.task.Owner.Key() {
+	for _, sibling := range r.task.Siblings() {
+		if sibling.Owner.Key() == r.task.Owner.Key() {
 			continue
 		}
 		r.mu.Lock()
-		o := r.owners[ref.Key()]
+		o := r.owners[sibling.Owner.Key()]
 		r.mu.Unlock()
-		if o == nil {
-			return true
-		}
-		trace := o.trace.Load()
-		if trace == nil || !build.Valid(*trace, r.task.Snapshot.Files) {
+		if o == nil || !o.declaresAt(*r.task.Snapshot, sibling.Generation) {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(r.declaredOwners(), func(owner gitops.OwnerRef) bool { return !r.Exists(owner) })
+}
+
+// declaresAt tells whether an owner has said what it declares at a revision, and
+// applied it where it declares other owners.
+func (o *owner) declaresAt(snapshot gitops.Snapshot, generation int64) bool {
+	d := o.declares.Load()
+	if d == nil || d.generation != generation || !build.Valid(d.trace, snapshot.Files) {
+		return false
+	}
+	reached := o.reached.Load()
+	return !d.parent || reached != nil && *reached == snapshot.Artifact.Revision
+}
+
+// declaredOwners are the owners that owners declare.
+func (r *run) declaredOwners() []gitops.OwnerRef {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var owners []gitops.OwnerRef
+	for ref := range r.Engine.declared {
+		if r.isOwner(ref) {
+			owners = append(owners, gitops.OwnerRef{Group: ref.Group, Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name})
+		}
+	}
+	return owners
+}
+
+func (r *run) isOwner(ref gitops.ObjectRef) bool {
+	return ref.Group == r.Keys.OwnerGroup && ref.Kind == r.Keys.OwnerKind
 }
 
 // claimed tells whether another owner declares an object.
@@ -107,26 +152,26 @@ func (r *run) claimed(ref gitops.ObjectRef) bool {
 	return false
 }
 
-// leave wakes the owners that declare what this one does not declare any more.
-func (r *run) leave(before, after []gitops.ObjectRef) {
+// leave wakes the owners that declare what another one does not declare any more.
+func (e *Engine) leave(owner gitops.OwnerRef, before, after []gitops.ObjectRef) {
 	still := make(map[gitops.ObjectRef]bool, len(after))
 	for _, ref := range after {
 		still[ref] = true
 	}
 	heirs := map[gitops.OwnerRef]bool{}
-	r.mu.Lock()
+	e.mu.Lock()
 	for _, ref := range before {
 		if still[ref] {
 			continue
 		}
-		for owner := range r.Engine.declared[ref] {
-			heirs[owner] = owner != r.task.Owner.Key()
+		for heir := range e.declared[ref] {
+			heirs[heir] = heir != owner.Key()
 		}
 	}
-	r.mu.Unlock()
-	for owner, other := range heirs {
+	e.mu.Unlock()
+	for heir, other := range heirs {
 		if other {
-			r.wake(owner)
+			e.wake(heir)
 		}
 	}
 }

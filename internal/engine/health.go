@@ -43,9 +43,9 @@ func (r *run) assess() error {
 	if r.task.Checks.None() || r.keeping {
 		return nil
 	}
-	if w.digest != r.target.Digest || w.since.IsZero() || r.wrote() {
-		ready := r.task.Last.Ready && r.task.Last.Digest == r.target.Digest.String() && !r.wrote()
-		*w = wait{digest: r.target.Digest, since: now, reached: ready || (w.reached && w.digest == r.target.Digest)}
+	if w.digest != r.target.Digest || w.since.IsZero() {
+		ready := r.task.Last.Ready && r.task.Last.Digest == r.target.Digest.String()
+		*w = wait{digest: r.target.Digest, since: now, reached: ready && !r.wrote()}
 	}
 	v := r.judge()
 	r.report.Checked = v.checked

@@ -16,6 +16,13 @@ type owner struct {
 	// It is read without a lock.
 	trace atomic.Pointer[gitops.Trace]
 
+	// declares is what the newest declaration was made from; nil before the
+	// first. It is read without a lock, as is reached.
+	declares atomic.Pointer[declaration]
+	// reached is the revision that was applied last without error; its health
+	// may still be waited for.
+	reached atomic.Pointer[string]
+
 	// running serialises the runs of the owner and guards every field below
 	// but those of wake.
 	running sync.Mutex
@@ -38,9 +45,10 @@ type owner struct {
 	compared string
 	// needs is what the observer was last asked to watch, as a digest.
 	needs gitops.Digest
-	// handsOver is since when deletions wait for other owners to be built; zero
-	// while none do.
-	handsOver time.Time
+	// handsOver is the wait of deletions for other owners to be built.
+	handsOver handOverWait
+	// wanted is the newest Task.Compare, whether or not it was carried out.
+	wanted string
 	// begun is when the first run of those began that wait for health; zero
 	// while none does.
 	begun time.Time
@@ -79,7 +87,10 @@ func (o *owner) reset(uid string) {
 	o.left = nil
 	o.trace.Store(nil)
 	o.needs = gitops.Digest{}
-	o.health, o.begun, o.handsOver = wait{}, time.Time{}, time.Time{}
+	o.health, o.begun, o.handsOver = wait{}, time.Time{}, handOverWait{}
+	o.wanted = ""
+	o.declares.Store(nil)
+	o.reached.Store(nil)
 	o.contests = nil
 }
 
@@ -108,4 +119,11 @@ func (r rejection) still(digest gitops.Digest, task Task, now time.Time) error {
 		return nil
 	}
 	return r.err
+}
+
+// want remembers that every object is to be compared, until that was done.
+func (o *owner) want(compare string) {
+	if compare != "" {
+		o.wanted = compare
+	}
 }

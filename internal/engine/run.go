@@ -22,6 +22,8 @@ type run struct {
 	// target is what the cluster is to look like: the newest build, or the one
 	// applied last where there is no newer one that can be built.
 	target *gitops.Build
+	// removing is set where everything is to be let go of.
+	removing bool
 	// keeping is set where target is not the newest revision: nothing is pruned
 	// then, and nothing leaves the inventory.
 	keeping bool
@@ -39,6 +41,7 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 		o.reset(task.Owner.UID)
 	}
 	task.Build.Keys = e.Keys
+	o.want(task.Compare)
 	r := &run{Engine: e, task: task, owner: o, report: gitops.Report{
 		Owner: task.Owner, Inventory: task.Inventory, Started: e.Clock.Now(),
 	}}
@@ -188,12 +191,14 @@ func (r *run) apply(ctx context.Context) error {
 	}
 	r.owner.rejected = rejected(r.target.Digest, err, r.Clock.Now())
 	if err == nil || r.owner.rejected.err != nil {
-		r.owner.compared = r.task.Compare
+		r.owner.compared = r.owner.wanted
 	}
 	if err != nil {
 		r.owner.target = r.partly(ctx, r.owner.target)
 	} else {
 		r.owner.target = r.target
+		revision := r.report.Attempted
+		r.owner.reached.Store(&revision)
 		r.forgetGone()
 	}
 	return err
@@ -240,32 +245,27 @@ func (r *run) resolve(ctx context.Context) error {
 }
 
 func (r *run) resolved(ctx context.Context, declared []gitops.Manifest) ([]gitops.Manifest, error) {
+	versions := map[gitops.GroupKind]string{}
+	for _, m := range declared {
+		versions[m.Ref.GroupKind()] = m.Version
+	}
+	scopes := make(map[gitops.GroupKind]plan.Scope, len(versions))
 	var failed error
-	manifests, err := plan.Resolve(declared, func(kind gitops.GroupKind) plan.Scope {
-		version := ""
-		for _, m := range declared {
-			if m.Ref.GroupKind() == kind {
-				version = m.Version
-				break
-			}
-		}
+	for kind, version := range versions {
 		resource, err := r.Cluster.Resource(ctx, kind, version)
 		switch {
-		case err != nil:
-			if !isNotServed(err) && failed == nil {
-				failed = fmt.Errorf("find out about kind %s: %w", kind, err)
-			}
-			return plan.ScopeUnknown
-		case resource.Namespaced:
-			return plan.ScopeNamespaced
-		default:
-			return plan.ScopeCluster
+		case err == nil && resource.Namespaced:
+			scopes[kind] = plan.ScopeNamespaced
+		case err == nil:
+			scopes[kind] = plan.ScopeCluster
+		case !isNotServed(err):
+			failed = fmt.Errorf("find out about kind %s: %w", kind, err)
 		}
-	})
-	if err != nil {
-		return nil, err
 	}
-	return manifests, failed
+	if failed != nil {
+		return nil, failed
+	}
+	return plan.Resolve(declared, func(kind gitops.GroupKind) plan.Scope { return scopes[kind] })
 }
 
 // declare lets other owners know what this one declares.
@@ -274,13 +274,17 @@ func (r *run) declare() {
 	for _, m := range r.manifests {
 		refs = append(refs, m.Ref)
 	}
+	if trace := r.owner.trace.Load(); trace != nil && !r.removing {
+		// Whoever sees this sees the refs as well: they are set before.
+		defer r.owner.declares.Store(&declaration{trace: *trace, generation: r.task.Generation, parent: slices.ContainsFunc(refs, r.isOwner)})
+	}
 	if slices.Equal(refs, r.owner.declared) {
 		return
 	}
 	before := r.owner.declared
 	r.setRefs(r.Engine.declared, r.task.Owner.Key(), before, refs)
 	r.owner.declared = refs
-	r.leave(before, refs)
+	r.leave(r.task.Owner, before, refs)
 }
 
 // plan compares what is declared with what is known of the cluster.
@@ -313,7 +317,7 @@ func (r *run) plan() (gitops.Plan, error) {
 
 // compares tells whether every object is to be compared in this run.
 func (r *run) compares() bool {
-	return r.task.Compare != "" && r.task.Compare != r.owner.compared && !r.keeping
+	return r.owner.wanted != "" && r.owner.wanted != r.owner.compared && !r.keeping
 }
 
 // inventory is what the plan is told of the stored inventory: all of it, or
@@ -410,8 +414,11 @@ func (e *Engine) Remove(ctx context.Context, removal Removal) gitops.Report {
 		defer cancel()
 	}
 	r := &run{
-		Engine: e, owner: o, target: &gitops.Build{},
-		task: Task{Owner: removal.Owner, Inventory: removal.Inventory, Prune: true},
+		Engine: e, owner: o, target: &gitops.Build{}, removing: true,
+		task: Task{
+			Owner: removal.Owner, Inventory: removal.Inventory, Prune: true,
+			Snapshot: removal.Snapshot, Siblings: removal.Siblings,
+		},
 		report: gitops.Report{
 			Owner: removal.Owner, Inventory: removal.Inventory, Started: e.Clock.Now(),
 		},

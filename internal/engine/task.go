@@ -38,14 +38,23 @@ type Task struct {
 	RetryLimit time.Duration
 	// Last is what the owner's status remembers of its last success.
 	Last Success
+	// Generation is that of the owner's specification.
+	Generation int64
 	// Siblings are the owners that follow the same source. It is asked only
 	// where objects are to be deleted; nil for none.
-	Siblings func() []gitops.OwnerRef
+	Siblings func() []Sibling
 	// WriteAhead stores the union of the old and the planned inventory, and that
 	// the owner is not Ready. It is called before the first write of a run that
 	// needs it: one that writes what is not in the inventory, or another build
 	// than that of Last while Last is Ready.
 	WriteAhead func(context.Context, gitops.Inventory) error
+}
+
+// Sibling is an owner that follows the same source, with the generation of its
+// specification that it is to be built for.
+type Sibling struct {
+	Owner      gitops.OwnerRef
+	Generation int64
 }
 
 // Checks says which objects have to be healthy.
@@ -78,4 +87,8 @@ type Removal struct {
 	Owner     gitops.OwnerRef
 	Inventory gitops.Inventory
 	Timeout   time.Duration
+	// Snapshot and Siblings are those of a Task: what another owner is about to
+	// take over is not deleted. Nil where the source is not known.
+	Snapshot *gitops.Snapshot
+	Siblings func() []Sibling
 }

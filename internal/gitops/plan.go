@@ -171,7 +171,8 @@ type Done struct {
 	Action  Action
 	// Reason says why, for a skipped object.
 	Reason string
-	// Live is the object as the write left it; the zero value for a deletion.
+	// Live is the object as the write left it; of a deleted one it holds the
+	// uid, where that was known.
 	Live Live
 	// Changed are the fields in which the cluster's answer differs from what
 	// was sent: what admission changed of our own fields. Paths as in

@@ -33,6 +33,8 @@ func (in Input) judge(m *gitops.Manifest) verdict {
 		return write(m, gitops.ActionConfigure, gitops.BasisChanged, reasonChanged)
 	case !known:
 		return write(m, gitops.ActionConfigure, gitops.BasisCompare, "not known how it is in the cluster")
+	case !live.Exists() && sameDigest:
+		return write(m, gitops.ActionCreate, gitops.BasisRepair, "deleted in the cluster")
 	case !live.Exists():
 		return write(m, gitops.ActionCreate, gitops.BasisChanged, "not in the cluster")
 	case wasApplied && !sameDigest:
@@ -41,6 +43,10 @@ func (in Input) judge(m *gitops.Manifest) verdict {
 		return write(m, gitops.ActionConfigure, repairIf(sameDigest), "taken over from "+live.Owner.String()+", which does not declare it")
 	case live.Fields == (gitops.Digest{}) && !wasApplied:
 		return write(m, gitops.ActionConfigure, gitops.BasisChanged, "in the cluster, but not applied from here")
+	}
+	if sameDigest && live.Deleting {
+		// Nothing that is written now would last; its end brings the repair.
+		return verdict{change: gitops.Change{Ref: m.Ref, Action: gitops.ActionUnchanged}}
 	}
 	if sameDigest {
 		if reason := drifted(applied, live, m.Policy.Apply); reason != "" {
@@ -96,8 +102,6 @@ func drifted(applied Applied, live gitops.Live, mode gitops.ApplyMode) string {
 	switch {
 	case live.UID != applied.UID:
 		return "replaced in the cluster"
-	case live.Deleting:
-		return "being deleted in the cluster"
 	case live.Fields == (gitops.Digest{}):
 		return "ownership of its fields was removed in the cluster"
 	case live.Fields != applied.Fields:

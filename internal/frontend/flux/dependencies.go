@@ -135,7 +135,8 @@ func evaluateReady(ctx context.Context, expression string, self, dep *kustomizev
 	if err != nil {
 		// A field that is not there yet is a state, not a mistake.
 		return false, &blocked{reason: meta.DependencyNotReadyReason, waiting: true,
-			cause: fmt.Errorf("readyExpr of dependency '%s': %w", client.ObjectKeyFromObject(dep), err)}
+			// The error may quote the dependency's own fields.
+			cause: fmt.Errorf("readyExpr of dependency '%s' cannot be evaluated: a field that it reads is not there", client.ObjectKeyFromObject(dep))}
 	}
 	ready, ok := value.Value().(bool)
 	if !ok {

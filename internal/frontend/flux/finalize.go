@@ -40,6 +40,9 @@ func (k *kustomizations) finalize(ctx context.Context, obj *kustomizev1.Kustomiz
 // It returns a result where the deletion has to go on later.
 func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kustomization) (*ctrl.Result, error) {
 	inventory, err := fromInventory(obj.Status.Inventory)
+	if !obj.Spec.Prune && obj.Spec.DeletionPolicy == "" || obj.Spec.DeletionPolicy == kustomizev1.DeletionPolicyOrphan {
+		return nil, nil
+	}
 	if strings.EqualFold(obj.Annotations[orphanAnnotation], "true") || obj.Spec.Suspend || (err == nil && len(inventory) == 0) {
 		return nil, nil
 	}
@@ -50,12 +53,21 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 		return k.hold(ctx, obj, fmt.Errorf("%w; %d objects are kept: set the annotation %s: \"true\" to leave them behind",
 			refusal, len(inventory), orphanAnnotation))
 	}
-	if !obj.Spec.Prune {
-		return nil, nil
+	removal := engine.Removal{
+		Owner: kustomizationRef(obj), Inventory: inventory, Timeout: obj.GetTimeout(),
+		Siblings: func() []engine.Sibling { return k.siblings(obj) },
 	}
-	report := k.engine.Remove(ctx, engine.Removal{Owner: kustomizationRef(obj), Inventory: inventory, Timeout: obj.GetTimeout()})
+	if snapshot, ok := k.sources.acquire(sourceRef(obj)); ok {
+		defer snapshot.Release()
+		removal.Snapshot = &snapshot
+	}
+	report := k.engine.Remove(ctx, removal)
 	k.told.add(obj.UID, changeLines(report.Changes))
 	k.announceChanges(obj, obj.Status.LastAppliedRevision)
+	if report.Err == nil && len(report.Inventory) > 0 && !report.Next.IsZero() {
+		// Another owner is about to take the rest over.
+		return &ctrl.Result{RequeueAfter: soonest(k.clock.Now(), k.options.RequeueDependency, report.Next)}, nil
+	}
 	if report.Err == nil {
 		return nil, nil
 	}

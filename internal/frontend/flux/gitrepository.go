@@ -13,6 +13,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -35,6 +36,7 @@ type GitRepositoryOptions struct {
 // gitRepositories reconciles GitRepositories.
 type gitRepositories struct {
 	objects    *objects[*sourcev1.GitRepository]
+	selector   labels.Selector
 	git        Git
 	packed     packed
 	sources    *sources
@@ -81,6 +83,8 @@ func (g *gitRepositories) reconcile(ctx context.Context, req ctrl.Request) (ctrl
 		return ctrl.Result{}, nil
 	case err != nil:
 		return ctrl.Result{}, err
+	case !serves(g.selector, obj):
+		return ctrl.Result{}, nil
 	case !obj.DeletionTimestamp.IsZero():
 		g.forget(gitRepositoryRef(obj), obj.UID)
 		if err := g.packed.store.Remove(gitRepositoryRef(obj)); err != nil {
@@ -93,6 +97,10 @@ func (g *gitRepositories) reconcile(ctx context.Context, req ctrl.Request) (ctrl
 		return g.rest(ctx, obj), nil
 	}
 	if refusal := refuseGitRepository(obj); refusal != nil {
+		// It follows nothing, which must not keep others' data from being cleaned.
+		if err := g.follows(ctx, obj.UID, &GitRequest{}); err != nil {
+			logr.FromContextOrDiscard(ctx).Error(err, "Cleaning the data folder failed")
+		}
 		return g.fail(ctx, obj, refusal)
 	}
 	if obj, err = g.objects.setFinalizer(ctx, obj, sourcev1.SourceFinalizer, true); err != nil {
@@ -191,6 +199,12 @@ func (g *gitRepositories) rest(ctx context.Context, obj *sourcev1.GitRepository)
 	return ctrl.Result{}
 }
 
+// followed are the requests of all objects that follow anything. It is called
+// with the lock held.
+func (g *gitRepositories) followed() []GitRequest {
+	return slices.DeleteFunc(slices.Collect(maps.Values(g.requests)), func(r GitRequest) bool { return r.URL == "" })
+}
+
 // fallBack gives the consumers what an earlier process fetched, so that they can
 // keep it in order while the remote is away. It is only done for the revision
 // that the status still names; where there is nothing, the consumers wait.
@@ -277,13 +291,14 @@ func (g *gitRepositories) follows(ctx context.Context, uid types.UID, request *G
 	}
 	var owners []gitops.OwnerRef
 	for i := range list.Items {
-		if _, known := g.requests[list.Items[i].UID]; !known && list.Items[i].DeletionTimestamp.IsZero() {
+		item := &list.Items[i]
+		if _, known := g.requests[item.UID]; !known && item.DeletionTimestamp.IsZero() && serves(g.selector, item) {
 			return nil
 		}
 		owners = append(owners, gitRepositoryRef(&list.Items[i]))
 	}
 	return errors.Join(
-		g.git.Retain(slices.Collect(maps.Values(g.requests))),
+		g.git.Retain(g.followed()),
 		g.packed.store.Retain(owners),
 	)
 }

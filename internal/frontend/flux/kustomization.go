@@ -8,6 +8,7 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -37,6 +38,8 @@ type KustomizationOptions struct {
 // kustomizations reconciles Kustomizations.
 type kustomizations struct {
 	objects    *objects[*kustomizev1.Kustomization]
+	selector   labels.Selector
+	metrics    Metrics
 	engine     *engine.Engine
 	sources    *sources
 	references *references
@@ -57,6 +60,9 @@ func (k *kustomizations) reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		return ctrl.Result{}, nil
 	case err != nil:
 		return ctrl.Result{}, err
+	case !serves(k.selector, obj):
+		k.forget(req.NamespacedName)
+		return ctrl.Result{}, nil
 	case !obj.DeletionTimestamp.IsZero():
 		return k.finalize(ctx, obj)
 	case obj.Spec.Suspend:
@@ -104,6 +110,9 @@ func (k *kustomizations) keep(ctx context.Context, obj *kustomizev1.Kustomizatio
 	report := k.engine.Run(ctx, k.maintenance(obj))
 	k.told.add(obj.UID, changeLines(report.Changes))
 	k.announceChanges(obj, obj.Status.LastAppliedRevision)
+	if report.Err != nil && !errors.Is(report.Err, context.Canceled) && k.told.first(obj.UID, "keep "+report.Err.Error()) {
+		k.events.failed(obj, failureReason(report.Err), "keeping what was applied: "+report.Err.Error(), obj.Status.LastAppliedRevision)
+	}
 	var b *blocked
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -131,7 +140,11 @@ func (k *kustomizations) keep(ctx context.Context, obj *kustomizev1.Kustomizatio
 			k.events.blocked(after, b)
 		}
 	}
-	return ctrl.Result{RequeueAfter: soonest(now, b.retry, report.Next)}, nil
+	retry := b.retry
+	if retry <= 0 {
+		retry = k.options.RequeueDependency
+	}
+	return ctrl.Result{RequeueAfter: soonest(now, retry, report.Next)}, nil
 }
 
 // stall records an error that only a change of the object can mend.
@@ -203,5 +216,6 @@ func (k *kustomizations) next(obj *kustomizev1.Kustomization, report gitops.Repo
 func (k *kustomizations) forget(key client.ObjectKey) {
 	owner := gitops.OwnerRef{Group: kustomizeGroup, Kind: kustomizev1.KustomizationKind, Namespace: key.Namespace, Name: key.Name}
 	k.engine.Forget(owner)
+	k.metrics.Forget(kustomizev1.KustomizationKind, key.Namespace, key.Name)
 	k.references.release(owner)
 }

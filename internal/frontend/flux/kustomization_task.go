@@ -43,6 +43,12 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
 			"can't access '%s/%s/%s', cross-namespace references have been blocked", spec.SourceRef.Kind, ns, spec.SourceRef.Name)}
 	}
+	for _, ref := range spec.DependsOn {
+		if ns := ref.Namespace; options.NoCrossNamespaceRefs && ns != "" && ns != obj.Namespace {
+			return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
+				"can't depend on '%s/%s', cross-namespace references have been blocked", ns, ref.Name)}
+		}
+	}
 	return nil
 }
 
@@ -77,6 +83,8 @@ func (k *kustomizations) maintenance(obj *kustomizev1.Kustomization) engine.Task
 	inventory, err := fromInventory(obj.Status.Inventory)
 	return engine.Task{
 		Owner:      kustomizationRef(obj),
+		Generation: obj.Generation,
+		WriteAhead: k.writeAhead(obj, obj.Status.LastAttemptedRevision),
 		Inventory:  inventory,
 		Unreadable: err,
 		Force:      obj.Spec.Force,
@@ -104,9 +112,15 @@ func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Sn
 		return engine.Task{}, err
 	}
 	task.Last = lastSuccess(obj)
-	task.Siblings = func() []gitops.OwnerRef { return k.siblings(obj) }
-	revision := snapshot.Artifact.Revision
-	task.WriteAhead = func(ctx context.Context, inventory gitops.Inventory) error {
+	task.Siblings = func() []engine.Sibling { return k.siblings(obj) }
+	task.WriteAhead = k.writeAhead(obj, snapshot.Artifact.Revision)
+	return task, nil
+}
+
+// writeAhead stores an inventory before objects are written that may not be in
+// the stored one.
+func (k *kustomizations) writeAhead(obj *kustomizev1.Kustomization, revision string) func(context.Context, gitops.Inventory) error {
+	return func(ctx context.Context, inventory gitops.Inventory) error {
 		before, err := k.objects.get(ctx, client.ObjectKeyFromObject(obj))
 		if err != nil {
 			return fmt.Errorf("store inventory: %w", err)
@@ -119,24 +133,25 @@ func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Sn
 		}
 		return nil
 	}
-	return task, nil
 }
 
 // siblings are the Kustomizations that follow the same source and are worked on.
-func (k *kustomizations) siblings(obj *kustomizev1.Kustomization) []gitops.OwnerRef {
+func (k *kustomizations) siblings(obj *kustomizev1.Kustomization) []engine.Sibling {
 	var list kustomizev1.KustomizationList
 	err := k.objects.client.List(context.Background(), &list,
 		client.MatchingFields{indexSource: sourceRef(obj).String()}, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil // the cache is stopping
 	}
-	var owners []gitops.OwnerRef
+	var siblings []engine.Sibling
 	for i := range list.Items {
-		if sibling := &list.Items[i]; !sibling.Spec.Suspend && sibling.DeletionTimestamp.IsZero() {
-			owners = append(owners, kustomizationRef(sibling))
+		sibling := &list.Items[i]
+		if sibling.Spec.Suspend || !sibling.DeletionTimestamp.IsZero() || !serves(k.selector, sibling) || refuseKustomization(sibling, k.options) != nil {
+			continue
 		}
+		siblings = append(siblings, engine.Sibling{Owner: kustomizationRef(sibling), Generation: sibling.Generation})
 	}
-	return owners
+	return siblings
 }
 
 // lastSuccess is what the status remembers of the last run that succeeded.
@@ -202,7 +217,7 @@ func (k *kustomizations) buildSpec(obj *kustomizev1.Kustomization) (build.Spec, 
 		spec.Images = append(spec.Images, build.Image{Name: i.Name, NewName: i.NewName, NewTag: i.NewTag, Digest: i.Digest})
 	}
 	if s.PostBuild == nil {
-		return spec, nil
+		return spec, k.references.want(kustomizationRef(obj), nil)
 	}
 	variables, err := k.variables(obj)
 	if err != nil {

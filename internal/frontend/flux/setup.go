@@ -7,11 +7,13 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -89,6 +91,8 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 	}
 
 	k := &kustomizations{
+		selector:   options.Selector,
+		metrics:    parts.Metrics,
 		objects:    newObjects(mgr.GetClient(), kustomizeStatusManager, func() *kustomizev1.Kustomization { return &kustomizev1.Kustomization{} }),
 		sources:    sources,
 		references: references,
@@ -103,6 +107,7 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 		forKustomizations.add(types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}, urgent)
 	}, k.exists)
 	g := &gitRepositories{
+		selector:   options.Selector,
 		objects:    newObjects(mgr.GetClient(), sourceManager, func() *sourcev1.GitRepository { return &sourcev1.GitRepository{} }),
 		git:        parts.Git,
 		packed:     packed{store: parts.Artifacts, baseURL: parts.ArtifactURL},
@@ -137,6 +142,8 @@ func addController(mgr manager.Manager, kind string, run func(context.Context, c
 		UsePriorityQueue:        ptr.To(true),
 		Reconciler:              reconcile.Func(measured(kind, withRoutinePriority(run), parts)),
 		SkipNameValidation:      ptr.To(true),
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](
+			options.Kustomization.MinRetryDelay, options.Kustomization.MaxRetryDelay),
 	})
 	if err != nil {
 		return fmt.Errorf("add controller of %s: %w", kind, err)
@@ -158,16 +165,21 @@ func measured(kind string, run func(context.Context, ctrl.Request) (ctrl.Result,
 }
 
 func selected(selector labels.Selector) predicate.Predicate {
-	return predicate.NewPredicateFuncs(func(obj client.Object) bool {
-		return selector == nil || selector.Empty() || selector.Matches(labels.Set(obj.GetLabels()))
-	})
+	return predicate.NewPredicateFuncs(func(obj client.Object) bool { return serves(selector, obj) })
+}
+
+// serves tells whether an object is one that this operator works on.
+func serves(selector labels.Selector, obj client.Object) bool {
+	return selector == nil || selector.Empty() || selector.Matches(labels.Set(obj.GetLabels()))
 }
 
 // exists tells whether a Kustomization is in the cluster, whether or not it is
 // worked on.
 func (k *kustomizations) exists(owner gitops.OwnerRef) bool {
 	_, err := k.objects.get(context.Background(), types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name})
-	return err == nil
+	// One that cannot be looked for, such as in a namespace that is not watched,
+	// keeps what bears its labels.
+	return !apierrors.IsNotFound(err)
 }
 
 // sourceExists tells whether a source is in the cluster.

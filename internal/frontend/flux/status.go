@@ -17,6 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/plumb-gitops/plumb/internal/telemetry"
 )
 
 // objects reads custom resources of one kind from the cache and writes their
@@ -89,6 +91,8 @@ func (o *objects[T]) patchStatus(ctx context.Context, before, after T) (T, error
 	if err != nil || patch == nil {
 		return after, err
 	}
+	// Another object of the same name must not get this one's status.
+	patch = withUID(patch, before.GetUID())
 	answer := after.DeepCopyObject().(T)
 	err = o.client.Status().Patch(ctx, answer, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(o.manager))
 	if err != nil {
@@ -96,6 +100,11 @@ func (o *objects[T]) patchStatus(ctx context.Context, before, after T) (T, error
 	}
 	o.remember(answer.DeepCopyObject().(T))
 	return answer, nil
+}
+
+// withUID makes a merge patch fail on any other object of the same name.
+func withUID(patch []byte, uid types.UID) []byte {
+	return fmt.Appendf(nil, `{"metadata":{"uid":%q},%s`, uid, patch[1:])
 }
 
 // statusPatch is the JSON merge patch between two statuses, nil where they are equal.
@@ -179,7 +188,7 @@ type conditioned struct {
 func (c conditioned) set(kind string, status metav1.ConditionStatus, reason, message string) {
 	apimeta.SetStatusCondition(c.list, metav1.Condition{
 		Type: kind, Status: status, Reason: reason,
-		Message:            clip(message, 20000),
+		Message:            clip(telemetry.Redact(message), 20000),
 		ObservedGeneration: c.generation,
 	})
 	slices.SortStableFunc(*c.list, func(a, b metav1.Condition) int {
