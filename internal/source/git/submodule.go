@@ -120,6 +120,9 @@ func submoduleRequest(parent Request, m module, commit pack.ID) (Request, error)
 	if err != nil {
 		return Request{}, err
 	}
+	if base.Scheme == "https" && target.Scheme == "http" {
+		return Request{}, fmt.Errorf("url %q leads from https to http, which is refused", redacted(m.url))
+	}
 	inner := Request{
 		URL: target.String(), Ref: Ref{Commit: commit.String()}, Proxy: parent.Proxy, RecurseSubmodules: true,
 	}
