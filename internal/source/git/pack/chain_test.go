@@ -22,8 +22,9 @@ import (
 func chain(t *testing.T, n, size int) ([]byte, pack.ID) {
 	t.Helper()
 	var out bytes.Buffer
+	z := zlib.NewWriter(&out)
 	zip := func(data []byte) {
-		z := zlib.NewWriter(&out)
+		z.Reset(&out)
 		_, _ = z.Write(data)
 		_ = z.Close()
 	}

@@ -95,32 +95,48 @@ func TestMetadataAddressesAreRefused(t *testing.T) {
 			t.Errorf("%s: got error %v, want one: %v", address, err, refused)
 		}
 	}
-	for _, target := range []string{
-		"http://169.254.169.254/x", "https://[fe80::1]/x", "http://[fd00:ec2::254]/x", "http://169.254.169.254:22/x",
-	} {
-		for _, proxy := range []Proxy{{}, {Address: "http://127.0.0.1:1"}, {Address: "socks5://127.0.0.1:1"}} {
-			u, err := url.Parse(target)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, err := New(Options{URL: u, Proxy: proxy})
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = c.Refs(t.Context(), []string{"refs/heads/main"})
-			if CodeOf(err) != CodeUnsupported || !strings.Contains(err.Error(), "are refused") {
-				t.Errorf("%s through %q: got error %v", target, proxy.Address, err)
-			}
+	// Nothing of this leaves the machine, even where nobody refuses it: the
+	// proxies are not there.
+	for _, target := range []string{"http://169.254.169.254/x", "https://[fe80::1]/x", "http://[fd00:ec2::254]/x", "http://169.254.169.254:22/x"} {
+		for _, proxy := range []string{"http://127.0.0.1:1", "socks5://127.0.0.1:1"} {
+			expectRefused(t, target, proxy)
 		}
 	}
 }
 
-// TestDialerLooksAtWhatIsDialed: a name may stand for any address.
+func expectRefused(t *testing.T, target, proxy string) {
+	t.Helper()
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Options{URL: u, Proxy: Proxy{Address: proxy}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Refs(t.Context(), []string{"refs/heads/main"})
+	if CodeOf(err) != CodeUnsupported || !strings.HasPrefix(fmt.Sprint(err), "connections to ") {
+		t.Errorf("%s through %q: got error %v", target, proxy, err)
+	}
+}
+
+// TestDialerLooksAtWhatIsDialed: a name may stand for any address. A link-local
+// address without an interface leads nowhere, so that nothing is ever reached.
 func TestDialerLooksAtWhatIsDialed(t *testing.T) {
 	t.Parallel()
-	_, err := newDialer().DialContext(t.Context(), "tcp", "169.254.169.254:80")
-	err = classify(t.Context(), &url.Error{Op: "Get", URL: "http://name/?secret", Err: err})
+	err := newDialer().Control("tcp", "169.254.169.254:80", nil)
+	err = &url.Error{Op: "Get", URL: "http://name/?secret", Err: &net.OpError{Op: "dial", Err: err}}
+	err = classify(t.Context(), err)
 	if CodeOf(err) != CodeUnsupported || !strings.HasPrefix(fmt.Sprint(err), "connections to 169.254.169.254 are refused") {
+		t.Errorf("got error %v", err)
+	}
+	if probe, err := net.Listen("tcp6", "[::1]:0"); err != nil {
+		t.Skipf("the rest needs IPv6, which this machine does not have: %v", err)
+	} else if err := probe.Close(); err != nil {
+		t.Error(err)
+	}
+	expectRefused(t, "http://name.invalid/x", "http://[fe80::1]:1")
+	if _, err := newDialer().DialContext(t.Context(), "tcp", "[fe80::1]:22"); CodeOf(err) != CodeUnsupported {
 		t.Errorf("got error %v", err)
 	}
 }
