@@ -76,7 +76,7 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 		}
 	}()
 	sum := &counted{w: out, hash: sha256.New()}
-	err = Write(ctx, sum, files)
+	err = write(ctx, sum, files, s.limits)
 	if err == nil {
 		err = own(out.Sync())
 	}
@@ -120,35 +120,69 @@ func (c *counted) Write(p []byte) (int, error) {
 	return n, own(err)
 }
 
+// limits bound what is packed, in bytes before it is compressed and in files
+// and directories.
+type limits struct {
+	file    int64
+	total   int64
+	entries int
+}
+
+const (
+	defaultFileBytes = 1 << 30
+	defaultBytes     = 4 << 30
+	mostEntries      = 1_000_000
+)
+
 // Write writes the files of a tree as a gzipped tar: the same bytes for the same
 // files. Names are relative and in order, a directory before what is in it;
-// owners and times are zero.
+// owners and times are zero. The default limits of a Store hold.
 func Write(ctx context.Context, w io.Writer, files gitops.Tree) error {
+	return write(ctx, w, files, limits{file: defaultFileBytes, total: defaultBytes, entries: mostEntries})
+}
+
+func write(ctx context.Context, w io.Writer, files gitops.Tree, most limits) error {
 	zipped := gzip.NewWriter(w)
-	t := tar.NewWriter(zipped)
-	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || name == "." {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		return add(t, files, name, d)
-	})
-	if err != nil {
+	p := packing{ctx: ctx, tar: tar.NewWriter(zipped), files: files, most: most}
+	if err := fs.WalkDir(files, ".", p.add); err != nil {
 		return err
 	}
-	if err := t.Close(); err != nil {
+	if err := p.tar.Close(); err != nil {
 		return err
 	}
 	return zipped.Close()
 }
 
-func add(t *tar.Writer, files gitops.Tree, name string, d fs.DirEntry) (err error) {
-	if d.IsDir() {
-		return t.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: directoryMode})
+// packing is one walk over a tree.
+type packing struct {
+	ctx   context.Context
+	tar   *tar.Writer
+	files gitops.Tree
+	most  limits
+
+	total   int64
+	entries int
+}
+
+// add writes a file or directory. It is an fs.WalkDirFunc.
+func (p *packing) add(name string, d fs.DirEntry, err error) error {
+	if err != nil || name == "." {
+		return err
 	}
-	file, err := files.Open(name)
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	if p.entries++; p.entries > p.most.entries {
+		return tooLarge("more than %d files and directories, which is the most that is packed", p.most.entries)
+	}
+	if d.IsDir() {
+		return p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: directoryMode})
+	}
+	return p.addFile(name)
+}
+
+func (p *packing) addFile(name string) (err error) {
+	file, err := p.files.Open(name)
 	if err != nil {
 		return err
 	}
@@ -157,17 +191,43 @@ func add(t *tar.Writer, files gitops.Tree, name string, d fs.DirEntry) (err erro
 	if err != nil {
 		return err
 	}
+	// The tar takes no more of a file than its header says.
+	if info.Size() > p.most.file {
+		return tooLarge("%q has %d bytes, at most %d are packed", name, info.Size(), p.most.file)
+	}
+	if p.total += info.Size(); p.total > p.most.total {
+		return tooLarge("the files have more than %d bytes together, which is the most that is packed", p.most.total)
+	}
 	mode := int64(fileMode)
 	if info.Mode()&0o100 != 0 {
 		mode = executableMode
 	}
-	if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: info.Size()}); err != nil {
+	if err := p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: info.Size()}); err != nil {
 		return err
 	}
-	if _, err := io.Copy(t, file); err != nil {
+	if _, err := io.Copy(p.tar, &endable{p.ctx, file}); err != nil {
 		return fmt.Errorf("%s: %w", strconv.Quote(name), err)
 	}
 	return nil
+}
+
+// tooLarge is an error about what the source holds.
+func tooLarge(format string, args ...any) error {
+	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Cause: fmt.Errorf(format, args...)}
+}
+
+// endable ends reading with a context.
+type endable struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read gives bytes while they are wanted.
+func (e *endable) Read(to []byte) (int, error) {
+	if err := e.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return e.r.Read(to)
 }
 
 // Adopt takes over an artifact that an earlier process packed and advertised, if

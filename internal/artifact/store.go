@@ -34,6 +34,11 @@ type Options struct {
 	// TTL is how long an artifact is kept after a newer one took its place: one
 	// minute by default.
 	TTL time.Duration
+	// FileBytes is the largest file that is packed, in bytes: 1 GiB by default.
+	FileBytes int64
+	// Bytes is how many bytes the files of an artifact may have together, before
+	// they are compressed: 4 GiB by default.
+	Bytes int64
 	// Now is the clock: time.Now by default.
 	Now func() time.Time
 }
@@ -45,6 +50,7 @@ type Store struct {
 	records int
 	ttl     time.Duration
 	now     func() time.Time
+	limits  limits
 
 	mu      sync.Mutex // guards sources
 	sources map[string]*source
@@ -84,6 +90,13 @@ func Open(folder string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open artifact store: %w", err)
 	}
 	s := &Store{root: root, records: o.Records, ttl: o.TTL, now: o.Now, sources: map[string]*source{}}
+	s.limits = limits{file: o.FileBytes, total: o.Bytes, entries: mostEntries}
+	if s.limits.file <= 0 {
+		s.limits.file = defaultFileBytes
+	}
+	if s.limits.total <= 0 {
+		s.limits.total = defaultBytes
+	}
 	if s.records <= 0 {
 		s.records = 2
 	}

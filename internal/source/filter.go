@@ -16,8 +16,16 @@ import (
 // IgnoreFile is the name of the files with patterns in a Tree.
 const IgnoreFile = ".sourceignore"
 
-// largestIgnoreFile is the most bytes of an IgnoreFile that are read.
-const largestIgnoreFile = 1 << 20
+const (
+	// mostIgnoreBytes is the most bytes of all IgnoreFiles together.
+	mostIgnoreBytes = 1 << 20
+	// mostPatterns is how many patterns may hold: each file is compared with
+	// each of them.
+	mostPatterns = 10_000
+	// mostSearched is how many files and directories are looked through for
+	// IgnoreFiles.
+	mostSearched = 1_000_000
+)
 
 // Filter leaves out what ignore patterns exclude: those of all files called
 // IgnoreFile, each for its own directory, and after them the given ones. Where
@@ -31,6 +39,9 @@ func Filter(tree gitops.Tree, ignore string) (gitops.Tree, error) {
 		return nil, err
 	}
 	custom = append(custom, parsePatterns(ignore, ".")...)
+	if len(custom) > mostPatterns {
+		return nil, tooManyPatterns()
+	}
 	f := &filtered{tree: tree, custom: len(custom) > 0, visible: map[string]bool{}, digests: map[string]string{}}
 	f.patterns = parsePatterns(vcsPatterns, ".")
 	if f.custom {
@@ -54,33 +65,46 @@ func findPatterns(tree gitops.Tree) ([]pattern, error) {
 	if finder, ok := tree.(FileFinder); ok {
 		files, err = finder.FindFiles(IgnoreFile)
 	} else {
-		files, err = findFiles(tree, ".", IgnoreFile)
+		left := mostSearched
+		files, err = findFiles(tree, ".", IgnoreFile, &left)
 	}
 	if err != nil {
 		return nil, err
 	}
 	var patterns []pattern
+	total := int64(0)
 	for _, file := range files {
 		info, err := tree.Stat(file)
 		if err != nil {
 			return nil, err
 		}
-		if info.Size() > largestIgnoreFile {
-			return nil, fmt.Errorf("ignore file %q has %d bytes, at most %d are allowed", file, info.Size(), largestIgnoreFile)
+		if total += info.Size(); total > mostIgnoreBytes {
+			return nil, fmt.Errorf("the files called %q up to %q have %d bytes together, at most %d are allowed", IgnoreFile, file, total, mostIgnoreBytes)
 		}
 		text, err := tree.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
 		patterns = append(patterns, parsePatterns(string(text), path.Dir(file))...)
+		if len(patterns) > mostPatterns {
+			return nil, tooManyPatterns()
+		}
 	}
 	return patterns, nil
 }
 
-func findFiles(tree gitops.Tree, dir, name string) ([]string, error) {
+func tooManyPatterns() error {
+	return fmt.Errorf("there are more than %d ignore patterns, which is the most that is allowed", mostPatterns)
+}
+
+// findFiles looks for files of a name, at no more entries than are left.
+func findFiles(tree gitops.Tree, dir, name string, left *int) ([]string, error) {
 	entries, err := tree.ReadDir(dir)
 	if err != nil {
 		return nil, err
+	}
+	if *left -= len(entries); *left < 0 {
+		return nil, fmt.Errorf("the source has more than %d files and directories, which is the most that is searched for files called %q", mostSearched, name)
 	}
 	var files []string
 	for _, e := range entries {
@@ -90,7 +114,7 @@ func findFiles(tree gitops.Tree, dir, name string) ([]string, error) {
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			below, err := findFiles(tree, join(dir, e.Name()), name)
+			below, err := findFiles(tree, join(dir, e.Name()), name, left)
 			if err != nil {
 				return nil, err
 			}

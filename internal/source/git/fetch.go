@@ -28,14 +28,17 @@ type Result struct {
 // Fetch finds out what a request's ref stands for, and gets what is missing of
 // it. See source.Fetcher for what it promises.
 func (s *Store) Fetch(ctx context.Context, request Request) (Result, error) {
-	result, err := s.fetch(ctx, request, 0)
+	result, err := s.fetch(ctx, request, s.newVisit())
 	if err != nil {
 		return Result{}, failure(request, err)
 	}
 	return result, nil
 }
 
-func (s *Store) fetch(ctx context.Context, request Request, depth int) (Result, error) {
+func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, error) {
+	if err := ctx.Err(); err != nil {
+		return Result{}, endOf(err)
+	}
 	if err := request.Ref.check(); err != nil {
 		return Result{}, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Stalled, Reason: ReasonFailed, Cause: err}
 	}
@@ -53,8 +56,11 @@ func (s *Store) fetch(ctx context.Context, request Request, depth int) (Result, 
 	}
 	release := sync.OnceFunc(objects.set.Release)
 	result, err := r.show(t, objects, request)
+	if err == nil {
+		err = v.enter(ctx, result.Files.(*tree))
+	}
 	if err == nil && request.RecurseSubmodules {
-		err = s.addSubmodules(ctx, r, request, &result, objects, depth)
+		err = s.addSubmodules(ctx, r, request, &result, objects, v)
 	}
 	if err == nil && len(request.Sparse) > 0 {
 		if result.Files, err = source.Sparse(result.Files, request.Sparse); err != nil {

@@ -34,6 +34,9 @@ func (s *Store) Last(ctx context.Context, request Request) (Result, error) {
 		return Result{}, &wire.Error{Code: wire.CodeMissing, Text: "nothing was fetched before"}
 	}
 	result, err := r.show(t, objects, request)
+	if err == nil {
+		err = s.newVisit().enter(ctx, result.Files.(*tree))
+	}
 	if err == nil && len(request.Sparse) > 0 {
 		result.Files, err = source.Sparse(result.Files, request.Sparse)
 	}

@@ -34,17 +34,30 @@ func (d *dir) find(name string) (entry, bool) {
 	return d.entries[i], true
 }
 
-// dirCache holds decoded directories by the name of their tree object.
-type dirCache = lru.Cache[pack.ID, *dir]
+// treeKey names a tree object of one store: what one server sent under a name
+// is never shown in the repository of another one.
+type treeKey struct {
+	owner string
+	id    pack.ID
+}
+
+// dirCache holds decoded directories.
+type dirCache = lru.Cache[treeKey, *dir]
 
 // objects reads decoded objects from a Set.
 type objects struct {
-	set  *pack.Set
-	dirs *dirCache
+	set *pack.Set
+	// owner is the store that the objects are of, for the caches.
+	owner   string
+	dirs    *dirCache
+	extents *extentCache
 	// damaged is called when an object that must be there is not, or is not
 	// what it should be.
 	damaged func()
 }
+
+// largestTree is the most bytes of a tree object: some 200,000 names.
+const largestTree = 8 << 20
 
 // deepest is how deep directories may be nested.
 const deepest = 128
@@ -81,12 +94,15 @@ func (o *objects) object(id pack.ID, kind pack.Kind) ([]byte, error) {
 }
 
 func (o *objects) dir(id pack.ID) (*dir, error) {
-	if d, ok := o.dirs.Get(id); ok {
+	if d, ok := o.dirs.Get(treeKey{o.owner, id}); ok {
 		return d, nil
 	}
 	data, err := o.object(id, pack.Tree)
 	if err != nil {
 		return nil, err
+	}
+	if len(data) > largestTree {
+		return nil, invalid(fmt.Errorf("tree %s has %d bytes, at most %d are allowed for one directory", id, len(data), largestTree))
 	}
 	entries, err := parseTree(id, data)
 	if err != nil {
@@ -99,7 +115,7 @@ func (o *objects) dir(id pack.ID) (*dir, error) {
 		}
 	}
 	d := &dir{entries: entries}
-	o.dirs.Put(id, d, int64(len(data)+entryCost*len(entries)))
+	o.dirs.Put(treeKey{o.owner, id}, d, int64(len(data)+entryCost*len(entries)))
 	return d, nil
 }
 

@@ -72,7 +72,7 @@ func (r *remote) acquire(key string) (tip, *objects, bool) {
 
 // read gives decoded access to a Set.
 func (r *remote) read(set *pack.Set) *objects {
-	return &objects{set: set, dirs: r.store.dirs, damaged: func() { r.broken.Store(true) }}
+	return &objects{set: set, owner: r.key, dirs: r.store.dirs, extents: r.store.extents, damaged: func() { r.broken.Store(true) }}
 }
 
 // open reads the state from disk once. What cannot be read is dropped. The

@@ -216,14 +216,15 @@ func parseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// redacted is a URL for messages: without user and password.
+// hidden stands for a URL of which it cannot be told where its secret is.
+const hidden = "a URL that cannot be read"
+
+// redacted is a URL for messages: without password, and for HTTP without a user,
+// which may be a token.
 func redacted(text string) string {
 	u, err := url.Parse(text)
-	if err != nil {
-		if _, after, found := strings.Cut(text, "@"); found {
-			return after
-		}
-		return text
+	if err != nil || u.Opaque != "" || u.Host == "" && strings.Contains(text, "@") {
+		return hidden
 	}
 	if u.Scheme != "ssh" {
 		u.User = nil

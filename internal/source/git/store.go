@@ -42,15 +42,22 @@ type Options struct {
 	// CacheBytes bounds the objects and directories that are kept decoded in
 	// memory, over all repositories: 16 MiB by default.
 	CacheBytes int64
-	// PackBytes is the largest pack that is taken, in bytes: 4 GiB by default.
+	// PackBytes is the largest pack that is taken, in bytes: 2 GiB by default.
 	PackBytes int64
-	// PackObjects is the largest number of objects of a pack: two million by
+	// PackObjects is the largest number of objects of a pack: 500,000 by
 	// default.
 	PackObjects int
 	// FileBytes is the largest file that is read into memory, and the largest
 	// object that takes part in a delta: 64 MiB by default.
 	FileBytes int64
-	// Refs is the largest number of refs that a server may list: one million by
+	// TreeEntries is the largest number of files and directories of a revision,
+	// with those of its submodules: one million by default. A directory that
+	// stands at several places counts at each.
+	TreeEntries int64
+	// TreeBytes is what the files of a revision, with those of its submodules,
+	// may have together, counted in the same way: 4 GiB by default.
+	TreeBytes int64
+	// Refs is the largest number of refs that a server may list: 100,000 by
 	// default.
 	Refs int
 	// Packs is the number of packs of a repository from which on they are
@@ -60,10 +67,12 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.CacheBytes = positive(o.CacheBytes, 16<<20)
-	o.PackBytes = positive(o.PackBytes, 4<<30)
-	o.PackObjects = positive(o.PackObjects, 2_000_000)
+	o.PackBytes = positive(o.PackBytes, 2<<30)
+	o.PackObjects = positive(o.PackObjects, 500_000)
 	o.FileBytes = positive(o.FileBytes, 64<<20)
-	o.Refs = positive(o.Refs, 1_000_000)
+	o.Refs = positive(o.Refs, 100_000)
+	o.TreeEntries = positive(o.TreeEntries, 1_000_000)
+	o.TreeBytes = positive(o.TreeBytes, 4<<30)
 	o.Packs = positive(o.Packs, 32)
 	return o
 }
@@ -83,6 +92,7 @@ type Store struct {
 	secret  []byte // makes folder names of credentials that say nothing
 	objects *pack.Cache
 	dirs    *dirCache
+	extents *extentCache
 	serial  atomic.Uint64
 
 	// life ends with Close; it is the context of work behind a Fetch.
@@ -118,7 +128,8 @@ func Open(folder string, o Options) (*Store, error) {
 		// Most builds read a file once, while directories are looked up again
 		// and again.
 		objects: pack.NewCache(o.CacheBytes / 2),
-		dirs:    lru.New[pack.ID, *dir](o.CacheBytes / 2),
+		dirs:    lru.New[treeKey, *dir](o.CacheBytes / 2),
+		extents: lru.New[treeKey, extent](extentBytes),
 		remotes: map[string]*remote{},
 	}
 	s.life, s.end = context.WithCancel(context.Background())

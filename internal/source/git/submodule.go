@@ -17,13 +17,14 @@ import (
 const (
 	// deepestSubmodule is how deep submodules of submodules are followed.
 	deepestSubmodule = 8
-	// mostSubmodules is how many submodules a repository may have.
+	// mostSubmodules is how many submodules a repository may have, with those
+	// of its submodules.
 	mostSubmodules = 200
 )
 
 // addSubmodules shows the files of submodules where the tree links to them. A
 // link that .gitmodules does not know is left out.
-func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, result *Result, o *objects, depth int) error {
+func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, result *Result, o *objects, v *visit) error {
 	shown := result.Files.(*tree)
 	data, err := shown.ReadFile(".gitmodules")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -32,7 +33,7 @@ func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, r
 	if err != nil {
 		return err
 	}
-	if depth == deepestSubmodule {
+	if len(v.above) == deepestSubmodule {
 		return invalid(fmt.Errorf("submodules are nested deeper than %d", deepestSubmodule))
 	}
 	modules, err := parseModules(string(data))
@@ -51,6 +52,9 @@ func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, r
 		}
 	}
 	for _, m := range modules {
+		if err := ctx.Err(); err != nil {
+			return endOf(err)
+		}
 		commit, ok, err := o.link(shown.root, m.path)
 		if err != nil {
 			return err
@@ -62,7 +66,11 @@ func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, r
 		if err != nil {
 			return invalid(fmt.Errorf("submodule %q: %w", m.path, err))
 		}
-		below, err := s.fetch(ctx, inner, depth+1)
+		if err := v.descend(request, result.Commit.Hash, inner); err != nil {
+			return invalid(fmt.Errorf("submodule %q: %w", m.path, err))
+		}
+		below, err := s.fetch(ctx, inner, v)
+		v.ascend()
 		if err != nil {
 			return failure(request, fmt.Errorf("submodule %q: %w", m.path, failure(inner, err)))
 		}
@@ -111,6 +119,9 @@ func submoduleRequest(parent Request, m module, commit pack.ID) (Request, error)
 	target, err := submoduleURL(base, m.url)
 	if err != nil {
 		return Request{}, err
+	}
+	if base.Scheme == "https" && target.Scheme == "http" {
+		return Request{}, fmt.Errorf("url %q leads from https to http, which is refused", redacted(m.url))
 	}
 	inner := Request{
 		URL: target.String(), Ref: Ref{Commit: commit.String()}, Proxy: parent.Proxy, RecurseSubmodules: true,

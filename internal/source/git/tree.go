@@ -214,29 +214,52 @@ func (t *tree) Sum(name string) (string, error) {
 }
 
 // FindFiles gives the paths of all files with a name, a directory's own before
-// those below it.
+// those below it. A tree object without any is looked through once, however
+// often it is linked to.
 func (t *tree) FindFiles(name string) ([]string, error) {
-	var found []string
-	return found, t.find(t.root, ".", name, 0, &found)
+	f := finder{objects: t.objects, name: name, without: map[pack.ID]bool{}}
+	err := f.find(t.root, ".", 0)
+	return f.found, err
 }
 
-func (t *tree) find(id pack.ID, at, name string, depth int, found *[]string) error {
+// finder is one search for files with a name.
+type finder struct {
+	objects *objects
+	name    string
+	without map[pack.ID]bool // trees that hold none
+	found   []string
+}
+
+func (f *finder) find(id pack.ID, at string, depth int) error {
+	if f.without[id] {
+		return nil
+	}
 	if depth > deepest {
 		return invalid(fmt.Errorf("directories are nested deeper than %d", deepest))
 	}
-	d, err := t.objects.dir(id)
+	d, err := f.objects.dir(id)
 	if err != nil {
 		return err
 	}
-	if e, ok := d.find(name); ok && e.kind <= kindExecutable {
-		*found = append(*found, path.Join(at, name))
+	before := len(f.found)
+	if e, ok := d.find(f.name); ok && e.kind <= kindExecutable {
+		f.found = append(f.found, path.Join(at, f.name))
+	}
+	if len(f.found) > mostFound {
+		return invalid(fmt.Errorf("more than %d files are called %q", mostFound, f.name))
 	}
 	for _, e := range d.entries {
 		if e.kind == kindDir {
-			if err := t.find(e.id, path.Join(at, e.name), name, depth+1, found); err != nil {
+			if err := f.find(e.id, path.Join(at, e.name), depth+1); err != nil {
 				return err
 			}
 		}
 	}
+	if len(f.found) == before {
+		f.without[id] = true
+	}
 	return nil
 }
+
+// mostFound is how many files of a name are looked for.
+const mostFound = 10_000

@@ -26,6 +26,10 @@ type indexer struct {
 // heldObjects is how many objects of the largest size may be held at once.
 const heldObjects = 4
 
+// deepestDelta is how many deltas an object of a pack may stand on; git itself
+// makes 50 by default and takes no more than 4,095.
+const deepestDelta = 4096
+
 // slots gives the places of all objects, each once.
 func (x *indexer) slots() ([]slot, error) {
 	x.byOffset, x.byName = map[int64][]int32{}, map[ID][]int32{}
@@ -126,6 +130,9 @@ func (x *indexer) grow(root frame) error {
 			return err
 		}
 		kind, depth := top.object.Kind, top.depth+1
+		if depth > deepestDelta {
+			return fmt.Errorf("%w: an object on more than %d deltas", ErrTooLarge, deepestDelta)
+		}
 		name.Reset()
 		name.Write(header(kind, int64(len(data))))
 		name.Write(data)

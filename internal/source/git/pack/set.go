@@ -102,58 +102,76 @@ func (s *Set) Object(id ID) (Object, error) {
 
 // link is one delta on the way from an object to its base.
 type link struct {
-	at    place
-	delta []byte
+	pack   *Pack
+	offset int64
+	entry  entry
 }
 
-// longestChain is more than any server makes, times all packs of a Set.
-const longestChain = 1 << 16
+const (
+	// longestChain is more than any server makes, times all packs of a Set.
+	longestChain = 1 << 16
+	// mostWork is how many objects of the largest size may be inflated and
+	// copied for the sake of one.
+	mostWork = 256
+)
 
-// resolve reads the object at an offset, through all its deltas.
+// resolve reads the object at an offset, through all its deltas. It goes down
+// to the base by their heads alone and holds one delta at a time on the way
+// back, so that a long chain costs time, up to a bound, but no memory.
 func (s *Set) resolve(p *Pack, offset int64) (Object, error) {
-	var chain []link
-	var object Object
-	for {
-		if found, ok := s.cache.get(place{p.serial, offset}); ok {
-			object = found
-			break
-		}
-		e, err := p.entryAt(offset)
-		if err != nil {
-			return Object{}, err
-		}
-		if s.limits.Object > 0 && e.size > s.limits.Object {
-			return Object{}, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLarge, e.size, s.limits.Object)
-		}
-		data, err := p.inflate(e)
-		if err != nil {
-			return Object{}, err
-		}
-		if e.kind.isObject() {
-			object = Object{Kind: e.kind, Data: data}
-			break
-		}
-		if len(chain) == longestChain {
-			return Object{}, fmt.Errorf("%w: chain of deltas does not end", ErrCorrupt)
-		}
-		chain = append(chain, link{at: place{p.serial, offset}, delta: data})
-		if p, offset, err = s.base(p, e); err != nil {
-			return Object{}, err
-		}
+	object, chain, err := s.descend(p, offset)
+	if err != nil {
+		return Object{}, err
 	}
+	work := int64(0)
 	for i, l := range slices.Backward(chain) {
-		data, err := patch(object.Data, l.delta, s.limits.Object)
+		delta, err := l.pack.inflate(l.entry)
 		if err != nil {
 			return Object{}, err
 		}
-		object.Data = data
+		if object.Data, err = patch(object.Data, delta, s.limits.Object); err != nil {
+			return Object{}, err
+		}
+		work += int64(len(delta)) + int64(len(object.Data))
+		if most := mostWork * s.limits.Object; most > 0 && work > most {
+			return Object{}, fmt.Errorf("%w: its deltas make more than %d bytes", ErrTooLarge, most)
+		}
 		// The object itself is kept by the caller once its name is proven;
 		// the one before it is the likely base of its siblings.
 		if i == 1 {
-			s.cache.put(l.at, object)
+			s.cache.put(place{l.pack.serial, l.offset}, object)
 		}
 	}
 	return object, nil
+}
+
+// descend gives the object at the end of a chain of deltas, and the deltas, the
+// last to be applied first.
+func (s *Set) descend(p *Pack, offset int64) (Object, []link, error) {
+	var chain []link
+	for {
+		if found, ok := s.cache.get(place{p.serial, offset}); ok {
+			return found, chain, nil
+		}
+		e, err := p.entryAt(offset)
+		if err != nil {
+			return Object{}, nil, err
+		}
+		if s.limits.Object > 0 && e.size > s.limits.Object {
+			return Object{}, nil, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLarge, e.size, s.limits.Object)
+		}
+		if e.kind.isObject() {
+			data, err := p.inflate(e)
+			return Object{Kind: e.kind, Data: data}, chain, err
+		}
+		if len(chain) == longestChain {
+			return Object{}, nil, fmt.Errorf("%w: chain of deltas does not end", ErrCorrupt)
+		}
+		chain = append(chain, link{pack: p, offset: offset, entry: e})
+		if p, offset, err = s.base(p, e); err != nil {
+			return Object{}, nil, err
+		}
+	}
 }
 
 func (s *Set) base(p *Pack, e entry) (*Pack, int64, error) {

@@ -7,12 +7,50 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"syscall"
 )
 
 // contextDialer makes connections.
 type contextDialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// newDialer makes connections, but to no place that gives out the credentials of
+// the machine that we run on.
+func newDialer() *net.Dialer {
+	return &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return &Error{Code: CodeUnsupported, Text: fmt.Sprintf("%q is not an address", printable(address))}
+		}
+		return checkAddress(to.Addr())
+	}}
+}
+
+// checkHost refuses a host that is written as an address which is refused. It
+// is for connections that a proxy makes for us.
+func checkHost(host string) error {
+	address, err := netip.ParseAddr(host)
+	if err != nil {
+		return nil //nolint:nilerr // a name; what it stands for is looked at when it is dialed
+	}
+	return checkAddress(address)
+}
+
+// checkAddress refuses link-local addresses and those where clouds keep the
+// metadata of a machine, also where they are written as addresses of IPv6.
+func checkAddress(address netip.Addr) error {
+	plain := address.Unmap().WithZone("")
+	if translated := netip.MustParsePrefix("64:ff9b::/96"); translated.Contains(plain) {
+		bytes := plain.As16()
+		plain = netip.AddrFrom4([4]byte(bytes[12:]))
+	}
+	if plain.IsLinkLocalUnicast() || plain == netip.MustParseAddr("fd00:ec2::254") {
+		return &Error{Code: CodeUnsupported, Text: fmt.Sprintf("connections to %s are refused; it is a link-local or metadata address", plain)}
+	}
+	return nil
 }
 
 // proxyDialer is a contextDialer as the SOCKS library wants it.

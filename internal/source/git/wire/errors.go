@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"unicode"
@@ -90,6 +91,7 @@ func firstError(errs ...error) error {
 // the original one would differ from time to time.
 func classify(ctx context.Context, err error) error {
 	var known *Error
+	var op *net.OpError
 	switch {
 	case err == nil:
 		return nil
@@ -97,6 +99,9 @@ func classify(ctx context.Context, err error) error {
 		return &Error{Code: CodeTimeout, Text: "no answer within the timeout", Err: err}
 	case ctx.Err() != nil:
 		return &Error{Code: CodeCanceled, Text: "canceled", Err: err}
+	case errors.As(err, &op) && errors.As(op.Err, &known):
+		// What our own dialer says needs no words about the dialing.
+		return known
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, pack.ErrTooLarge):
@@ -144,6 +149,7 @@ func classifyNetwork(err error) error {
 	var (
 		dns *net.DNSError
 		op  *net.OpError
+		web *url.Error
 	)
 	switch {
 	case errors.As(err, &dns):
@@ -154,6 +160,9 @@ func classifyNetwork(err error) error {
 		return &Error{Code: CodeNetwork, Text: fmt.Sprintf("connection lost: %s", cause(op)), Err: err}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return &Error{Code: CodeNetwork, Text: "the server hung up", Err: err}
+	case errors.As(err, &web):
+		// It names the whole URL, and quotes what the server sent.
+		return &Error{Code: CodeNetwork, Text: "the request failed: " + quoteShort(web.Err.Error()), Err: err}
 	default:
 		return err
 	}

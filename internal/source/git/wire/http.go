@@ -44,6 +44,7 @@ func newHTTP(o Options, via *url.URL) (*httpTransport, error) {
 		*client = &http.Client{
 			Transport: &http.Transport{
 				Proxy:                 proxyFunc(via),
+				DialContext:           newDialer().DialContext,
 				TLSClientConfig:       config,
 				ForceAttemptHTTP2:     true,
 				MaxIdleConnsPerHost:   2,
@@ -136,6 +137,9 @@ func endpoint(base *url.URL, path string) *url.URL {
 
 // do sends a request, with the credential only to the host that it is for.
 func (t *httpTransport) do(ctx context.Context, method string, target *url.URL, body []byte) (*http.Response, error) {
+	if err := checkHost(target.Hostname()); err != nil {
+		return nil, err
+	}
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, err

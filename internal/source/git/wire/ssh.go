@@ -18,6 +18,7 @@ import (
 
 // sshTransport reaches a repository over SSH, by a connection for each session.
 type sshTransport struct {
+	host    string
 	address string
 	command string
 	config  ssh.ClientConfig
@@ -37,6 +38,7 @@ func newSSH(o Options, via *url.URL) (*sshTransport, error) {
 		return nil, &Error{Code: CodeURL, Text: "the URL has no host or no path"}
 	}
 	t := &sshTransport{
+		host:    host,
 		address: net.JoinHostPort(host, port),
 		command: "git-upload-pack '" + strings.ReplaceAll(path, "'", `'\''`) + "'",
 		config:  ssh.ClientConfig{User: "git"},
@@ -53,7 +55,7 @@ func newSSH(o Options, via *url.URL) (*sshTransport, error) {
 	if err := t.trust(o.Auth.KnownHosts); err != nil {
 		return nil, err
 	}
-	t.dial, err = dialer(via, &net.Dialer{})
+	t.dial, err = dialer(via, newDialer())
 	return t, err
 }
 
@@ -122,6 +124,9 @@ func (*sshTransport) resume() session { return nil }
 func (*sshTransport) close()          {}
 
 func (t *sshTransport) open(ctx context.Context) (session, error) {
+	if err := checkHost(t.host); err != nil {
+		return nil, err
+	}
 	conn, err := t.dial.DialContext(ctx, "tcp", t.address)
 	if err != nil {
 		return nil, err

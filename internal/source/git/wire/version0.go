@@ -10,21 +10,23 @@ import (
 // readVersion0 reads the refs of a greeting, of which the first line, already
 // read, carries the capabilities.
 func (c *capabilities) readVersion0(line packet, p *packets, limits Limits) error {
+	count := tally{limits: limits}
 	for first := true; line.kind == dataPacket; first = false {
 		text := line.text()
 		if first {
 			var names string
 			text, names, _ = strings.Cut(text, "\x00")
 			for _, word := range strings.Fields(names) {
-				name, value, _ := strings.Cut(word, "=")
-				c.names[name] = value
+				if err := c.add(word); err != nil {
+					return err
+				}
 			}
 		}
 		if err := c.addRef(text); err != nil {
 			return err
 		}
-		if limits.Refs > 0 && len(c.refs) > limits.Refs {
-			return tooManyRefs(limits)
+		if err := count.line(text, len(c.refs)); err != nil {
+			return err
 		}
 		var err error
 		if line, err = p.next(); err != nil {

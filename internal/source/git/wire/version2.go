@@ -18,8 +18,9 @@ func (c *capabilities) readVersion2(p *packets) error {
 		if line.kind != dataPacket {
 			break
 		}
-		name, value, _ := strings.Cut(line.text(), "=")
-		c.names[name] = value
+		if err := c.add(line.text()); err != nil {
+			return err
+		}
 	}
 	if !c.has("ls-refs") || !c.has("fetch") {
 		return &Error{Code: CodeUnsupported, Text: "the server does not offer fetching"}
@@ -65,6 +66,7 @@ func (c *Client) lsRefs(ctx context.Context, s session, caps *capabilities, pref
 
 func readRefs(p *packets, limits Limits) ([]Ref, error) {
 	var refs []Ref
+	count := tally{limits: limits}
 	for {
 		line, err := p.next()
 		if err != nil {
@@ -73,18 +75,16 @@ func readRefs(p *packets, limits Limits) ([]Ref, error) {
 		if line.kind != dataPacket {
 			return refs, nil
 		}
-		ref, err := parseRef(line.text())
+		text := line.text()
+		ref, err := parseRef(text)
 		if err != nil {
 			return nil, err
 		}
-		if refs = append(refs, ref); limits.Refs > 0 && len(refs) > limits.Refs {
-			return nil, tooManyRefs(limits)
+		refs = append(refs, ref)
+		if err := count.line(text, len(refs)); err != nil {
+			return nil, err
 		}
 	}
-}
-
-func tooManyRefs(limits Limits) error {
-	return &Error{Code: CodeTooLarge, Text: fmt.Sprintf("the server lists more than %d refs", limits.Refs)}
 }
 
 // parseRef reads "ID NAME [peeled:ID]"; other attributes are not asked for.
@@ -96,6 +96,9 @@ func parseRef(line string) (Ref, error) {
 	id, err := pack.ParseID(fields[0])
 	if err != nil {
 		return Ref{}, &Error{Code: CodeProtocol, Text: "the server lists a ref that is not a commit", Err: err}
+	}
+	if len(fields[1]) > longestRef {
+		return Ref{}, &Error{Code: CodeTooLarge, Text: fmt.Sprintf("the server lists a ref whose name has more than %d bytes", longestRef)}
 	}
 	ref := Ref{Name: fields[1], ID: id}
 	for _, attribute := range fields[2:] {

@@ -49,6 +49,30 @@ type Limits struct {
 	Refs int
 }
 
+const (
+	// longestRef is the most bytes of a ref's name.
+	longestRef = 1 << 10
+	// mostRefBytes is the most bytes of all refs of an answer.
+	mostRefBytes = 128 << 20
+)
+
+// tally counts the refs of an answer.
+type tally struct {
+	limits Limits
+	bytes  int
+}
+
+// line counts a line, after which there are so many refs.
+func (t *tally) line(text string, refs int) error {
+	if t.bytes += len(text); t.bytes > mostRefBytes {
+		return &Error{Code: CodeTooLarge, Text: fmt.Sprintf("the server lists more than %d bytes of refs", mostRefBytes)}
+	}
+	if t.limits.Refs > 0 && refs > t.limits.Refs {
+		return &Error{Code: CodeTooLarge, Text: fmt.Sprintf("the server lists more than %d refs", t.limits.Refs)}
+	}
+	return nil
+}
+
 // Client talks to one remote repository with one credential. It is safe for use
 // by several goroutines.
 type Client struct {
@@ -89,6 +113,25 @@ type capabilities struct {
 	version int
 	names   map[string]string
 	refs    []Ref // version 0 only
+	size    int   // bytes of names and values
+}
+
+const (
+	// mostCapabilities and longestCapabilities, in bytes together, are several
+	// times what any server says; they are kept as long as the Client is.
+	mostCapabilities    = 100
+	longestCapabilities = 64 << 10
+)
+
+// add takes a capability of the form name=value.
+func (c *capabilities) add(text string) error {
+	name, value, _ := strings.Cut(text, "=")
+	c.size += len(text)
+	c.names[name] = value
+	if len(c.names) > mostCapabilities || c.size > longestCapabilities {
+		return &Error{Code: CodeTooLarge, Text: fmt.Sprintf("the server names more than %d capabilities or %d bytes of them", mostCapabilities, longestCapabilities)}
+	}
+	return nil
 }
 
 func (c *capabilities) has(name string) bool { _, ok := c.names[name]; return ok }
