@@ -34,6 +34,7 @@ there; --install-crds puts them.`,
 		if err != nil {
 			return err
 		}
+		telemetry.SetLibraries(log)
 		cluster, err := operatorCluster(cfg.Kubeconfig)
 		if err != nil {
 			return err

@@ -48,7 +48,7 @@ time ran out, 3 when only kinds are missing that this version does not serve.`,
 			return usageError("--timeout must be above 0")
 		}
 		summary, err := try.Run(command.Context(), o)
-		if err != nil {
+		if err != nil || summary.Outcome == "" {
 			return err
 		}
 		return a.tried(summary, o.Once, *format)

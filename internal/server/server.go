@@ -57,9 +57,9 @@ type Options struct {
 }
 
 // Run runs the operator against a cluster until the context ends. The error is
-// nil after an orderly end.
+// nil after an orderly end. What libraries log goes where the process has told them
+// (telemetry.SetLibraries), which is to be done before it uses them.
 func Run(ctx context.Context, rc *rest.Config, cfg config.Operator, options Options) error {
-	telemetry.SetLibraries(options.Log)
 	for _, notice := range cfg.Notices() {
 		options.Log.Info(notice)
 	}

@@ -2,7 +2,6 @@ package try
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -62,7 +61,7 @@ func (s *session) once(ctx context.Context) (Summary, error) {
 			verdict.Why = append([]string{fmt.Sprintf("not ready after %s", s.options.Timeout)}, verdict.Why...)
 			return s.summary(state, verdict), nil
 		case <-ctx.Done():
-			return Summary{}, errors.New("interrupted before the outcome was known")
+			return Summary{}, errInterrupted
 		}
 	}
 }

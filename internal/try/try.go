@@ -53,13 +53,17 @@ const operatorWithin = 5 * time.Second
 const bootstrapWithin = 2 * time.Minute
 
 // Run runs a session until the context ends, or with Once until the outcome is
-// known. An end by the context is no error, but for Once. The error says what
-// kept the session from running; a repository that is not ready is an outcome.
+// known. An end by the context is no error, but for Once; the Summary has no Outcome
+// where it came before anything could be seen. The error says what kept the session
+// from running; a repository that is not ready is an outcome.
 func Run(ctx context.Context, o Options) (Summary, error) {
 	s := &session{options: o, started: time.Now(), ended: make(chan error, 2)}
 	summary, err := s.run(ctx)
 	return summary, errors.Join(err, s.close())
 }
+
+// errInterrupted is the end of a session whose outcome was waited for.
+var errInterrupted = errors.New("interrupted before the outcome was known")
 
 // session is one run, from the top down in the order of its start.
 type session struct {
@@ -82,15 +86,22 @@ type session struct {
 	view       *view
 }
 
-func (s *session) run(ctx context.Context) (Summary, error) {
-	ctx, cancel := context.WithCancel(ctx)
+func (s *session) run(outer context.Context) (Summary, error) {
+	ctx, cancel := context.WithCancel(outer)
 	defer cancel()
 	steps := []func(context.Context) error{
 		s.makeFolder, s.startPlane, s.findRepository, s.awaitPlane, s.startOperator, s.bootstrap, s.startView, s.followRepository,
 	}
 	for _, step := range steps {
-		if err := step(ctx); err != nil {
+		err := step(ctx)
+		switch {
+		case err == nil:
+		case outer.Err() == nil:
 			return Summary{}, s.because(err)
+		case s.options.Once:
+			return Summary{}, errInterrupted
+		default:
+			return Summary{}, nil
 		}
 	}
 	switch {
@@ -276,6 +287,8 @@ func (s *session) startOperator(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
+	// Before the first request of this process: the libraries' logger is not guarded.
+	telemetry.SetLibraries(log)
 	notServed, err := notServedKinds()
 	if err != nil {
 		return errors.Join(err, file.Close())

@@ -95,6 +95,7 @@ func (c child) run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	telemetry.SetLibraries(logger)
 	return server.Run(ctx, rc, cfg, server.Options{Version: c.Agent, Log: logger})
 }
 

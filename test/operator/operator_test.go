@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 
@@ -28,7 +29,10 @@ import (
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
 
-func TestMain(m *testing.M) { os.Exit(testenv.Main(checked{m})) }
+func TestMain(m *testing.M) {
+	telemetry.SetLibraries(logr.Discard())
+	os.Exit(testenv.Main(checked{m}))
+}
 
 // userAgent is how the operator's requests begin in the audit log.
 const userAgent = "plumb/"
