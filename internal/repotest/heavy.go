@@ -35,7 +35,7 @@ func libraries() []library {
 		{name: "minio", match: prefix("github.com/minio"), in: []string{"internal/source/bucket"}},
 		{name: "Flux's build", match: prefix("github.com/fluxcd/pkg/kustomize"), tests: []string{"internal/build"}},
 		{name: "Flux's apply", match: prefix("github.com/fluxcd/pkg/ssa")},
-		{name: "Flux's API modules", match: fluxAPI, in: []string{"internal/frontend/flux", "internal/cli"}, tests: []string{"internal/server", "test"}},
+		{name: "Flux's API modules", match: fluxAPI, in: []string{"internal/frontend/flux", "internal/cli", "test"}, tests: []string{"internal/server"}},
 	}
 }
 
