@@ -147,7 +147,7 @@ func explainKustomization(fsys *snapshotFS, start prepared) error {
 
 // explainReference tells why a reference cannot be followed, or nil where it can.
 func explainReference(fsys *snapshotFS, start prepared, file string, ref reference) error {
-	if ref.file && isRemoteFile(ref.name) || ref.base && isRemoteBase(ref.name) || path.IsAbs(file) {
+	if ref.inline || ref.file && isRemoteFile(ref.name) || ref.base && isRemoteBase(ref.name) || path.IsAbs(file) {
 		return nil
 	}
 	line := lineWith(fsys.read[file], ref.name)

@@ -166,6 +166,60 @@ func (s *snapshotFS) ReadFile(name string) ([]byte, error) {
 	return content, s.look(inside, content)
 }
 
+// stopped is what stoppingFS panics with.
+type stopped struct{ err error }
+
+// stoppingFS is what kustomize itself reads through. kustomize takes what it
+// cannot read as a file for a directory, and what looks remote for a
+// repository to clone, so after a fault it must not get to its next step: it is
+// ended by a panic, which the caller of kustomize turns into the fault.
+type stoppingFS struct{ *snapshotFS }
+
+// ReadFile reads a file, or ends the build on a fault. Where remote bases are
+// off, it also ends it where a file that is not there has a name that the next
+// step could take for the address of a repository.
+func (s stoppingFS) ReadFile(name string) ([]byte, error) {
+	content, err := s.snapshotFS.ReadFile(name)
+	if err != nil && s.fault == nil && s.clones == nil && couldBeCloned(name) {
+		err = s.fail(refusedRemote("", 0, path.Base(name)))
+	}
+	if s.fault != nil {
+		panic(stopped{s.fault})
+	}
+	return content, err
+}
+
+// CleanedAbs splits a path, or ends the build on a fault.
+func (s stoppingFS) CleanedAbs(name string) (filesys.ConfirmedDir, string, error) {
+	if s.fault != nil {
+		panic(stopped{s.fault})
+	}
+	return s.snapshotFS.CleanedAbs(name)
+}
+
+// couldBeCloned tells whether the end of a path is the address of a repository,
+// as it looks once it is joined to a directory.
+func couldBeCloned(name string) bool {
+	for rest := strings.TrimPrefix(name, root); rest != ""; {
+		rest = strings.TrimPrefix(rest, "/")
+		lower := strings.ToLower(rest)
+		for _, scheme := range []string{"ssh:/", "https:/", "http:/", "file:/", "git::"} {
+			if strings.HasPrefix(lower, scheme) {
+				return true
+			}
+		}
+		if isRemoteBase(rest) {
+			return true
+		}
+		i := strings.IndexByte(rest, '/')
+		if i < 0 {
+			return false
+		}
+		rest = rest[i:]
+	}
+	return false
+}
+
 // load reads a file of the snapshot.
 func (s *snapshotFS) load(name string) ([]byte, error) {
 	if content, again := s.read[name]; again {

@@ -7,8 +7,6 @@ import (
 	"path"
 	"strings"
 
-	"sigs.k8s.io/kustomize/api/provider"
-	"sigs.k8s.io/kustomize/api/resmap"
 	"sigs.k8s.io/kustomize/api/resource"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/yaml"
@@ -49,6 +47,9 @@ func (g *guard) kustomization(name string, content, source []byte) error {
 	if len(k.OpenAPI) > 0 && !g.alone {
 		return errNeedsAlone
 	}
+	if len(k.HelmCharts)+len(k.HelmChartInflationGenerator) > 0 {
+		return invalid(name, lineWith(source, "helmChart"), errors.New("helmCharts are not rendered here: use a HelmRelease"))
+	}
 	for _, text := range embedded(&k) {
 		if err := checkYAML([]byte(text), g.fsys.limits); err != nil {
 			return invalid(name, lineWith(source, text), err)
@@ -65,80 +66,6 @@ func (g *guard) kustomization(name string, content, source []byte) error {
 		}
 	}
 	return nil
-}
-
-// reference is something that a kustomization file refers to.
-type reference struct {
-	field string
-	name  string
-	// base is set where it may be a directory.
-	base bool
-	// file is set where it may be a file.
-	file bool
-}
-
-// references lists what kustomize would load for a kustomization file, but for
-// what the configuration of a plugin refers to.
-func references(k *types.Kustomization) []reference {
-	var refs []reference
-	add := func(field string, base, file bool, names ...string) {
-		for _, name := range names {
-			if name != "" && !strings.Contains(name, "\n") {
-				refs = append(refs, reference{field, name, base, file})
-			}
-		}
-	}
-	add("resources", true, true, k.Resources...)
-	//lint:ignore SA1019 repositories still use the old field
-	add("bases", true, true, k.Bases...)
-	add("components", true, false, k.Components...)
-	add("crds", false, true, k.Crds...)
-	add("configurations", false, true, k.Configurations...)
-	add("openapi", false, true, k.OpenAPI["path"])
-	for _, plugins := range [][]string{k.Generators, k.Transformers, k.Validators} {
-		for _, plugin := range plugins {
-			if !inline(plugin) {
-				add("plugins", true, true, plugin)
-			}
-		}
-	}
-	//lint:ignore SA1019 repositories still use the old field
-	for _, patch := range k.PatchesStrategicMerge {
-		if !inline(string(patch)) {
-			add("patchesStrategicMerge", false, true, string(patch))
-		}
-	}
-	//lint:ignore SA1019 repositories still use the old field
-	for _, patch := range append(k.PatchesJson6902, k.Patches...) {
-		add("patches", false, true, patch.Path)
-	}
-	for _, replacement := range k.Replacements {
-		add("replacements", false, true, replacement.Path)
-	}
-	for _, generator := range k.ConfigMapGenerator {
-		addSources(add, "configMapGenerator", generator.KvPairSources)
-	}
-	for _, generator := range k.SecretGenerator {
-		addSources(add, "secretGenerator", generator.KvPairSources)
-	}
-	return refs
-}
-
-func addSources(add func(string, bool, bool, ...string), field string, sources types.KvPairSources) {
-	add(field, false, true, sources.EnvSources...)
-	add(field, false, true, sources.EnvSource)
-	for _, source := range sources.FileSources {
-		if _, file, found := strings.Cut(source, "="); found {
-			source = file
-		}
-		add(field, false, true, source)
-	}
-}
-
-// inline tells whether an entry is an object itself and not the path of one.
-func inline(entry string) bool {
-	var object map[string]any
-	return yaml.Unmarshal([]byte(entry), &object) == nil && len(object) > 0
 }
 
 // embedded are the texts in a kustomization file that kustomize parses as YAML.
@@ -158,22 +85,28 @@ func embedded(k *types.Kustomization) []string {
 	return texts
 }
 
-// reference refuses or notes something remote.
-func (g *guard) reference(file string, source []byte, ref reference) error {
-	remote := ref.file && isRemoteFile(ref.name)
-	if ref.base && !remote && isRemoteBase(ref.name) {
-		// A local file of that name comes first.
-		remote = !ref.file || !g.fsys.Exists(path.Join(root, path.Dir(file), ref.name)) ||
-			g.fsys.IsDir(path.Join(root, path.Dir(file), ref.name))
+// reference refuses or notes something remote. What kustomize takes for remote
+// is remote here whatever else it could be: a file of that name may be there and
+// still be cloned, where it is not what kustomize expects.
+func (g *guard) reference(name string, source []byte, ref reference) error {
+	text := strings.TrimSpace(ref.name)
+	line := lineWith(source, text)
+	if optionAsVersion(text) {
+		return invalid(name, line, fmt.Errorf("%s: the ref or version of a remote base cannot begin with a dash", ref.field))
 	}
-	if !remote {
+	remote := isRemoteFile(text) || isRemoteBase(text) || !ref.inline && strings.Contains(text, "://")
+	if remote {
+		g.remote = true
+	}
+	switch {
+	case g.remoteAllowed:
 		return nil
+	case remote:
+		return refusedRemote(name, line, text)
+	case !ref.inline && strings.ContainsFunc(ref.name, control):
+		return invalid(name, line, fmt.Errorf("%s: %q has a line break or another control character: a path has none", ref.field, ref.name))
 	}
-	g.remote = true
-	if g.remoteAllowed {
-		return nil
-	}
-	return refusedRemote(file, lineWith(source, ref.name), ref.name)
+	return nil
 }
 
 func refusedRemote(file string, line int, name string) error {
@@ -193,13 +126,10 @@ func (g *guard) plugins(file string, entries []string) error {
 		CommonAnnotations: map[string]string{"config.kubernetes.io/local-config": "false"},
 	}
 	for _, entry := range entries {
-		if !inline(entry) {
+		configs, ok := inlinePlugin(entry)
+		if !ok {
 			k.Resources = append(k.Resources, path.Join("..", entry))
 			continue
-		}
-		configs, err := resmap.NewFactory(provider.NewDefaultDepProvider().GetResourceFactory()).NewResMapFromBytes([]byte(entry))
-		if err != nil {
-			continue // kustomize refuses it as well.
 		}
 		if err := g.configs(file, configs.Resources()); err != nil {
 			return err
@@ -270,15 +200,13 @@ func (g *guard) configText(file, kind, key, text string) error {
 	if err := checkYAML([]byte(text), g.fsys.limits); err != nil {
 		return invalid(file, 0, fmt.Errorf("configuration of plugin %s: %w", kind, err))
 	}
-	switch strings.ToLower(key) {
-	case "path", "paths", "files", "envs", "env":
-	default:
+	if !loads(key) {
 		return nil
 	}
-	if _, after, found := strings.Cut(text, "="); found && isRemoteFile(after) {
+	if _, after, found := strings.Cut(text, "="); found && isRemoteFile(strings.TrimSpace(after)) {
 		text = after
 	}
-	if !isRemoteFile(text) {
+	if text = strings.TrimSpace(text); !isRemoteFile(text) {
 		return nil
 	}
 	g.remote = true
@@ -286,6 +214,13 @@ func (g *guard) configText(file, kind, key, text string) error {
 		return nil
 	}
 	return refusedRemote(file, 0, text)
+}
+
+// loads tells whether a plugin may load what stands under a key: every builtin
+// one calls it a path, a file or an environment.
+func loads(key string) bool {
+	key = strings.ToLower(key)
+	return strings.Contains(key, "path") || strings.Contains(key, "file") || strings.Contains(key, "env")
 }
 
 // lineWith is the line that a text begins on, 0 where it cannot be told.

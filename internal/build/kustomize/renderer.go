@@ -118,12 +118,15 @@ func kustomizePlain(fsys *snapshotFS, start prepared) (resmap.ResMap, error) {
 // becomes an error.
 func kustomize(fsys *snapshotFS, dir string) (result resmap.ResMap, err error) {
 	defer func() {
-		if p := recover(); p != nil {
+		p := recover()
+		if end, ok := p.(stopped); ok {
+			result, err = nil, end.err
+		} else if p != nil {
 			result, err = nil, fmt.Errorf("kustomize cannot handle the input: %v", p)
 		}
 	}()
 	options := &krusty.Options{LoadRestrictions: types.LoadRestrictionsNone, PluginConfig: types.DisabledPluginConfig()}
-	return krusty.MakeKustomizer(options).Run(fsys, absolute(dir))
+	return krusty.MakeKustomizer(options).Run(stoppingFS{fsys}, absolute(dir))
 }
 
 // objects prints the objects of a build. Annotated is the same build with
