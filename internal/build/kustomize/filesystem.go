@@ -1,6 +1,8 @@
 package kustomize
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,6 +45,11 @@ type snapshotFS struct {
 	bytes   int
 	looks   int
 	kustoms int
+	// reread and docs are the bytes read again and the documents read.
+	reread int
+	docs   int
+	// ctx ends the build at its next read.
+	ctx context.Context
 
 	// clones passes on what lies in clones of remote bases; nil refuses it.
 	clones *cloneFS
@@ -51,7 +58,7 @@ type snapshotFS struct {
 var _ filesys.FileSystem = (*snapshotFS)(nil)
 
 func newSnapshotFS(files build.Files, limits Limits) *snapshotFS {
-	return &snapshotFS{files: files, overlay: map[string][]byte{}, limits: limits, read: map[string][]byte{},
+	return &snapshotFS{files: files, overlay: map[string][]byte{}, limits: limits, read: map[string][]byte{}, ctx: context.Background(),
 		inspect: func(string, []byte) error { return nil }}
 }
 
@@ -147,6 +154,9 @@ func (s *snapshotFS) IsDir(name string) bool {
 
 // ReadFile reads a file, if it is within the limits and inspection passes it.
 func (s *snapshotFS) ReadFile(name string) ([]byte, error) {
+	if s.fault == nil && s.ctx.Err() != nil {
+		s.fault = fmt.Errorf("build: %w", context.Cause(s.ctx))
+	}
 	if s.fault != nil {
 		return nil, s.fault
 	}
@@ -239,7 +249,13 @@ func (s *snapshotFS) look(name string, content []byte) error {
 			return s.fail(invalid(name, 0, fmt.Errorf("kustomization files are read more than %d times: bases include each other too often", s.limits.Kustomizations)))
 		}
 	}
+	if s.docs += 1 + bytes.Count(content, []byte("\n---")); s.docs > s.limits.Documents {
+		return s.fail(invalid(name, 0, fmt.Errorf("more than %d YAML documents are read, counting those of bases that are included again: split the build into several", s.limits.Documents)))
+	}
 	if _, again := s.read[name]; again {
+		if s.reread += len(content); s.reread > s.limits.RereadBytes {
+			return s.fail(invalid(name, 0, fmt.Errorf("more than %d bytes are read again: bases include each other too often", s.limits.RereadBytes)))
+		}
 		return nil
 	}
 	s.read[name] = content

@@ -20,19 +20,76 @@ type guard struct {
 	remoteAllowed bool
 	// alone is set where the build has the OpenAPI schema for itself.
 	alone bool
+	// uses are the files that kustomization files refer to: true for those that
+	// are parsed, false for those that are only data.
+	uses map[string]bool
+	// nodes bounds those of the files seen; exact is set once they are counted.
+	nodes int
+	exact bool
 	// remote is set once something remote is referred to.
 	remote bool
 }
 
 // inspect checks one file.
 func (g *guard) inspect(name string, content []byte) error {
-	if err := checkYAML(content, g.fsys.limits); err != nil {
-		return invalid(name, lineOf(err), err)
+	if parsed, known := g.uses[name]; known && !parsed {
+		if err := checkYAML(content, g.fsys.limits); err != nil {
+			return invalid(name, lineOf(err), err)
+		}
+	} else if err := g.parsed(name, content); err != nil {
+		return err
 	}
 	if !isKustomization(name) {
 		return nil
 	}
 	return g.kustomization(name, content, content)
+}
+
+// parsed checks a file that kustomize parses.
+func (g *guard) parsed(name string, content []byte) error {
+	limits := g.fsys.limits
+	if len(content) > limits.YAMLBytes {
+		return invalid(name, 0, fmt.Errorf("the file has %d bytes, the limit for YAML is %d: split it", len(content), limits.YAMLBytes))
+	}
+	if err := checkFile(content, limits); err != nil {
+		return invalid(name, lineOf(err), err)
+	}
+	if g.nodes += atMost(content); g.exact {
+		g.nodes += nodes(content) - atMost(content)
+	}
+	if g.nodes > limits.TotalNodes && !g.exact {
+		g.exact, g.nodes = true, 0
+		for _, file := range g.fsys.order {
+			if use, known := g.uses[file]; use || !known {
+				g.nodes += nodes(g.fsys.read[file])
+			}
+		}
+	}
+	if g.nodes > limits.TotalNodes {
+		return invalid(name, 0, fmt.Errorf("the files of the build have more than %d YAML nodes together: split the build into several", limits.TotalNodes))
+	}
+	return nil
+}
+
+// use notes how a file is used. One that was taken for data and is parsed after
+// all is looked at again.
+func (g *guard) use(name string, parsed bool) error {
+	before, known := g.uses[name]
+	if known && (before || !parsed) {
+		return nil
+	}
+	content, read := g.fsys.read[name]
+	if !parsed && read {
+		return nil // Checked as parsed already.
+	}
+	if g.uses == nil {
+		g.uses = map[string]bool{}
+	}
+	g.uses[name] = parsed
+	if known && read {
+		return g.parsed(name, content)
+	}
+	return nil
 }
 
 // kustomization checks a kustomization file. Source is the text that its author
@@ -58,6 +115,11 @@ func (g *guard) kustomization(name string, content, source []byte) error {
 	for _, ref := range references(&k) {
 		if err := g.reference(name, source, ref); err != nil {
 			return err
+		}
+		if !ref.inline {
+			if err := g.use(path.Join(path.Dir(name), ref.name), !ref.data); err != nil {
+				return err
+			}
 		}
 	}
 	for _, list := range [][]string{k.Generators, k.Transformers, k.Validators} {
@@ -202,6 +264,11 @@ func (g *guard) configText(file, kind, key, text string) error {
 	}
 	if !loads(key) {
 		return nil
+	}
+	if lower := strings.ToLower(key); lower == "files" || lower == "envs" || lower == "env" {
+		if err := g.use(path.Join(path.Dir(file), fileOf(text)), false); err != nil {
+			return err
+		}
 	}
 	if _, after, found := strings.Cut(text, "="); found && isRemoteFile(strings.TrimSpace(after)) {
 		text = after

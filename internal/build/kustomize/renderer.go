@@ -50,7 +50,7 @@ func (r *Renderer) Render(ctx context.Context, files build.Files, spec build.Spe
 func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Spec, alone bool) (build.Rendering, error) {
 	fsys := newSnapshotFS(files, r.options.Limits)
 	guard := &guard{fsys: fsys, remoteAllowed: r.options.RemoteBases, alone: alone}
-	fsys.inspect = guard.inspect
+	fsys.inspect, fsys.ctx = guard.inspect, ctx
 	if r.options.RemoteBases {
 		clones, err := newCloneFS()
 		if err != nil {
@@ -78,10 +78,12 @@ func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Sp
 			err = explain(err, fsys, start)
 		}
 	}
+	hold := withSchema
 	if alone {
-		aloneWithSchema(run)
-	} else {
-		withSchema(run)
+		hold = aloneWithSchema
+	}
+	if waitErr := hold(ctx, run); waitErr != nil {
+		return build.Rendering{}, waitErr
 	}
 	result.Unrepeatable = guard.remote || fsys.clones != nil && fsys.clones.used
 	return result, err
@@ -110,7 +112,7 @@ func kustomizePlain(fsys *snapshotFS, start prepared) (resmap.ResMap, error) {
 	}
 	fsys.overlay[start.file] = text
 	defer func() { fsys.overlay[start.file] = annotated }()
-	fsys.kustoms = 0
+	fsys.kustoms, fsys.docs = 0, 0
 	return kustomize(fsys, start.dir)
 }
 
