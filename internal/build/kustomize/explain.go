@@ -239,6 +239,8 @@ var noise = []struct {
 	{regexp.MustCompile(`(?s)unable to parse SM or JSON patch from \[.*\]`), "a patch is neither a strategic merge patch nor a JSON patch"},
 	{regexp.MustCompile(`(?s)(from|for) generator .*\}: `), "$1 a generator: "},
 	{regexp.MustCompile(`(?s)(shouldn't modify the resource map).*`), "$1"},
+	{regexp.MustCompile(`(?s):? *node contents:.*`), ""},
+	{regexp.MustCompile(`(?s)value: [{\[].*`), "value"},
 	{regexp.MustCompile(`0xc[0-9a-f]+`), "…"},
 	{regexp.MustCompile(`/[^\s'"]*/kustomize-\d+`), "remote base"},
 	{regexp.MustCompile(regexp.QuoteMeta(root + "/")), ""},

@@ -26,6 +26,8 @@ type guard struct {
 	// nodes bounds those of the files seen; exact is set once they are counted.
 	nodes int
 	exact bool
+	// copies are the copy and move operations of JSON patches seen.
+	copies int
 	// remote is set once something remote is referred to.
 	remote bool
 }
@@ -54,6 +56,9 @@ func (g *guard) parsed(name string, content []byte) error {
 	if err := checkFile(content, limits); err != nil {
 		return invalid(name, lineOf(err), err)
 	}
+	if err := g.patch(name, content, content); err != nil {
+		return err
+	}
 	if g.nodes += atMost(content); g.exact {
 		g.nodes += nodes(content) - atMost(content)
 	}
@@ -67,6 +72,32 @@ func (g *guard) parsed(name string, content []byte) error {
 	}
 	if g.nodes > limits.TotalNodes {
 		return invalid(name, 0, fmt.Errorf("the files of the build have more than %d YAML nodes together: split the build into several", limits.TotalNodes))
+	}
+	return nil
+}
+
+// patch counts the operations of a text that may be a JSON patch and that make
+// an object grow. One text can be counted more than once, where it is patched
+// into several places.
+func (g *guard) patch(name string, source, text []byte) error {
+	if !bytes.Contains(text, []byte("op")) {
+		return nil
+	}
+	var operations []map[string]any
+	if yaml.Unmarshal(text, &operations) != nil {
+		return nil // Not a JSON patch, for kustomize neither.
+	}
+	for _, operation := range operations {
+		if op := operation["op"]; op == "copy" || op == "move" {
+			g.copies++
+		}
+	}
+	if g.copies > g.fsys.limits.Copies {
+		line := 0
+		if len(source) != len(text) {
+			line = lineWith(source, string(text))
+		}
+		return invalid(name, line, fmt.Errorf("the JSON patches of the build have more than %d copy and move operations: write out what they copy", g.fsys.limits.Copies))
 	}
 	return nil
 }
@@ -110,6 +141,9 @@ func (g *guard) kustomization(name string, content, source []byte) error {
 	for _, text := range embedded(&k) {
 		if err := checkYAML([]byte(text), g.fsys.limits); err != nil {
 			return invalid(name, lineWith(source, text), err)
+		}
+		if err := g.patch(name, source, []byte(text)); err != nil {
+			return err
 		}
 	}
 	for _, ref := range references(&k) {
@@ -261,6 +295,9 @@ func (g *guard) config(file, kind, key string, value any) error {
 func (g *guard) configText(file, kind, key, text string) error {
 	if err := checkYAML([]byte(text), g.fsys.limits); err != nil {
 		return invalid(file, 0, fmt.Errorf("configuration of plugin %s: %w", kind, err))
+	}
+	if err := g.patch(file, nil, []byte(text)); err != nil {
+		return err
 	}
 	if !loads(key) {
 		return nil

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/build/kustomize"
 )
 
@@ -19,6 +20,15 @@ func flowBomb() string {
 		fmt.Fprintf(&b, ", l%d: &l%d [%s]", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*l%d,", i-1), 10), ","))
 	}
 	return b.String() + "}\n"
+}
+
+// copies is a JSON patch whose every operation doubles its object.
+func copies(n int, indent string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%s- {op: copy, from: /data, path: /data/k%d}\n", indent, i)
+	}
+	return b.String()
 }
 
 func TestHostileTrees(t *testing.T) {
@@ -74,8 +84,32 @@ func TestHostileTrees(t *testing.T) {
 			limits: kustomize.Limits{TotalNodes: 1000},
 		},
 		"a file that is read again and again": {
-			files: shared,
-			want:  "bytes are read again: bases include each other too often",
+			files:  shared,
+			limits: kustomize.Limits{RereadBytes: 16 << 20},
+			want:   "bytes are read again: bases include each other too often",
+		},
+		"a JSON patch that copies what it copied": {
+			files: map[string]string{"app/a.yaml": named("a"), "app/kustomization.yaml": "resources: [a.yaml]\npatches:\n- target: {kind: ConfigMap}\n  patch: |-\n" + copies(30, "    ")},
+			want:  "app/kustomization.yaml:5: the JSON patches of the build have more than 16 copy and move operations",
+		},
+		"a JSON patch in a file that copies what it copied": {
+			files: map[string]string{"app/a.yaml": named("a"), "app/p.yaml": copies(30, ""), "app/kustomization.yaml": "resources: [a.yaml]\npatches:\n- target: {kind: ConfigMap}\n  path: p.yaml\n"},
+			want:  "app/p.yaml: the JSON patches of the build have more than 16 copy and move operations",
+		},
+		"a JSON patch of a plugin that copies what it copied": {
+			files: map[string]string{"app/a.yaml": named("a"), "app/kustomization.yaml": "resources: [a.yaml]\ntransformers:\n- |-\n  apiVersion: builtin\n  kind: PatchTransformer\n  metadata: {name: p}\n  target: {kind: ConfigMap}\n  patch: |-\n" + copies(30, "    ")},
+			want:  "the JSON patches of the build have more than 16 copy and move operations",
+		},
+		"JSON patches that copy what others copied": {
+			files: map[string]string{"app/a.yaml": named("a"), "app/kustomization.yaml": "resources: [a.yaml]\npatches:\n" + strings.Repeat("- target: {kind: ConfigMap}\n  patch: |-\n"+copies(9, "    "), 2)},
+			want:  "app/kustomization.yaml:5: the JSON patches of the build have more than 16 copy and move operations",
+		},
+		"a JSON patch that copies much": {
+			files: map[string]string{"app/a.yaml": named("a") + "  big: " + strings.Repeat("x", 100_000) + "\n", "app/kustomization.yaml": "resources: [a.yaml]\npatches:\n- target: {kind: ConfigMap}\n  patch: |-\n" + copies(10, "    ")},
+			want:  "the accumulated size increase of copy is",
+		},
+		"a JSON patch that copies a little": {
+			files: map[string]string{"app/a.yaml": named("a"), "app/kustomization.yaml": "resources: [a.yaml]\npatches:\n- target: {kind: ConfigMap}\n  patch: |-\n    - {op: copy, from: /data/key, path: /data/other}\n"},
 		},
 		"documents that are read again and again": {
 			files:  map[string]string{"app/a.yaml": named("a") + strings.Repeat("---\n# x\n", 200)},
@@ -119,5 +153,17 @@ func TestStuckSchemaStopsNobody(t *testing.T) {
 	end()
 	if _, _, err := newBuilder(kustomize.Options{}).Build(ended, snapshotOf(tree), specFor("app"), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
+	}
+}
+
+// TestHostilePatchOfTheSpec checks that patches of the spec are bounded too.
+func TestHostilePatchOfTheSpec(t *testing.T) {
+	t.Parallel()
+	spec := specFor("app")
+	spec.Patches = []build.Patch{{Patch: copies(30, ""), Target: &build.Selector{Kind: "ConfigMap"}}}
+	tree := newTree(map[string]string{"app/a.yaml": named("a")})
+	_, _, err := newBuilder(kustomize.Options{}).Build(context.Background(), snapshotOf(tree), spec, nil)
+	if err == nil || !strings.Contains(err.Error(), "more than 16 copy and move operations") {
+		t.Errorf("got %v", err)
 	}
 }

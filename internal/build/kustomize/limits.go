@@ -15,6 +15,9 @@ type Limits struct {
 	// Documents is the number of YAML documents read, each as often as it is
 	// read. Default 50,000.
 	Documents int
+	// Copies is the number of copy and move operations of all JSON patches of a
+	// build: each can double an object. Default 16.
+	Copies int
 	// TotalBytes is the length of all files read. Default 64 MiB.
 	TotalBytes int
 	// Files is the number of files and directories read. Default 20,000.
@@ -40,6 +43,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.TotalNodes, 1_000_000)
 	set(&l.RereadBytes, 256<<20)
 	set(&l.Documents, 50_000)
+	set(&l.Copies, 16)
 	set(&l.TotalBytes, 64<<20)
 	set(&l.Files, 20_000)
 	set(&l.Depth, 200)

@@ -68,6 +68,7 @@ func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Sp
 	var err error
 	run := func() {
 		if start, err = fsys.prepare(spec); err == nil {
+			guard.copies = 0 // The merged file has those of the author's once more.
 			err = guard.kustomization(start.file, fsys.overlay[start.file], fsys.read[start.file])
 		}
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"sigs.k8s.io/kustomize/kyaml/openapi"
 )
 
@@ -24,10 +25,19 @@ var schema = struct {
 	turn chan struct{}
 }{taken: make(chan struct{}, places), turn: make(chan struct{}, 1)}
 
+// copyBytes bounds by how much the copies of a JSON patch may make one object grow.
+const copyBytes = 256 << 10
+
+// loadSchema sets what is set once for the process, before the first build.
+func loadSchema() {
+	openapi.Schema()
+	jsonpatch.AccumulatedCopySizeLimit = copyBytes
+}
+
 // withSchema runs a build that does not change the schema. It fails where the
 // context ends before it starts.
 func withSchema(ctx context.Context, build func()) error {
-	schema.load.Do(func() { openapi.Schema() })
+	schema.load.Do(loadSchema)
 	if err := take(ctx, schema.taken); err != nil {
 		return err
 	}
@@ -40,7 +50,7 @@ func withSchema(ctx context.Context, build func()) error {
 // own, as each build of Flux does, and leaves it behind. It fails where the
 // context ends before it starts.
 func aloneWithSchema(ctx context.Context, build func()) error {
-	schema.load.Do(func() { openapi.Schema() })
+	schema.load.Do(loadSchema)
 	if err := take(ctx, schema.turn); err != nil {
 		return err
 	}
