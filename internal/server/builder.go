@@ -1,6 +1,8 @@
 package server
 
 import (
+	"os"
+
 	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/build/kustomize"
 	"github.com/plumb-gitops/plumb/internal/build/substitute"
@@ -9,7 +11,15 @@ import (
 
 // NewBuilder puts together what renders snapshots, for the operator and for
 // commands that show what it would do. RemoteBases allows bases that are URLs.
+//
+// Without it the build refuses every address before kustomize sees it. Should one
+// slip through, git, which kustomize runs with the environment of this process,
+// may not use any protocol: there is no other way to take git from kustomize.
+// What else starts git drops Git's variables from the environment.
 func NewBuilder(remoteBases bool) *build.Builder {
+	if !remoteBases {
+		_ = os.Setenv("GIT_ALLOW_PROTOCOL", "none") // Fails for names that are none only.
+	}
 	return build.New(build.Steps{
 		Renderer:    kustomize.New(kustomize.Options{RemoteBases: remoteBases}),
 		Substituter: substitute.New(0),

@@ -17,7 +17,12 @@ func checkYAML(content []byte, limits Limits) error {
 	if !suspicious(content, limits.Depth) {
 		return nil
 	}
-	for _, p := range split(content) {
+	parts := split(content)
+	if len(parts) > 1 {
+		// What kustomize does not cut, it reads as one stream.
+		parts = append(parts, part{1, content})
+	}
+	for _, p := range parts {
 		decoder := yaml.NewDecoder(bytes.NewReader(p.text))
 		for {
 			var node yaml.Node
@@ -40,6 +45,49 @@ func checkYAML(content []byte, limits Limits) error {
 	return nil
 }
 
+// checkFile is checkYAML for a file that has to be YAML: one that could hide a
+// bomb and cannot be decoded is refused.
+func checkFile(content []byte, limits Limits) error {
+	if err := checkYAML(content, limits); err != nil || !suspicious(content, limits.Depth) {
+		return err
+	}
+	if line, problem, found := malformed(content); found {
+		return &lineError{line, fmt.Errorf("malformed YAML: %s", problem)}
+	}
+	return nil
+}
+
+// atMost is a number that the nodes of a file do not exceed: each has a line,
+// or a sign of a flow collection, of its own.
+func atMost(content []byte) int {
+	lines := bytes.Count(content, []byte("\n")) + bytes.Count(content, []byte("\r")) + 1
+	nodes := 2*lines + bytes.Count(content, []byte("- ")) + bytes.Count(content, []byte("? "))
+	for _, sign := range []string{"[", "{", ",", ":"} {
+		nodes += 2 * bytes.Count(content, []byte(sign))
+	}
+	return nodes
+}
+
+// nodes counts the nodes that are written in a file.
+func nodes(content []byte) int {
+	total := 0
+	for _, p := range split(content) {
+		var node yaml.Node
+		if yaml.Unmarshal(p.text, &node) == nil {
+			total += written(&node)
+		}
+	}
+	return total
+}
+
+func written(node *yaml.Node) int {
+	total := 1
+	for _, child := range node.Content {
+		total += written(child)
+	}
+	return total
+}
+
 // lineError is an error at a line of the file that was checked.
 type lineError struct {
 	line int
@@ -55,6 +103,9 @@ func (e *lineError) Unwrap() error { return e.err }
 func suspicious(content []byte, depth int) bool {
 	if bytes.IndexByte(content, '&') >= 0 && bytes.IndexByte(content, '*') >= 0 {
 		return true
+	}
+	if bytes.IndexByte(content, 0) >= 0 {
+		return true // It may be encoded in another way than looked for here.
 	}
 	if bytes.Count(content, []byte("[")) > depth || bytes.Count(content, []byte("{")) > depth {
 		return true

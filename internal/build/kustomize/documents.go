@@ -2,6 +2,7 @@ package kustomize
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -39,23 +40,23 @@ type part struct {
 	text []byte
 }
 
-// split cuts a file at its document separators: lines that begin with ---.
+// separator is where kustomize cuts a file into documents.
+var separator = regexp.MustCompile(`\n---.*\n`)
+
+// split cuts a file as kustomize does: its lines end with a line feed only, and
+// a separator takes the line breaks on both sides of it, so of two in a row the
+// second is part of the next document.
 func split(content []byte) []part {
+	content = bytes.ReplaceAll(content, []byte("\r\n"), []byte("\n"))
 	var parts []part
-	start, startLine, line := 0, 1, 1
-	for at := 0; at < len(content); line++ {
-		end := bytes.IndexByte(content[at:], '\n')
-		next := len(content)
-		if end >= 0 {
-			next = at + end + 1
-		}
-		if bytes.HasPrefix(content[at:next], []byte("---")) && at > 0 {
-			parts = append(parts, part{startLine, content[start:at]})
-			start, startLine = next, line+1
-		}
-		at = next
+	start, line := 0, 1
+	for _, at := range separator.FindAllIndex(content, -1) {
+		text := content[start : at[0]+1 : at[0]+1]
+		parts = append(parts, part{line, text})
+		line += bytes.Count(text, []byte("\n")) + 1
+		start = at[1]
 	}
-	return append(parts, part{startLine, content[start:]})
+	return append(parts, part{line, content[start:]})
 }
 
 // skim reads the identity of a document in plain block style without parsing
@@ -72,7 +73,10 @@ func skim(p part) (document, bool) {
 		if len(bytes.TrimSpace(trimmed)) == 0 || trimmed[0] == '#' {
 			continue
 		}
-		if bytes.HasPrefix(text, []byte("---")) && doc.line == 0 {
+		if after, found := bytes.CutPrefix(text, []byte("---")); found && doc.line == 0 {
+			if after = bytes.TrimSpace(after); len(after) > 0 && after[0] != '#' {
+				return doc, false
+			}
 			continue
 		}
 		if doc.line == 0 {

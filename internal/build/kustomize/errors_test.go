@@ -268,7 +268,10 @@ func TestErrorsHideValues(t *testing.T) {
 			"app/kustomization.yaml": "resources: [s.yaml]\npatches:\n- target: {kind: Secret}\n  patch: |\n    - {op: test, path: /stringData/password, value: hunter2x}\n"},
 		"a validator that modifies": {"app/s.yaml": secret,
 			"app/kustomization.yaml": "resources: [s.yaml]\nvalidators:\n- |-\n  apiVersion: builtin\n  kind: PrefixTransformer\n  metadata: {name: p}\n  prefix: x\n  fieldSpecs: [{path: stringData/password}]\n"},
-		"a variable that breaks the YAML": {"app/s.yaml": strings.ReplaceAll(secret, "password: hunter2", "password: ${password}")},
+		"a replacement from below a value": {"app/s.yaml": secret,
+			"app/kustomization.yaml": "resources: [s.yaml]\nreplacements:\n- source: {kind: Secret, fieldPath: stringData.password.x}\n  targets:\n  - select: {kind: Secret}\n    fieldPaths: [stringData.b]\n"},
+		"a secret whose annotations are a list": {"app/s.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: s, annotations: [hunter2]}\n"},
+		"a variable that breaks the YAML":       {"app/s.yaml": strings.ReplaceAll(secret, "password: hunter2", "password: ${password}")},
 	}
 	for name, files := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -144,7 +144,7 @@ func explainKustomization(fsys *snapshotFS, start prepared) error {
 
 // explainReference tells why a reference cannot be followed, or nil where it can.
 func explainReference(fsys *snapshotFS, start prepared, file string, ref reference) error {
-	if ref.file && isRemoteFile(ref.name) || ref.base && isRemoteBase(ref.name) || path.IsAbs(file) {
+	if ref.inline || ref.file && isRemoteFile(ref.name) || ref.base && isRemoteBase(ref.name) || path.IsAbs(file) {
 		return nil
 	}
 	line := lineWith(fsys.read[file], ref.name)
@@ -196,6 +196,8 @@ var noise = []struct {
 	{regexp.MustCompile(`(?s)unable to parse SM or JSON patch from \[.*\]`), "a patch is neither a strategic merge patch nor a JSON patch"},
 	{regexp.MustCompile(`(?s)(from|for) generator .*\}: `), "$1 a generator: "},
 	{regexp.MustCompile(`(?s)(shouldn't modify the resource map).*`), "$1"},
+	{regexp.MustCompile(`(?s):? *node contents:.*`), ""},
+	{regexp.MustCompile(`(?s)value: [{\[].*`), "value"},
 	{regexp.MustCompile(`0xc[0-9a-f]+`), "…"},
 	{regexp.MustCompile(`/[^\s'"]*/kustomize-\d+`), "remote base"},
 	{regexp.MustCompile(regexp.QuoteMeta(root + "/")), ""},

@@ -1,6 +1,8 @@
 package kustomize
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,6 +45,11 @@ type snapshotFS struct {
 	bytes   int
 	looks   int
 	kustoms int
+	// reread and docs are the bytes read again and the documents read.
+	reread int
+	docs   int
+	// ctx ends the build at its next read.
+	ctx context.Context
 
 	// clones passes on what lies in clones of remote bases; nil refuses it.
 	clones *cloneFS
@@ -51,7 +58,7 @@ type snapshotFS struct {
 var _ filesys.FileSystem = (*snapshotFS)(nil)
 
 func newSnapshotFS(files build.Files, limits Limits) *snapshotFS {
-	return &snapshotFS{files: files, overlay: map[string][]byte{}, limits: limits, read: map[string][]byte{},
+	return &snapshotFS{files: files, overlay: map[string][]byte{}, limits: limits, read: map[string][]byte{}, ctx: context.Background(),
 		inspect: func(string, []byte) error { return nil }}
 }
 
@@ -147,6 +154,9 @@ func (s *snapshotFS) IsDir(name string) bool {
 
 // ReadFile reads a file, if it is within the limits and inspection passes it.
 func (s *snapshotFS) ReadFile(name string) ([]byte, error) {
+	if s.fault == nil && s.ctx.Err() != nil {
+		s.fault = fmt.Errorf("build: %w", context.Cause(s.ctx))
+	}
 	if s.fault != nil {
 		return nil, s.fault
 	}
@@ -164,6 +174,60 @@ func (s *snapshotFS) ReadFile(name string) ([]byte, error) {
 		}
 	}
 	return content, s.look(inside, content)
+}
+
+// stopped is what stoppingFS panics with.
+type stopped struct{ err error }
+
+// stoppingFS is what kustomize itself reads through. kustomize takes what it
+// cannot read as a file for a directory, and what looks remote for a
+// repository to clone, so after a fault it must not get to its next step: it is
+// ended by a panic, which the caller of kustomize turns into the fault.
+type stoppingFS struct{ *snapshotFS }
+
+// ReadFile reads a file, or ends the build on a fault. Where remote bases are
+// off, it also ends it where a file that is not there has a name that the next
+// step could take for the address of a repository.
+func (s stoppingFS) ReadFile(name string) ([]byte, error) {
+	content, err := s.snapshotFS.ReadFile(name)
+	if err != nil && s.fault == nil && s.clones == nil && couldBeCloned(name) {
+		err = s.fail(refusedRemote("", 0, path.Base(name)))
+	}
+	if s.fault != nil {
+		panic(stopped{s.fault})
+	}
+	return content, err
+}
+
+// CleanedAbs splits a path, or ends the build on a fault.
+func (s stoppingFS) CleanedAbs(name string) (filesys.ConfirmedDir, string, error) {
+	if s.fault != nil {
+		panic(stopped{s.fault})
+	}
+	return s.snapshotFS.CleanedAbs(name)
+}
+
+// couldBeCloned tells whether the end of a path is the address of a repository,
+// as it looks once it is joined to a directory.
+func couldBeCloned(name string) bool {
+	for rest := strings.TrimPrefix(name, root); rest != ""; {
+		rest = strings.TrimPrefix(rest, "/")
+		lower := strings.ToLower(rest)
+		for _, scheme := range []string{"ssh:/", "https:/", "http:/", "file:/", "git::"} {
+			if strings.HasPrefix(lower, scheme) {
+				return true
+			}
+		}
+		if isRemoteBase(rest) {
+			return true
+		}
+		i := strings.IndexByte(rest, '/')
+		if i < 0 {
+			return false
+		}
+		rest = rest[i:]
+	}
+	return false
 }
 
 // load reads a file of the snapshot.
@@ -185,7 +249,13 @@ func (s *snapshotFS) look(name string, content []byte) error {
 			return s.fail(invalid(name, 0, fmt.Errorf("kustomization files are read more than %d times: bases include each other too often", s.limits.Kustomizations)))
 		}
 	}
+	if s.docs += 1 + bytes.Count(content, []byte("\n---")); s.docs > s.limits.Documents {
+		return s.fail(invalid(name, 0, fmt.Errorf("more than %d YAML documents are read, counting those of bases that are included again: split the build into several", s.limits.Documents)))
+	}
 	if _, again := s.read[name]; again {
+		if s.reread += len(content); s.reread > s.limits.RereadBytes {
+			return s.fail(invalid(name, 0, fmt.Errorf("more than %d bytes are read again: bases include each other too often", s.limits.RereadBytes)))
+		}
 		return nil
 	}
 	s.read[name] = content

@@ -7,8 +7,6 @@ import (
 	"path"
 	"strings"
 
-	"sigs.k8s.io/kustomize/api/provider"
-	"sigs.k8s.io/kustomize/api/resmap"
 	"sigs.k8s.io/kustomize/api/resource"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/yaml"
@@ -22,19 +20,107 @@ type guard struct {
 	remoteAllowed bool
 	// alone is set where the build has the OpenAPI schema for itself.
 	alone bool
+	// uses are the files that kustomization files refer to: true for those that
+	// are parsed, false for those that are only data.
+	uses map[string]bool
+	// nodes bounds those of the files seen; exact is set once they are counted.
+	nodes int
+	exact bool
+	// copies are the copy and move operations of JSON patches seen.
+	copies int
 	// remote is set once something remote is referred to.
 	remote bool
 }
 
 // inspect checks one file.
 func (g *guard) inspect(name string, content []byte) error {
-	if err := checkYAML(content, g.fsys.limits); err != nil {
-		return invalid(name, lineOf(err), err)
+	if parsed, known := g.uses[name]; known && !parsed {
+		if err := checkYAML(content, g.fsys.limits); err != nil {
+			return invalid(name, lineOf(err), err)
+		}
+	} else if err := g.parsed(name, content); err != nil {
+		return err
 	}
 	if !isKustomization(name) {
 		return nil
 	}
 	return g.kustomization(name, content, content)
+}
+
+// parsed checks a file that kustomize parses.
+func (g *guard) parsed(name string, content []byte) error {
+	limits := g.fsys.limits
+	if len(content) > limits.YAMLBytes {
+		return invalid(name, 0, fmt.Errorf("the file has %d bytes, the limit for YAML is %d: split it", len(content), limits.YAMLBytes))
+	}
+	if err := checkFile(content, limits); err != nil {
+		return invalid(name, lineOf(err), err)
+	}
+	if err := g.patch(name, content, content); err != nil {
+		return err
+	}
+	if g.nodes += atMost(content); g.exact {
+		g.nodes += nodes(content) - atMost(content)
+	}
+	if g.nodes > limits.TotalNodes && !g.exact {
+		g.exact, g.nodes = true, 0
+		for _, file := range g.fsys.order {
+			if use, known := g.uses[file]; use || !known {
+				g.nodes += nodes(g.fsys.read[file])
+			}
+		}
+	}
+	if g.nodes > limits.TotalNodes {
+		return invalid(name, 0, fmt.Errorf("the files of the build have more than %d YAML nodes together: split the build into several", limits.TotalNodes))
+	}
+	return nil
+}
+
+// patch counts the operations of a text that may be a JSON patch and that make
+// an object grow. One text can be counted more than once, where it is patched
+// into several places.
+func (g *guard) patch(name string, source, text []byte) error {
+	if !bytes.Contains(text, []byte("op")) {
+		return nil
+	}
+	var operations []map[string]any
+	if yaml.Unmarshal(text, &operations) != nil {
+		return nil // Not a JSON patch, for kustomize neither.
+	}
+	for _, operation := range operations {
+		if op := operation["op"]; op == "copy" || op == "move" {
+			g.copies++
+		}
+	}
+	if g.copies > g.fsys.limits.Copies {
+		line := 0
+		if len(source) != len(text) {
+			line = lineWith(source, string(text))
+		}
+		return invalid(name, line, fmt.Errorf("the JSON patches of the build have more than %d copy and move operations: write out what they copy", g.fsys.limits.Copies))
+	}
+	return nil
+}
+
+// use notes how a file is used. One that was taken for data and is parsed after
+// all is looked at again.
+func (g *guard) use(name string, parsed bool) error {
+	before, known := g.uses[name]
+	if known && (before || !parsed) {
+		return nil
+	}
+	content, read := g.fsys.read[name]
+	if !parsed && read {
+		return nil // Checked as parsed already.
+	}
+	if g.uses == nil {
+		g.uses = map[string]bool{}
+	}
+	g.uses[name] = parsed
+	if known && read {
+		return g.parsed(name, content)
+	}
+	return nil
 }
 
 // kustomization checks a kustomization file. Source is the text that its author
@@ -49,14 +135,25 @@ func (g *guard) kustomization(name string, content, source []byte) error {
 	if len(k.OpenAPI) > 0 && !g.alone {
 		return errNeedsAlone
 	}
+	if len(k.HelmCharts)+len(k.HelmChartInflationGenerator) > 0 {
+		return invalid(name, lineWith(source, "helmChart"), errors.New("helmCharts are not rendered here: use a HelmRelease"))
+	}
 	for _, text := range embedded(&k) {
 		if err := checkYAML([]byte(text), g.fsys.limits); err != nil {
 			return invalid(name, lineWith(source, text), err)
+		}
+		if err := g.patch(name, source, []byte(text)); err != nil {
+			return err
 		}
 	}
 	for _, ref := range references(&k) {
 		if err := g.reference(name, source, ref); err != nil {
 			return err
+		}
+		if !ref.inline {
+			if err := g.use(path.Join(path.Dir(name), ref.name), !ref.data); err != nil {
+				return err
+			}
 		}
 	}
 	for _, list := range [][]string{k.Generators, k.Transformers, k.Validators} {
@@ -65,80 +162,6 @@ func (g *guard) kustomization(name string, content, source []byte) error {
 		}
 	}
 	return nil
-}
-
-// reference is something that a kustomization file refers to.
-type reference struct {
-	field string
-	name  string
-	// base is set where it may be a directory.
-	base bool
-	// file is set where it may be a file.
-	file bool
-}
-
-// references lists what kustomize would load for a kustomization file, but for
-// what the configuration of a plugin refers to.
-func references(k *types.Kustomization) []reference {
-	var refs []reference
-	add := func(field string, base, file bool, names ...string) {
-		for _, name := range names {
-			if name != "" && !strings.Contains(name, "\n") {
-				refs = append(refs, reference{field, name, base, file})
-			}
-		}
-	}
-	add("resources", true, true, k.Resources...)
-	//lint:ignore SA1019 repositories still use the old field
-	add("bases", true, true, k.Bases...)
-	add("components", true, false, k.Components...)
-	add("crds", false, true, k.Crds...)
-	add("configurations", false, true, k.Configurations...)
-	add("openapi", false, true, k.OpenAPI["path"])
-	for _, plugins := range [][]string{k.Generators, k.Transformers, k.Validators} {
-		for _, plugin := range plugins {
-			if !inline(plugin) {
-				add("plugins", true, true, plugin)
-			}
-		}
-	}
-	//lint:ignore SA1019 repositories still use the old field
-	for _, patch := range k.PatchesStrategicMerge {
-		if !inline(string(patch)) {
-			add("patchesStrategicMerge", false, true, string(patch))
-		}
-	}
-	//lint:ignore SA1019 repositories still use the old field
-	for _, patch := range append(k.PatchesJson6902, k.Patches...) {
-		add("patches", false, true, patch.Path)
-	}
-	for _, replacement := range k.Replacements {
-		add("replacements", false, true, replacement.Path)
-	}
-	for _, generator := range k.ConfigMapGenerator {
-		addSources(add, "configMapGenerator", generator.KvPairSources)
-	}
-	for _, generator := range k.SecretGenerator {
-		addSources(add, "secretGenerator", generator.KvPairSources)
-	}
-	return refs
-}
-
-func addSources(add func(string, bool, bool, ...string), field string, sources types.KvPairSources) {
-	add(field, false, true, sources.EnvSources...)
-	add(field, false, true, sources.EnvSource)
-	for _, source := range sources.FileSources {
-		if _, file, found := strings.Cut(source, "="); found {
-			source = file
-		}
-		add(field, false, true, source)
-	}
-}
-
-// inline tells whether an entry is an object itself and not the path of one.
-func inline(entry string) bool {
-	var object map[string]any
-	return yaml.Unmarshal([]byte(entry), &object) == nil && len(object) > 0
 }
 
 // embedded are the texts in a kustomization file that kustomize parses as YAML.
@@ -158,22 +181,28 @@ func embedded(k *types.Kustomization) []string {
 	return texts
 }
 
-// reference refuses or notes something remote.
-func (g *guard) reference(file string, source []byte, ref reference) error {
-	remote := ref.file && isRemoteFile(ref.name)
-	if ref.base && !remote && isRemoteBase(ref.name) {
-		// A local file of that name comes first.
-		remote = !ref.file || !g.fsys.Exists(path.Join(root, path.Dir(file), ref.name)) ||
-			g.fsys.IsDir(path.Join(root, path.Dir(file), ref.name))
+// reference refuses or notes something remote. What kustomize takes for remote
+// is remote here whatever else it could be: a file of that name may be there and
+// still be cloned, where it is not what kustomize expects.
+func (g *guard) reference(name string, source []byte, ref reference) error {
+	text := strings.TrimSpace(ref.name)
+	line := lineWith(source, text)
+	if optionAsVersion(text) {
+		return invalid(name, line, fmt.Errorf("%s: the ref or version of a remote base cannot begin with a dash", ref.field))
 	}
-	if !remote {
+	remote := isRemoteFile(text) || isRemoteBase(text) || !ref.inline && strings.Contains(text, "://")
+	if remote {
+		g.remote = true
+	}
+	switch {
+	case g.remoteAllowed:
 		return nil
+	case remote:
+		return refusedRemote(name, line, text)
+	case !ref.inline && strings.ContainsFunc(ref.name, control):
+		return invalid(name, line, fmt.Errorf("%s: %q has a line break or another control character: a path has none", ref.field, ref.name))
 	}
-	g.remote = true
-	if g.remoteAllowed {
-		return nil
-	}
-	return refusedRemote(file, lineWith(source, ref.name), ref.name)
+	return nil
 }
 
 func refusedRemote(file string, line int, name string) error {
@@ -193,13 +222,10 @@ func (g *guard) plugins(file string, entries []string) error {
 		CommonAnnotations: map[string]string{"config.kubernetes.io/local-config": "false"},
 	}
 	for _, entry := range entries {
-		if !inline(entry) {
+		configs, ok := inlinePlugin(entry)
+		if !ok {
 			k.Resources = append(k.Resources, path.Join("..", entry))
 			continue
-		}
-		configs, err := resmap.NewFactory(provider.NewDefaultDepProvider().GetResourceFactory()).NewResMapFromBytes([]byte(entry))
-		if err != nil {
-			continue // kustomize refuses it as well.
 		}
 		if err := g.configs(file, configs.Resources()); err != nil {
 			return err
@@ -270,15 +296,21 @@ func (g *guard) configText(file, kind, key, text string) error {
 	if err := checkYAML([]byte(text), g.fsys.limits); err != nil {
 		return invalid(file, 0, fmt.Errorf("configuration of plugin %s: %w", kind, err))
 	}
-	switch strings.ToLower(key) {
-	case "path", "paths", "files", "envs", "env":
-	default:
+	if err := g.patch(file, nil, []byte(text)); err != nil {
+		return err
+	}
+	if !loads(key) {
 		return nil
 	}
-	if _, after, found := strings.Cut(text, "="); found && isRemoteFile(after) {
+	if lower := strings.ToLower(key); lower == "files" || lower == "envs" || lower == "env" {
+		if err := g.use(path.Join(path.Dir(file), fileOf(text)), false); err != nil {
+			return err
+		}
+	}
+	if _, after, found := strings.Cut(text, "="); found && isRemoteFile(strings.TrimSpace(after)) {
 		text = after
 	}
-	if !isRemoteFile(text) {
+	if text = strings.TrimSpace(text); !isRemoteFile(text) {
 		return nil
 	}
 	g.remote = true
@@ -286,6 +318,13 @@ func (g *guard) configText(file, kind, key, text string) error {
 		return nil
 	}
 	return refusedRemote(file, 0, text)
+}
+
+// loads tells whether a plugin may load what stands under a key: every builtin
+// one calls it a path, a file or an environment.
+func loads(key string) bool {
+	key = strings.ToLower(key)
+	return strings.Contains(key, "path") || strings.Contains(key, "file") || strings.Contains(key, "env")
 }
 
 // lineWith is the line that a text begins on, 0 where it cannot be told.

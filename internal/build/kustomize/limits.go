@@ -4,6 +4,20 @@ package kustomize
 type Limits struct {
 	// FileBytes is the length of one file. Default 10 MiB.
 	FileBytes int
+	// YAMLBytes is the length of one file that is parsed as YAML. Default 3 MiB.
+	YAMLBytes int
+	// TotalNodes is the number of YAML nodes written in all files of a build.
+	// Default 1,000,000.
+	TotalNodes int
+	// RereadBytes is the length of what is read again, as a base is that is
+	// included several times. Default 256 MiB.
+	RereadBytes int
+	// Documents is the number of YAML documents read, each as often as it is
+	// read. Default 50,000.
+	Documents int
+	// Copies is the number of copy and move operations of all JSON patches of a
+	// build: each can double an object. Default 16.
+	Copies int
 	// TotalBytes is the length of all files read. Default 64 MiB.
 	TotalBytes int
 	// Files is the number of files and directories read. Default 20,000.
@@ -25,6 +39,11 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	set(&l.FileBytes, 10<<20)
+	set(&l.YAMLBytes, 3<<20)
+	set(&l.TotalNodes, 1_000_000)
+	set(&l.RereadBytes, 256<<20)
+	set(&l.Documents, 50_000)
+	set(&l.Copies, 16)
 	set(&l.TotalBytes, 64<<20)
 	set(&l.Files, 20_000)
 	set(&l.Depth, 200)

@@ -185,7 +185,7 @@ func (o *origins) patchesIn(name string, object *resource.Resource, declared doc
 	patches := slices.Concat(k.Patches, k.PatchesJson6902)
 	//lint:ignore SA1019 repositories still use the old field
 	for _, merge := range k.PatchesStrategicMerge {
-		if inline(string(merge)) {
+		if inlinePatch(string(merge)) {
 			patches = append(patches, types.Patch{Patch: string(merge)})
 		} else {
 			patches = append(patches, types.Patch{Path: string(merge)})

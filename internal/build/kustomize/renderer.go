@@ -50,7 +50,7 @@ func (r *Renderer) Render(ctx context.Context, files build.Files, spec build.Spe
 func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Spec, alone bool) (build.Rendering, error) {
 	fsys := newSnapshotFS(files, r.options.Limits)
 	guard := &guard{fsys: fsys, remoteAllowed: r.options.RemoteBases, alone: alone}
-	fsys.inspect = guard.inspect
+	fsys.inspect, fsys.ctx = guard.inspect, ctx
 	if r.options.RemoteBases {
 		clones, err := newCloneFS()
 		if err != nil {
@@ -68,6 +68,7 @@ func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Sp
 	var err error
 	run := func() {
 		if start, err = fsys.prepare(spec); err == nil {
+			guard.copies = 0 // The merged file has those of the author's once more.
 			err = guard.kustomization(start.file, fsys.overlay[start.file], fsys.read[start.file])
 		}
 		if err != nil {
@@ -78,10 +79,12 @@ func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Sp
 			err = explain(err, fsys, start)
 		}
 	}
+	hold := withSchema
 	if alone {
-		aloneWithSchema(run)
-	} else {
-		withSchema(run)
+		hold = aloneWithSchema
+	}
+	if waitErr := hold(ctx, run); waitErr != nil {
+		return build.Rendering{}, waitErr
 	}
 	result.Unrepeatable = guard.remote || fsys.clones != nil && fsys.clones.used
 	return result, err
@@ -110,7 +113,7 @@ func kustomizePlain(fsys *snapshotFS, start prepared) (resmap.ResMap, error) {
 	}
 	fsys.overlay[start.file] = text
 	defer func() { fsys.overlay[start.file] = annotated }()
-	fsys.kustoms = 0
+	fsys.kustoms, fsys.docs = 0, 0
 	return kustomize(fsys, start.dir)
 }
 
@@ -118,12 +121,15 @@ func kustomizePlain(fsys *snapshotFS, start prepared) (resmap.ResMap, error) {
 // becomes an error.
 func kustomize(fsys *snapshotFS, dir string) (result resmap.ResMap, err error) {
 	defer func() {
-		if p := recover(); p != nil {
+		p := recover()
+		if end, ok := p.(stopped); ok {
+			result, err = nil, end.err
+		} else if p != nil {
 			result, err = nil, fmt.Errorf("kustomize cannot handle the input: %v", p)
 		}
 	}()
 	options := &krusty.Options{LoadRestrictions: types.LoadRestrictionsNone, PluginConfig: types.DisabledPluginConfig()}
-	return krusty.MakeKustomizer(options).Run(fsys, absolute(dir))
+	return krusty.MakeKustomizer(options).Run(stoppingFS{fsys}, absolute(dir))
 }
 
 // objects prints the objects of a build. Annotated is the same build with
