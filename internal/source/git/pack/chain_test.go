@@ -142,7 +142,7 @@ func TestChainWorkIsBounded(t *testing.T) {
 
 // TestChainMemoryIsBounded is not parallel: it looks at the heap of the process.
 func TestChainMemoryIsBounded(t *testing.T) {
-	const size, most = 2 << 20, 60 << 20
+	const size, most = 2 << 20, 48 << 20
 	data, id := chain(t, 40, size)
 	limits := pack.Limits{Object: 4 << 20}
 	p, err := receiveChain(t, data, limits)
