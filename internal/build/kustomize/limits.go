@@ -18,6 +18,9 @@ type Limits struct {
 	// Copies is the number of copy and move operations of all JSON patches of a
 	// build: each can double an object. Default 16.
 	Copies int
+	// AddedBytes is what vars and replacements may add to a build, as estimated.
+	// Default 64 MiB.
+	AddedBytes int
 	// TotalBytes is the length of all files read. Default 64 MiB.
 	TotalBytes int
 	// Files is the number of files and directories read. Default 20,000.
@@ -44,6 +47,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.RereadBytes, 256<<20)
 	set(&l.Documents, 50_000)
 	set(&l.Copies, 16)
+	set(&l.AddedBytes, 64<<20)
 	set(&l.TotalBytes, 64<<20)
 	set(&l.Files, 20_000)
 	set(&l.Depth, 200)
