@@ -139,6 +139,12 @@ func TestHostileTrees(t *testing.T) {
 			files: map[string]string{"app/kustomization.yaml": "resources: [a.yaml]\nreplacements:\n- source: {kind: ConfigMap, name: a, fieldPath: data.key}\n  targets:\n  - select: {kind: Pod}\n    fieldPaths: [metadata.annotations.a]\n    options: {create: true}\n",
 				"app/a.yaml": named("a") + pods(100)},
 		},
+		"a base of documents that is included again": {
+			files: map[string]string{"app/kustomization.yaml": "resources: [../x, ../y]\n", "x/kustomization.yaml": "namePrefix: x-\nresources: [../base]\n", "y/kustomization.yaml": "namePrefix: y-\nresources: [../base]\n",
+				"base/kustomization.yaml": "resources: [a.yaml]\n", "base/a.yaml": named("a") + pods(100)},
+			limits: kustomize.Limits{RereadDocuments: 50},
+			want:   "base/a.yaml: more than 50 YAML documents are read again",
+		},
 		"documents that are read again and again": {
 			files:  map[string]string{"app/a.yaml": named("a") + strings.Repeat("---\n# x\n", 200)},
 			limits: kustomize.Limits{Documents: 100},

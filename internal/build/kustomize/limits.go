@@ -15,6 +15,9 @@ type Limits struct {
 	// Documents is the number of YAML documents read, each as often as it is
 	// read. Default 50,000.
 	Documents int
+	// RereadDocuments is the number of YAML documents read again: kustomize's
+	// time grows with the square of them. Default 3,000.
+	RereadDocuments int
 	// Copies is the number of copy and move operations of all JSON patches of a
 	// build: each can double an object. Default 16.
 	Copies int
@@ -46,6 +49,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.TotalNodes, 1_000_000)
 	set(&l.RereadBytes, 256<<20)
 	set(&l.Documents, 50_000)
+	set(&l.RereadDocuments, 3_000)
 	set(&l.Copies, 16)
 	set(&l.AddedBytes, 64<<20)
 	set(&l.TotalBytes, 64<<20)

@@ -114,7 +114,7 @@ func kustomizePlain(fsys *snapshotFS, start prepared) (resmap.ResMap, error) {
 	}
 	fsys.overlay[start.file] = text
 	defer func() { fsys.overlay[start.file] = annotated }()
-	fsys.kustoms, fsys.docs = 0, 0
+	fsys.kustoms, fsys.docs, fsys.redocs = 0, 0, -fsys.docs
 	return kustomize(fsys, start.dir)
 }
 
