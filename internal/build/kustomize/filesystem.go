@@ -48,6 +48,7 @@ type snapshotFS struct {
 	// reread and docs are the bytes read again and the documents read.
 	reread int
 	docs   int
+	redocs int // documents read again
 	// ctx ends the build at its next read.
 	ctx context.Context
 
@@ -255,6 +256,9 @@ func (s *snapshotFS) look(name string, content []byte) error {
 	if _, again := s.read[name]; again {
 		if s.reread += len(content); s.reread > s.limits.RereadBytes {
 			return s.fail(invalid(name, 0, fmt.Errorf("more than %d bytes are read again: bases include each other too often", s.limits.RereadBytes)))
+		}
+		if s.redocs += 1 + bytes.Count(content, []byte("\n---")); s.redocs > s.limits.RereadDocuments {
+			return s.fail(invalid(name, 0, fmt.Errorf("more than %d YAML documents are read again: bases include each other too often", s.limits.RereadDocuments)))
 		}
 		return nil
 	}

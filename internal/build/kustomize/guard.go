@@ -28,6 +28,8 @@ type guard struct {
 	exact bool
 	// copies are the copy and move operations of JSON patches seen.
 	copies int
+	// added estimates what vars and replacements add.
+	added amplifier
 	// remote is set once something remote is referred to.
 	remote bool
 }
@@ -41,10 +43,31 @@ func (g *guard) inspect(name string, content []byte) error {
 	} else if err := g.parsed(name, content); err != nil {
 		return err
 	}
-	if !isKustomization(name) {
-		return nil
+	if isKustomization(name) {
+		return g.kustomization(name, content, content)
 	}
-	return g.kustomization(name, content, content)
+	if g.added.files[name] {
+		g.added.addFile(content)
+	}
+	return g.amplified(name)
+}
+
+// amplified refuses what vars and replacements would make too much of.
+func (g *guard) amplified(name string) error {
+	if err := g.added.check(g.fsys, g.fsys.limits.AddedBytes); err != nil {
+		return invalid(name, 0, err)
+	}
+	return nil
+}
+
+// replacementsIn notes a file that holds replacements.
+func (g *guard) replacementsIn(name string) {
+	if g.added.files == nil {
+		g.added.files = map[string]bool{}
+	}
+	if g.added.files[name] = true; g.fsys.read[name] != nil {
+		g.added.addFile(g.fsys.read[name])
+	}
 }
 
 // parsed checks a file that kustomize parses.
@@ -156,12 +179,19 @@ func (g *guard) kustomization(name string, content, source []byte) error {
 			}
 		}
 	}
+	//lint:ignore SA1019 repositories still use the old field
+	g.added.add(k.Vars, k.Replacements)
+	for _, field := range k.Replacements {
+		if field.Path != "" {
+			g.replacementsIn(path.Join(path.Dir(name), field.Path))
+		}
+	}
 	for _, list := range [][]string{k.Generators, k.Transformers, k.Validators} {
 		if err := g.plugins(name, list); err != nil {
 			return err
 		}
 	}
-	return nil
+	return g.amplified(name)
 }
 
 // embedded are the texts in a kustomization file that kustomize parses as YAML.
@@ -258,6 +288,17 @@ func (g *guard) configs(file string, configs []*resource.Resource) error {
 		text, err := config.MarshalJSON()
 		if err != nil {
 			return invalid(file, 0, err)
+		}
+		var replacing struct {
+			Replacements []types.ReplacementField `json:"replacements"`
+		}
+		if config.GetKind() == "ReplacementTransformer" && yaml.Unmarshal(text, &replacing) == nil {
+			g.added.add(nil, replacing.Replacements)
+			for _, field := range replacing.Replacements {
+				if field.Path != "" {
+					g.replacementsIn(path.Join(path.Dir(file), field.Path))
+				}
+			}
 		}
 		var value any
 		if err := yaml.Unmarshal(text, &value); err != nil {

@@ -31,6 +31,15 @@ func copies(n int, indent string) string {
 	return b.String()
 }
 
+// pods are so many documents.
+func pods(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: p%d\n", i)
+	}
+	return b.String()
+}
+
 func TestHostileTrees(t *testing.T) {
 	t.Parallel()
 	shared := map[string]string{"l0/kustomization.yaml": "resources: [a.yaml]\n", "l0/a.yaml": "# " + strings.Repeat("x", 2<<20) + "\n" + named("a")}
@@ -110,6 +119,31 @@ func TestHostileTrees(t *testing.T) {
 		},
 		"a JSON patch that copies a little": {
 			files: map[string]string{"app/a.yaml": named("a"), "app/kustomization.yaml": "resources: [a.yaml]\npatches:\n- target: {kind: ConfigMap}\n  patch: |-\n    - {op: copy, from: /data/key, path: /data/other}\n"},
+		},
+		"a long variable in many places": {
+			files: map[string]string{"app/kustomization.yaml": "resources: [a.yaml]\nvars:\n- name: A\n  objref: {apiVersion: v1, kind: ConfigMap, name: a}\n  fieldref: {fieldpath: data.k}\n",
+				"app/a.yaml": named("a") + "  k: " + strings.Repeat("a", 100_000) + "\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: c\n    image: i\n    args: ['" + strings.Repeat("$(A)", 1000) + "']\n"},
+			want: "vars and replacements could add 100076000 bytes to the build",
+		},
+		"a long replacement in many places": {
+			files: map[string]string{"app/kustomization.yaml": "resources: [a.yaml]\nreplacements:\n- source: {kind: ConfigMap, name: a, fieldPath: data.k}\n  targets:\n  - select: {kind: Pod}\n    fieldPaths: [metadata.annotations.a]\n    options: {create: true}\n",
+				"app/a.yaml": named("a") + "  k: " + strings.Repeat("a", 100_000) + "\n" + pods(1000)},
+			want: "vars and replacements could add 100",
+		},
+		"replacements that append to themselves": {
+			files: map[string]string{"app/kustomization.yaml": "resources: [a.yaml]\nreplacements:\n" + strings.Repeat("- source: {kind: ConfigMap, name: a, fieldPath: data.key}\n  targets:\n  - select: {kind: ConfigMap}\n    fieldPaths: [data.key]\n    options: {delimiter: '-', index: -1}\n", 20),
+				"app/a.yaml": named("a")},
+			want: "20 replacements with a delimiter change objects that are sources",
+		},
+		"a variable and a replacement as they are used": {
+			files: map[string]string{"app/kustomization.yaml": "resources: [a.yaml]\nreplacements:\n- source: {kind: ConfigMap, name: a, fieldPath: data.key}\n  targets:\n  - select: {kind: Pod}\n    fieldPaths: [metadata.annotations.a]\n    options: {create: true}\n",
+				"app/a.yaml": named("a") + pods(100)},
+		},
+		"a base of documents that is included again": {
+			files: map[string]string{"app/kustomization.yaml": "resources: [../x, ../y]\n", "x/kustomization.yaml": "namePrefix: x-\nresources: [../base]\n", "y/kustomization.yaml": "namePrefix: y-\nresources: [../base]\n",
+				"base/kustomization.yaml": "resources: [a.yaml]\n", "base/a.yaml": named("a") + pods(100)},
+			limits: kustomize.Limits{RereadDocuments: 50},
+			want:   "base/a.yaml: more than 50 YAML documents are read again",
 		},
 		"documents that are read again and again": {
 			files:  map[string]string{"app/a.yaml": named("a") + strings.Repeat("---\n# x\n", 200)},

@@ -15,9 +15,15 @@ type Limits struct {
 	// Documents is the number of YAML documents read, each as often as it is
 	// read. Default 50,000.
 	Documents int
+	// RereadDocuments is the number of YAML documents read again: kustomize's
+	// time grows with the square of them. Default 3,000.
+	RereadDocuments int
 	// Copies is the number of copy and move operations of all JSON patches of a
 	// build: each can double an object. Default 16.
 	Copies int
+	// AddedBytes is what vars and replacements may add to a build, as estimated.
+	// Default 64 MiB.
+	AddedBytes int
 	// TotalBytes is the length of all files read. Default 64 MiB.
 	TotalBytes int
 	// Files is the number of files and directories read. Default 20,000.
@@ -43,7 +49,9 @@ func (l Limits) withDefaults() Limits {
 	set(&l.TotalNodes, 1_000_000)
 	set(&l.RereadBytes, 256<<20)
 	set(&l.Documents, 50_000)
+	set(&l.RereadDocuments, 3_000)
 	set(&l.Copies, 16)
+	set(&l.AddedBytes, 64<<20)
 	set(&l.TotalBytes, 64<<20)
 	set(&l.Files, 20_000)
 	set(&l.Depth, 200)

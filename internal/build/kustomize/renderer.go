@@ -59,6 +59,7 @@ func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Sp
 		fsys.clones = clones
 	}
 	for i, patch := range spec.Patches {
+		guard.added.count([]byte(patch.Patch))
 		if err := checkYAML([]byte(patch.Patch), r.options.Limits); err != nil {
 			return build.Rendering{}, invalid("", 0, fmt.Errorf("spec.patches[%d]: %w", i, err))
 		}
@@ -68,7 +69,7 @@ func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Sp
 	var err error
 	run := func() {
 		if start, err = fsys.prepare(spec); err == nil {
-			guard.copies = 0 // The merged file has those of the author's once more.
+			guard.copies, guard.added.replacements = 0, nil // The merged file has those of the author's once more.
 			err = guard.kustomization(start.file, fsys.overlay[start.file], fsys.read[start.file])
 		}
 		if err != nil {
@@ -113,7 +114,7 @@ func kustomizePlain(fsys *snapshotFS, start prepared) (resmap.ResMap, error) {
 	}
 	fsys.overlay[start.file] = text
 	defer func() { fsys.overlay[start.file] = annotated }()
-	fsys.kustoms, fsys.docs = 0, 0
+	fsys.kustoms, fsys.docs, fsys.redocs = 0, 0, -fsys.docs
 	return kustomize(fsys, start.dir)
 }
 
