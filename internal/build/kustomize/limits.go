@@ -4,7 +4,8 @@ package kustomize
 type Limits struct {
 	// FileBytes is the length of one file. Default 10 MiB.
 	FileBytes int
-	// YAMLBytes is the length of one file that is parsed as YAML. Default 3 MiB.
+	// YAMLBytes is the length of one file that is parsed as YAML: larger than
+	// the bundles of definitions that projects publish. Default 6 MiB.
 	YAMLBytes int
 	// TotalNodes is the number of YAML nodes written in all files of a build.
 	// Default 1,000,000.
@@ -45,7 +46,7 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	set(&l.FileBytes, 10<<20)
-	set(&l.YAMLBytes, 3<<20)
+	set(&l.YAMLBytes, 6<<20)
 	set(&l.TotalNodes, 1_000_000)
 	set(&l.RereadBytes, 256<<20)
 	set(&l.Documents, 50_000)
