@@ -71,8 +71,8 @@ func TestHostileTrees(t *testing.T) {
 			want:  "app/a.yaml:9: malformed YAML",
 		},
 		"a YAML file over its limit": {
-			files: map[string]string{"app/a.yaml": "# " + strings.Repeat("x", 4<<20) + "\n" + named("a")},
-			want:  "app/a.yaml: the file has 4194377 bytes, the limit for YAML is 3145728: split it",
+			files: map[string]string{"app/a.yaml": "# " + strings.Repeat("x", 7<<20) + "\n" + named("a")},
+			want:  "app/a.yaml: the file has 7340105 bytes, the limit for YAML is 6291456: split it",
 		},
 		"a data file over the limit of YAML": {
 			files:  map[string]string{"app/kustomization.yaml": "configMapGenerator:\n- name: x\n  files: [k=data.yaml]\n", "app/data.yaml": "&a *b {{ " + strings.Repeat("x", 4000)},
