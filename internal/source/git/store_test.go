@@ -307,7 +307,11 @@ func TestGrowthIsBounded(t *testing.T) {
 	if end > 3*depthOne || largest > 3*depthOne {
 		t.Errorf("the data folder holds up to %d bytes, more than three times the %d of a fresh clone", largest, depthOne)
 	}
-	if late > 2*early+5*time.Millisecond {
-		t.Errorf("a fetch took %s at first and %s at last", early, late)
+	// The times are for people: on a loaded machine they say nothing. What keeps
+	// a fetch from becoming slower is that packs do not pile up: each has an
+	// index beside it, and twice the number at which they are joined may be there
+	// while that is under way.
+	if most := 2*2*32 + 8; files > most {
+		t.Errorf("the data folder holds %d files, want at most %d", files, most)
 	}
 }
