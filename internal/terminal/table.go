@@ -3,6 +3,7 @@ package terminal
 import (
 	"io"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -100,5 +101,17 @@ func Fit(text string, width int) string {
 	return string([]rune(text)[:width-1]) + "…"
 }
 
-// OneLine makes a message a cell.
-func OneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+// OneLine makes a message a cell. What a terminal would take for a command, or
+// for a change of the direction of writing, is left out: messages hold words of
+// repositories and servers.
+func OneLine(text string) string {
+	return strings.Join(strings.Fields(strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r):
+			return -1
+		}
+		return r
+	}, text)), " ")
+}

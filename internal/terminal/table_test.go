@@ -54,6 +54,9 @@ func TestOneLine(t *testing.T) {
 	if got := OneLine("a\n b\t c "); got != "a b c" {
 		t.Errorf("one line is %q", got)
 	}
+	if got := OneLine("a\x1b[2Jb\u202ec\x07"); got != "a[2Jbc" {
+		t.Errorf("what a terminal obeys is left in %q", got)
+	}
 	if Is(&bytes.Buffer{}) || Of(&bytes.Buffer{}) != (Terminal{}) {
 		t.Error("a buffer is taken for a terminal")
 	}

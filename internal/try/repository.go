@@ -2,6 +2,7 @@ package try
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -228,11 +229,13 @@ func (r *repository) serve(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("serve the repository: %w", err)
 	}
+	// The name is a secret: others on this machine can reach the port.
+	name := rand.Text() + "/" + repositoryName
 	server := &http.Server{
-		Handler:           &gitserver.Handler{Resolve: gitserver.Single(repositoryName, r.scratch)},
+		Handler:           &gitserver.Handler{Resolve: gitserver.Single(name, r.scratch)},
 		ReadHeaderTimeout: 10 * time.Second,
 	}
 	go func() { _ = server.Serve(listener) }()
 	context.AfterFunc(ctx, func() { _ = server.Close() })
-	return fmt.Sprintf("http://%s/%s", listener.Addr(), repositoryName), nil
+	return fmt.Sprintf("http://%s/%s", listener.Addr(), name), nil
 }

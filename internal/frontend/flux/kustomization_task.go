@@ -43,12 +43,6 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
 			"can't access '%s/%s/%s', cross-namespace references have been blocked", spec.SourceRef.Kind, ns, spec.SourceRef.Name)}
 	}
-	for _, ref := range spec.DependsOn {
-		if ns := ref.Namespace; options.NoCrossNamespaceRefs && ns != "" && ns != obj.Namespace {
-			return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
-				"can't depend on '%s/%s', cross-namespace references have been blocked", ns, ref.Name)}
-		}
-	}
 	return nil
 }
 
