@@ -128,6 +128,9 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 
 	last := g.last(obj.UID)
 	content := contentKey(obj, includes)
+	if last.revision == "" {
+		last = g.resume(ctx, obj, request, includes)
+	}
 	known := ""
 	if last.content == content {
 		known = last.revision
@@ -136,9 +139,6 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctrl.Result{}, nil
-		}
-		if last.revision == "" {
-			g.fallBack(ctx, obj, request, includes)
 		}
 		return g.fail(ctx, obj, fetchError(obj, fetchCtx, err))
 	}
@@ -195,7 +195,7 @@ func (g *gitRepositories) rest(ctx context.Context, obj *sourcev1.GitRepository)
 		return ctrl.Result{RequeueAfter: g.options.RequeueDependency}
 	}
 	defer includes.release()
-	g.fallBack(ctx, obj, request, includes)
+	g.resume(ctx, obj, request, includes)
 	return ctrl.Result{}
 }
 
@@ -205,28 +205,30 @@ func (g *gitRepositories) followed() []GitRequest {
 	return slices.DeleteFunc(slices.Collect(maps.Values(g.requests)), func(r GitRequest) bool { return r.URL == "" })
 }
 
-// fallBack gives the consumers what an earlier process fetched, so that they can
-// keep it in order while the remote is away. It is only done for the revision
-// that the status still names; where there is nothing, the consumers wait.
-func (g *gitRepositories) fallBack(ctx context.Context, obj *sourcev1.GitRepository, request GitRequest, in includes) {
+// resume gives the consumers at once what an earlier process fetched, so that
+// they keep it in order while the remote is asked, however long that takes. It is
+// only done for the revision that the status still names; where there is
+// nothing, the consumers wait and the result is empty.
+func (g *gitRepositories) resume(ctx context.Context, obj *sourcev1.GitRepository, request GitRequest, in includes) fetched {
 	if obj.Status.Artifact == nil || g.sources.revision(gitRepositoryRef(obj)) != "" {
-		return
+		return fetched{}
 	}
 	result, err := g.git.Last(ctx, request)
 	if err != nil {
-		return
+		return fetched{}
 	}
 	if result.Revision != obj.Status.Artifact.Revision {
 		result.Release()
-		return
+		return fetched{}
 	}
 	next, err := g.publish(obj, result, in)
-	if err == nil {
-		_, err = g.pack(ctx, obj, next.artifact)
-	}
 	if err != nil {
 		logr.FromContextOrDiscard(ctx).Error(err, "Using the last artifact failed")
+		return fetched{}
 	}
+	next.content = contentKey(obj, in)
+	g.startPacking(ctx, obj, next)
+	return next
 }
 
 // fetchError says that the time of the spec is over where that is what happened.
