@@ -23,16 +23,6 @@ type Health struct {
 	Message string
 }
 
-// Drift is a change that somebody else made to an object of an owner.
-type Drift struct {
-	Owner OwnerRef
-	Ref   ObjectRef
-	// Reason says what was seen, such as "deleted" or "field changed".
-	Reason string
-	// Seen is when it was seen.
-	Seen time.Time
-}
-
 // StageName is a stage of the way of a commit.
 type StageName string
 

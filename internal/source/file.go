@@ -1,7 +1,6 @@
 package source
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -81,11 +80,6 @@ func (i Info) Info() (fs.FileInfo, error) {
 // OpenFile makes an open file of content.
 func OpenFile(info fs.FileInfo, content io.ReadCloser) fs.File {
 	return &file{info: info, content: content}
-}
-
-// OpenBytes makes an open file of bytes.
-func OpenBytes(info fs.FileInfo, content []byte) fs.File {
-	return OpenFile(info, io.NopCloser(bytes.NewReader(content)))
 }
 
 // OpenDir makes an open directory of a listing.
