@@ -47,6 +47,8 @@ type Settings struct {
 	// NoHealth are kinds whose objects are taken to be healthy, because nobody
 	// in the cluster works on them.
 	NoHealth map[gitops.GroupKind]bool
+	// WaitForAll waits for the health of all objects when one has failed already.
+	WaitForAll bool
 	// CustomKinds are applied in a stage of their own before the rest.
 	CustomKinds []gitops.GroupKind
 	// SyncTimeout bounds how long a run waits for the first list of a kind.

@@ -26,11 +26,7 @@ func (e *Engine) Prepare(ctx context.Context, task Task) {
 	o := e.owner(task.Owner)
 	o.running.Lock()
 	defer o.running.Unlock()
-	if o.uid != task.Owner.UID {
-		o.reset(task.Owner.UID)
-	}
-	task.Build.Keys = e.Keys
-	o.want(task.Compare)
+	e.begin(o, &task)
 	r := &run{Engine: e, task: task, owner: o}
 	if r.build(ctx) != nil || r.target == nil || r.resolve(ctx) != nil {
 		return

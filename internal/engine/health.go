@@ -58,7 +58,7 @@ func (r *run) assess() error {
 	if w.reached {
 		return r.lostHealth(w, v, now)
 	}
-	if failed := v.only(gitops.HealthFailed); len(failed.bad) > 0 {
+	if failed := v.only(gitops.HealthFailed); len(failed.bad) > 0 && !r.settings.WaitForAll {
 		return failed.err("failed early: ")
 	}
 	deadline := w.since.Add(r.task.Timeout)

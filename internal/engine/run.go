@@ -37,11 +37,7 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 	o := e.owner(task.Owner)
 	o.running.Lock()
 	defer o.running.Unlock()
-	if o.uid != task.Owner.UID {
-		o.reset(task.Owner.UID)
-	}
-	task.Build.Keys = e.Keys
-	o.want(task.Compare)
+	e.begin(o, &task)
 	r := &run{Engine: e, task: task, owner: o, report: gitops.Report{
 		Owner: task.Owner, Inventory: task.Inventory, Started: e.Clock.Now(),
 	}}
@@ -63,6 +59,15 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 	r.report.Finished = e.Clock.Now()
 	r.measure()
 	return r.report
+}
+
+// begin makes an owner and a task ready for a run; called with running held.
+func (e *Engine) begin(o *owner, task *Task) {
+	if o.uid != task.Owner.UID {
+		o.reset(task.Owner.UID)
+	}
+	o.want(task.Compare)
+	task.Build.Keys = e.Keys
 }
 
 // measure lets a report that ends a wait begin where the wait began.

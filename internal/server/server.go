@@ -330,7 +330,11 @@ func (s *server) setUp(ctx context.Context) error {
 			Clock:    s.clock,
 			Exists:   exists,
 			Metrics:  s.metrics,
-		}, engine.Settings{NoHealth: noHealth, CustomKinds: s.config.CustomStageKinds}, wake)
+		}, engine.Settings{
+			NoHealth:    noHealth,
+			WaitForAll:  s.config.Gates.DisableFailFastBehavior,
+			CustomKinds: s.config.CustomStageKinds,
+		}, wake)
 	}
 	jitter := float64(s.config.IntervalJitter) / 100
 	var err error
