@@ -93,6 +93,7 @@ type sizeResult struct {
 type roundResult struct {
 	Bare     *bareResult     `json:"bare,omitempty"`
 	DryRun   *bareResult     `json:"bareDryRun,omitempty"`
+	Floor    *bareResult     `json:"bareFloor,omitempty"`
 	Operator *operatorResult `json:"operator,omitempty"`
 	// Foreign is the share of the machine's processors that programs other than the
 	// benchmark and what it started took, Stolen that of other guests of the machine.

@@ -33,12 +33,13 @@ func (b *bench) measure(ctx context.Context) error {
 func (b *bench) round(ctx context.Context, f *fleet, index int) (result roundResult, err error) {
 	last := index == b.options.rounds-1
 	turns := []func() error{
-		func() (err error) { result.Bare, err = b.bare(ctx, f, false, last); return err },
-		func() (err error) { result.DryRun, err = b.bare(ctx, f, true, last); return err },
+		func() (err error) { result.Bare, err = b.bare(ctx, f, plain, last); return err },
+		func() (err error) { result.DryRun, err = b.bare(ctx, f, dryRuns, last); return err },
+		func() (err error) { result.Floor, err = b.bare(ctx, f, floor, last); return err },
 		func() (err error) { result.Operator, err = b.operator(ctx, f, last); return err },
 	}
 	if b.options.skipBare {
-		turns = turns[2:]
+		turns = turns[3:]
 	}
 	shift := (b.options.rounds - 1 - index) % len(turns)
 	began := time.Now()
@@ -55,8 +56,8 @@ func (b *bench) round(ctx context.Context, f *fleet, index int) (result roundRes
 	return result, nil
 }
 
-// bare is a turn of the bare client.
-func (b *bench) bare(ctx context.Context, f *fleet, dryRun, last bool) (result *bareResult, err error) {
+// bare is a turn of a bare client.
+func (b *bench) bare(ctx context.Context, f *fleet, kind bareKind, last bool) (result *bareResult, err error) {
 	p, err := b.plane(ctx, f)
 	if err != nil {
 		return nil, err
@@ -66,15 +67,11 @@ func (b *bench) bare(ctx context.Context, f *fleet, dryRun, last bool) (result *
 	if last {
 		changes = b.options.samples
 	}
-	r, err := (&bare{plane: p, fleet: f, workers: b.options.workers, dryRun: dryRun}).run(ctx, changes)
+	r, err := (&bare{plane: p, fleet: f, workers: b.options.workers, kind: kind}).run(ctx, changes)
 	if err != nil {
 		return nil, fmt.Errorf("bare client: %w", err)
 	}
-	line := "bare client"
-	if dryRun {
-		line = "bare client that dry-runs"
-	}
-	b.say("%s: install %.2fs, %.2f ms an object (load before: %.1f)", line,
+	b.say("%s: install %.2fs, %.2f ms an object (load before: %.1f)", kind,
 		time.Duration(r.Install).Seconds(), float64(r.perObject(f.apps).Microseconds())/1000, r.Load)
 	return &r, nil
 }

@@ -65,6 +65,9 @@ func (s *session) run(ctx context.Context, wanted map[scenario]bool) (result ope
 		return result, fmt.Errorf("install: %w", err)
 	}
 	result.Install.Memory = s.operator.memory()
+	if s.apps, err = trackApps(ctx, s.plane.client); err != nil {
+		return result, err
+	}
 	steps := []struct {
 		name scenario
 		run  func() error
@@ -92,8 +95,10 @@ func (s *session) run(ctx context.Context, wanted map[scenario]bool) (result ope
 	return result, nil
 }
 
-// begin starts the operator and the driver's watches, and waits until nothing
-// moves any more.
+// begin starts the operator and the driver's watch of its custom resources, and
+// waits until nothing moves any more. The apps' objects are not watched during the
+// install: nobody does so for the bare client, and it costs the API server as much as
+// the operator's own watches.
 func (s *session) begin(ctx context.Context) error {
 	if err := s.operator.start(); err != nil {
 		return err
@@ -102,11 +107,7 @@ func (s *session) begin(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if s.apps, err = trackApps(ctx, s.plane.client); err != nil {
-		return err
-	}
 	if s.kustomizations, err = track(ctx, s.plane.client, kustomizations(), ""); err != nil {
-		s.apps.stop()
 		return err
 	}
 	if _, err = s.operator.settled(ctx, 0, time.Minute); err != nil {
