@@ -120,7 +120,7 @@ func (r *run) dryRun(ctx context.Context, s *step, whole bool) (*unstructured.Un
 	}
 	s.validated = true
 	// An object without our labels is not in sight of the plan; here it is.
-	if policy := ownership.Observe(answer, r.Keys).Policy; policy.Paused || policy.Apply == gitops.ApplyIgnore {
+	if policy := r.Keys.Policy(answer.GetAnnotations(), answer.GetLabels()); policy.Paused || policy.Apply == gitops.ApplyIgnore {
 		r.settle(s, gitops.Done{Action: gitops.ActionSkip, Reason: plan.SkipReason(policy, gitops.Live{})})
 		return nil, nil
 	}

@@ -47,7 +47,7 @@ func (r *run) write(ctx context.Context, s *step) error {
 
 // finish takes over what is to be taken over and settles the step.
 func (r *run) finish(ctx context.Context, s *step, answer *unstructured.Unstructured, action gitops.Action) error {
-	live := ownership.Observe(answer, r.Keys)
+	live := r.marker(answer)
 	s.policy = policyOf(s, live)
 	if len(live.TakeOver) > 0 && s.policy.Apply != gitops.ApplyMerge {
 		taken, err := r.takeOver(ctx, s, answer)
@@ -57,11 +57,11 @@ func (r *run) finish(ctx context.Context, s *step, answer *unstructured.Unstruct
 		if action == gitops.ActionUnchanged && taken.GetResourceVersion() != answer.GetResourceVersion() {
 			action = gitops.ActionConfigure
 		}
-		answer = taken
+		answer, live = taken, r.marker(taken)
 	}
 	r.settle(s, gitops.Done{
 		Action:  action,
-		Live:    r.marker(answer),
+		Live:    live,
 		Changed: ownership.Differences(s.change.Manifest.JSON, answer.Object),
 	})
 	return nil

@@ -56,6 +56,8 @@ func Connect(cfg *rest.Config, opts Options) (*Client, error) {
 	cfg.QPS, cfg.Burst, cfg.RateLimiter = -1, 0, nil
 	cfg.WarningHandler = rest.NoWarnings{}
 	cfg.WarningHandlerWithContext = nil
+	// One object an answer: packing it costs more than it saves.
+	cfg.DisableCompression = true
 	cfg.ContentConfig = rest.ContentConfig{
 		ContentType:          runtime.ContentTypeJSON,
 		AcceptContentTypes:   runtime.ContentTypeJSON,

@@ -127,6 +127,9 @@ func (s *server) part(name string) *rest.Config {
 	cfg.UserAgent = fmt.Sprintf("plumb/%s (%s)", s.options.Version, name)
 	// The API server's priority and fairness does better what a limit here would.
 	cfg.QPS, cfg.Burst = -1, 0
+	// Events of watches are small: to pack and unpack them costs both sides more
+	// than it saves. Kubernetes' own controllers do without it too.
+	cfg.DisableCompression = true
 	// Warnings of the API server are for people who type; ours are conditions.
 	cfg.WarningHandler = rest.NoWarnings{}
 	return cfg
