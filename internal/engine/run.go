@@ -130,7 +130,7 @@ func (r *run) build(ctx context.Context) error {
 		o.trace.Store(&built.Trace)
 	}
 	o.failed, o.built = nil, built
-	r.report.Digest, r.report.Warnings = built.Digest, built.Warnings
+	r.report.Digest, r.report.Built, r.report.Warnings = built.Digest, !reused, built.Warnings
 	r.keeping = false
 	if err := o.rejected.still(built.Digest, r.task, r.Clock.Now()); err != nil && !r.compares() {
 		r.keeping = true

@@ -143,6 +143,8 @@ type Report struct {
 	// Digest is that of the build that the run worked on; the zero value where
 	// there was none.
 	Digest Digest
+	// Built is set where the run rendered, and did not find the build that it had.
+	Built bool
 	// Stages holds one result for each stage that the run went through.
 	Stages []StageResult
 	// Inventory is what the owner is responsible for after the run.

@@ -183,6 +183,9 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 		}
 	} else {
 		k.pauses.over(started.UID)
+		if report.Built && onlyMoves(before, started, report) && k.pauses.giveWay(started.UID, artifact.Revision) {
+			return ctrl.Result{RequeueAfter: time.Millisecond}, nil
+		}
 	}
 	after := before.DeepCopy()
 	news := describe(after, started, artifact, report)
@@ -196,6 +199,15 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 		k.announceChanges(after, artifact.Revision)
 	}
 	return ctrl.Result{RequeueAfter: next}, nil
+}
+
+// onlyMoves tells whether a run leaves nothing to say but the revision. After a start
+// every owner is built, and what drifted or changed meanwhile is to be found before
+// each of the others has had its status written.
+func onlyMoves(obj, started *kustomizev1.Kustomization, report gitops.Report) bool {
+	return report.Err == nil && len(changeLines(report.Changes)) == 0 && len(report.Contested) == 0 &&
+		conditionsOf(obj).is(meta.ReadyCondition, "True") && obj.Status.ObservedGeneration == started.Generation &&
+		!requested(started.Annotations, started.Status.ReconcileRequestStatus)
 }
 
 // next is the pause until the object is looked at again without an event.

@@ -165,3 +165,45 @@ func TestInventoryRoundTrip(t *testing.T) {
 		t.Error("a damaged entry is passed over")
 	}
 }
+
+func TestOnlyMoves(t *testing.T) {
+	t.Parallel()
+	object := func(change ...func(*kustomizev1.Kustomization)) *kustomizev1.Kustomization {
+		k := &kustomizev1.Kustomization{}
+		k.Generation, k.Status.ObservedGeneration = 1, 1
+		conditionsOf(k).set(meta.ReadyCondition, metav1.ConditionTrue, meta.ReconciliationSucceededReason, "Applied revision: main@sha1:a")
+		for _, f := range change {
+			f(k)
+		}
+		return k
+	}
+	done := func(action gitops.Action) gitops.Report {
+		return gitops.Report{Changes: gitops.ChangeSet{{Action: action}}}
+	}
+	for name, test := range map[string]struct {
+		object *kustomizev1.Kustomization
+		report gitops.Report
+		want   bool
+	}{
+		"a run that did nothing only moves the revision":    {object: object(), want: true},
+		"a comparison that found all as it was does so too": {object: object(), report: done(gitops.ActionUnchanged), want: true},
+		"a repair is told at once":                          {object: object(), report: done(gitops.ActionConfigure)},
+		"a deletion is told at once":                        {object: object(), report: done(gitops.ActionDelete)},
+		"a failure is told at once":                         {object: object(), report: gitops.Report{Err: errors.New("no")}},
+		"a contest is told at once":                         {object: object(), report: gitops.Report{Contested: []gitops.Contest{{}}}},
+		"a recovery is told at once": {object: object(func(k *kustomizev1.Kustomization) {
+			conditionsOf(k).set(meta.ReadyCondition, metav1.ConditionFalse, meta.HealthCheckFailedReason, "no")
+		})},
+		"a new specification is answered at once": {object: object(func(k *kustomizev1.Kustomization) { k.Generation = 2 })},
+		"a request is answered at once": {object: object(func(k *kustomizev1.Kustomization) {
+			k.Annotations = map[string]string{meta.ReconcileRequestAnnotation: "now"}
+		})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := onlyMoves(test.object, test.object, test.report); got != test.want {
+				t.Errorf("got %t, want %t", got, test.want)
+			}
+		})
+	}
+}

@@ -38,6 +38,8 @@ type pause struct {
 	why      string
 	since    time.Time
 	failures int
+	// gaveWay is the revision whose report has given way already.
+	gaveWay string
 }
 
 func newPauses() *pauses { return &pauses{byObject: map[types.UID]*pause{}} }
@@ -66,6 +68,17 @@ func (p *pauses) over(uid types.UID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.of(uid).why = ""
+}
+
+// giveWay tells whether the report of a revision is to be made after more urgent
+// work: true once for each revision in a row.
+func (p *pauses) giveWay(uid types.UID, revision string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	of := p.of(uid)
+	first := of.gaveWay != revision
+	of.gaveWay = revision
+	return first
 }
 
 // backoff is the pause after one more failure in a row: low, then twice as long

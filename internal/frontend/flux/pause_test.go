@@ -32,6 +32,19 @@ func TestPauses(t *testing.T) {
 	}
 }
 
+func TestGiveWayOncePerRevision(t *testing.T) {
+	t.Parallel()
+	p, uid := newPauses(), types.UID("a")
+	for i, step := range []struct {
+		revision string
+		want     bool
+	}{{"main@sha1:1", true}, {"main@sha1:1", false}, {"main@sha1:2", true}, {"main@sha1:2", false}} {
+		if got := p.giveWay(uid, step.revision); got != step.want {
+			t.Errorf("call %d, for %s, gave way: %t, want %t", i, step.revision, got, step.want)
+		}
+	}
+}
+
 func TestSoonest(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
