@@ -18,10 +18,11 @@ import (
 func BenchmarkCreate(b *testing.B) {
 	const objects = 200
 	env := testenv.Get(b)
-	client, err := cluster.Connect(env.REST, cluster.Options{Version: "bench", Part: "apply"})
+	connection, err := cluster.Connect(env.REST, cluster.Options{Version: "bench", Part: "apply"})
 	if err != nil {
 		b.Fatal(err)
 	}
+	client := connection.Own()
 	res, err := client.Resource(b.Context(), gitops.GroupKind{Kind: "ConfigMap"}, "v1")
 	if err != nil {
 		b.Fatal(err)

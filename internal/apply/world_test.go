@@ -74,10 +74,11 @@ func newWorldAt(t *testing.T, env *testenv.Cluster, config *rest.Config) *world 
 		options:   plan.Options{Prune: true},
 	}
 	w.owner = gitops.OwnerRef{Group: keys().OwnerGroup, Kind: keys().OwnerKind, Namespace: w.namespace, Name: "apps"}
-	client, err := cluster.Connect(config, cluster.Options{Version: strings.TrimPrefix(w.agent, "plumb/"), Part: "apply"})
+	connection, err := cluster.Connect(config, cluster.Options{Version: strings.TrimPrefix(w.agent, "plumb/"), Part: "apply"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	client := connection.Own()
 	w.client = client
 	w.applier = &apply.Applier{Cluster: client, Keys: keys(), Parallel: 8, Patience: 20 * time.Second}
 	return w
@@ -98,11 +99,11 @@ func (w *world) live(ref gitops.ObjectRef) (gitops.Live, bool) {
 // observer is a client that is not counted as the one under test.
 func (w *world) observer() *cluster.Client {
 	w.t.Helper()
-	client, err := cluster.Connect(w.env.REST, cluster.Options{Version: "test", Part: "observer"})
+	connection, err := cluster.Connect(w.env.REST, cluster.Options{Version: "test", Part: "observer"})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return client
+	return connection.Own()
 }
 
 func (w *world) find(ref gitops.ObjectRef) *unstructured.Unstructured {

@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
 // maxRetries bounds how often one request is sent again when the API server
@@ -38,18 +40,25 @@ type Options struct {
 	Clock clock.PassiveClock
 }
 
-// Client talks to one cluster with one identity. It is safe for use by many
-// goroutines.
-type Client struct {
+// Connection is the way to one cluster with the rights of whoever configured it: in
+// the operator's own cluster, the operator's. Work on objects is done with a Client
+// that it makes, and with the rights of an identity where the owner of the objects
+// has one. It is safe for use by many goroutines.
+type Connection struct {
 	config *rest.Config
-	http   *http.Client
-	rest   *rest.RESTClient
-	kinds  *mapper
+	own    *Client
 }
 
-// Connect makes a Client. It sends nothing: a server that cannot be reached
+// Client works on the objects of one cluster with one identity. It is safe for use
+// by many goroutines.
+type Client struct {
+	rest  *rest.RESTClient
+	kinds *mapper
+}
+
+// Connect makes a Connection. It sends nothing: a server that cannot be reached
 // shows at the first request.
-func Connect(cfg *rest.Config, opts Options) (*Client, error) {
+func Connect(cfg *rest.Config, opts Options) (*Connection, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.UserAgent = userAgent(opts)
 	// The limit is our own, so that it can be lifted by what the server says.
@@ -68,21 +77,53 @@ func Connect(cfg *rest.Config, opts Options) (*Client, error) {
 		limit := newLimit(opts.QPS, opts.Burst)
 		cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &limited{next: next, limit: limit} })
 	}
-	httpClient, err := rest.HTTPClientFor(cfg)
+	restClient, err := restClientFor(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("set up transport to %q: %w", cfg.Host, err)
-	}
-	restClient, err := rest.UnversionedRESTClientForConfigAndClient(cfg, httpClient)
-	if err != nil {
-		return nil, fmt.Errorf("set up client of %q: %w", cfg.Host, err)
+		return nil, err
 	}
 	clk := opts.Clock
 	if clk == nil {
 		clk = clock.RealClock{}
 	}
-	c := &Client{config: cfg, http: httpClient, rest: restClient}
-	c.kinds = newMapper(&discoverer{client: discovery.NewDiscoveryClient(restClient)}, clk)
-	return c, nil
+	kinds := newMapper(&discoverer{client: discovery.NewDiscoveryClient(restClient)}, clk)
+	return &Connection{config: cfg, own: &Client{rest: restClient, kinds: kinds}}, nil
+}
+
+func restClientFor(cfg *rest.Config) (*rest.RESTClient, error) {
+	httpClient, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("set up transport to %q: %w", cfg.Host, err)
+	}
+	client, err := rest.UnversionedRESTClientForConfigAndClient(cfg, httpClient)
+	if err != nil {
+		return nil, fmt.Errorf("set up client of %q: %w", cfg.Host, err)
+	}
+	return client, nil
+}
+
+// Own is the Client that works with the connection's own rights.
+func (c *Connection) Own() *Client { return c.own }
+
+// As makes a Client every request of which is made in the name of a user, such as
+// system:serviceaccount:apps:deployer, and judged by that user's rights. It shares
+// what is known of the cluster's kinds: to ask for them anybody has the right.
+// The user must not be empty: that would be the connection's own rights.
+func (c *Connection) As(user string) (*Client, error) {
+	if user == "" {
+		return nil, errors.New("no user to act for")
+	}
+	cfg := rest.CopyConfig(c.config)
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: user}
+	restClient, err := restClientFor(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{rest: restClient, kinds: c.own.kinds}, nil
+}
+
+// Resource is that of the connection's own Client.
+func (c *Connection) Resource(ctx context.Context, kind gitops.GroupKind, version string) (Resource, error) {
+	return c.own.Resource(ctx, kind, version)
 }
 
 func userAgent(opts Options) string {
@@ -102,13 +143,6 @@ func statusCodecs() runtime.NegotiatedSerializer {
 	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
 	return serializer.NewCodecFactory(scheme).WithoutConversion()
 }
-
-// Config is a copy of the configuration of this client: same identity, user
-// agent and limits, for a watch or a library's own client.
-func (c *Client) Config() *rest.Config { return rest.CopyConfig(c.config) }
-
-// HTTPClient is the client's transport, to be shared by watches.
-func (c *Client) HTTPClient() *http.Client { return c.http }
 
 // Get reads an object. The namespace is ignored for kinds that have none.
 func (c *Client) Get(ctx context.Context, res Resource, namespace, name string) (*unstructured.Unstructured, error) {

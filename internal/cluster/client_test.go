@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 
 	"github.com/plumb-gitops/plumb/internal/cluster"
@@ -169,5 +170,31 @@ func TestDeleteKeepsToItsPreconditions(t *testing.T) {
 	}
 	if _, err := client.Get(t.Context(), res, namespace, "a"); !cluster.IsNotFound(err) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAs(t *testing.T) {
+	t.Parallel()
+	env := testenv.Get(t)
+	connection, err := cluster.Connect(env.REST, cluster.Options{Version: "as"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := connection.As(""); err == nil {
+		t.Error("a client without a user was made: it would have the connection's own rights")
+	}
+	client, err := connection.As("system:serviceaccount:default:nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := client.Resource(t.Context(), configMap, "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Get(t.Context(), res, "kube-system", "extension-apiserver-authentication"); !apierrors.IsForbidden(err) {
+		t.Errorf("got %v, want that it is forbidden", err)
+	}
+	if _, err := connection.Own().Get(t.Context(), res, "kube-system", "extension-apiserver-authentication"); err != nil {
+		t.Errorf("the connection itself lost its rights: %v", err)
 	}
 }

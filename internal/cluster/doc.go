@@ -1,4 +1,4 @@
-// Package cluster is the operator's own client of a Kubernetes cluster: the few
+// Package cluster talks to a Kubernetes cluster: the few
 // HTTP verbs that applying needs, on JSON bytes, over client-go's transport.
 //
 // It decides nothing. Every answer is decoded once, every refusal is one of
@@ -7,6 +7,7 @@
 // discovery that failed ([DiscoveryError]). A warm [Client] answers questions
 // about kinds without a request and without a lock.
 //
-// Work for a tenant is done with another type of client; this one carries the
-// operator's own rights. Stages that write to a cluster use it.
+// A [Connection] carries the operator's own rights and stays with the composition
+// root; what works on objects is given a [Client], which acts for the identity of
+// their owner where there is one.
 package cluster

@@ -28,11 +28,11 @@ func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
 func connect(t testing.TB, config *rest.Config, opts cluster.Options) *cluster.Client {
 	t.Helper()
 	opts.Version, opts.Part = strings.ReplaceAll(t.Name(), "/", "."), "test"
-	client, err := cluster.Connect(config, opts)
+	connection, err := cluster.Connect(config, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return client
+	return connection.Own()
 }
 
 // proxied is the real API server behind a handler that may answer instead of it.

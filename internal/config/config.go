@@ -64,6 +64,9 @@ type Operator struct {
 	// was applied; 0 is off.
 	AuditPeriod time.Duration
 
+	// DefaultServiceAccount is whose rights are used for owners that name no service
+	// account; empty for the operator's own.
+	DefaultServiceAccount string
 	// NoCrossNamespaceRefs refuses references to objects of other namespaces.
 	NoCrossNamespaceRefs bool
 	// NoRemoteBases refuses resources of a kustomization that are URLs.

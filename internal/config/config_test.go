@@ -171,7 +171,7 @@ func TestRefusedFlags(t *testing.T) {
 		args []string
 		want string
 	}{
-		"an unknown flag":                     {[]string{"--default-service-account=x"}, "unknown flag: --default-service-account"},
+		"an unknown flag":                     {[]string{"--sops-nothing=x"}, "unknown flag: --sops-nothing"},
 		"an address without port":             {[]string{"--metrics-addr=localhost"}, `--metrics-addr "localhost" is no address such as :8080 or 127.0.0.1:8080`},
 		"a port out of range":                 {[]string{"--health-addr=:70000"}, `--health-addr ":70000" is no address`},
 		"artifacts that are not served":       {[]string{"--storage-addr=0"}, `--storage-addr "0" cannot be off`},

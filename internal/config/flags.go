@@ -59,6 +59,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.Uint8Var(&c.IntervalJitter, "interval-jitter-percentage", 5, "`share` by which intervals differ, below 100")
 	set.StringToStringVar(&f.gates, "feature-gates", nil, "gates to set, as `Name=true,Name=false`")
 
+	set.StringVar(&c.DefaultServiceAccount, "default-service-account", "", "`name` of the service account with whose rights a Kustomization that names none is applied; empty for the operator's own rights")
 	set.BoolVar(&c.NoCrossNamespaceRefs, "no-cross-namespace-refs", false, "refuse references to objects of other namespaces")
 	set.BoolVar(&c.NoRemoteBases, "no-remote-bases", true, "refuse bases of a kustomization that are URLs (Flux's default is false)")
 	set.StringArrayVar(&c.OverrideManagers, "override-manager", nil, "field `manager` whose fields are taken over; may be repeated")

@@ -62,9 +62,9 @@ func (e *Engine) audited() []audited {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	list := make([]audited, 0, len(e.declared))
-	for ref, owners := range e.declared {
+	for at, owners := range e.declared {
 		for owner := range owners {
-			list = append(list, audited{owner, ref})
+			list = append(list, audited{owner, at.ref})
 		}
 	}
 	slices.SortFunc(list, func(a, b audited) int { return gitops.CompareRefs(a.ref, b.ref) })

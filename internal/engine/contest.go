@@ -135,11 +135,11 @@ func (r *run) investigate(ctx context.Context, p gitops.Plan) {
 				continue
 			}
 			fight.found = gitops.Contest{Ref: c.Ref}
-			resource, err := r.Cluster.Resource(ctx, c.Ref.GroupKind(), c.Version)
+			resource, err := r.Client.Resource(ctx, c.Ref.GroupKind(), c.Version)
 			if err != nil {
 				continue // the repair itself will say so
 			}
-			live, err := r.Cluster.Get(ctx, resource, c.Ref.Namespace, c.Ref.Name)
+			live, err := r.Client.Get(ctx, resource, c.Ref.Namespace, c.Ref.Name)
 			if err != nil {
 				continue
 			}

@@ -7,9 +7,7 @@ import (
 
 	"k8s.io/utils/clock"
 
-	"github.com/plumb-gitops/plumb/internal/apply"
 	"github.com/plumb-gitops/plumb/internal/build"
-	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/observe"
 	"github.com/plumb-gitops/plumb/internal/plan"
@@ -18,9 +16,7 @@ import (
 // Parts are what an Engine works with. All of them are needed.
 type Parts struct {
 	Builder  *build.Builder
-	Cluster  *cluster.Client
-	Applier  *apply.Applier
-	Observer *observe.Observer
+	Clusters Clusters
 	Keys     gitops.Keys
 	Clock    clock.PassiveClock
 	// Exists tells whether an owner exists, whether or not it is worked on.
@@ -70,15 +66,15 @@ type Engine struct {
 	owners map[gitops.OwnerRef]*owner
 	// declared names for each object the owners whose newest build declares
 	// it; guarded by mu.
-	declared map[gitops.ObjectRef]map[gitops.OwnerRef]bool
+	declared map[place]map[gitops.OwnerRef]bool
 	// watchers are the owners that look at the health of an object that they
 	// do not declare; guarded by mu.
-	watchers map[gitops.ObjectRef]map[gitops.OwnerRef]bool
+	watchers map[place]map[gitops.OwnerRef]bool
 	// wake is called, without mu, for an owner that has to be run.
 	wake func(gitops.OwnerRef)
 }
 
-// New makes an Engine and subscribes it to its observer. Wake is called for
+// New makes an Engine and subscribes it to its clusters. Wake is called for
 // every owner that something happened to; it must not block.
 func New(parts Parts, settings Settings, wake func(gitops.OwnerRef)) *Engine {
 	if settings.SyncTimeout == 0 {
@@ -87,10 +83,10 @@ func New(parts Parts, settings Settings, wake func(gitops.OwnerRef)) *Engine {
 	e := &Engine{
 		Parts: parts, settings: settings, wake: wake,
 		owners:   map[gitops.OwnerRef]*owner{},
-		declared: map[gitops.ObjectRef]map[gitops.OwnerRef]bool{},
-		watchers: map[gitops.ObjectRef]map[gitops.OwnerRef]bool{},
+		declared: map[place]map[gitops.OwnerRef]bool{},
+		watchers: map[place]map[gitops.OwnerRef]bool{},
 	}
-	parts.Observer.Subscribe(e.observed)
+	parts.Clusters.Subscribe(e.observed)
 	return e
 }
 
@@ -99,10 +95,11 @@ func (e *Engine) Busy() bool { return e.applying.Load() > 0 }
 
 // observed wakes whoever an observation concerns. What it means is decided by
 // the run: nothing is trusted here that may be stale by then.
-func (e *Engine) observed(o observe.Observation) {
+func (e *Engine) observed(clusterName string, o observe.Observation) {
 	if plan.IsCustomResourceDefinition(o.Ref.GroupKind()) {
-		e.Cluster.Invalidate()
+		e.Clusters.Invalidate(clusterName)
 	}
+	at := place{clusterName, o.Ref}
 	concerned := map[gitops.OwnerRef]bool{}
 	for _, ref := range []gitops.OwnerRef{o.Before.Owner, o.After.Owner} {
 		if ref.Name != "" {
@@ -110,8 +107,8 @@ func (e *Engine) observed(o observe.Observation) {
 		}
 	}
 	e.mu.Lock()
-	for _, table := range []map[gitops.ObjectRef]map[gitops.OwnerRef]bool{e.watchers, e.declared} {
-		for ref := range table[o.Ref] {
+	for _, table := range []map[place]map[gitops.OwnerRef]bool{e.watchers, e.declared} {
+		for ref := range table[at] {
 			concerned[ref] = true
 		}
 	}
@@ -150,10 +147,20 @@ func (e *Engine) Forget(ref gitops.OwnerRef) {
 	}
 	o.running.Lock()
 	defer o.running.Unlock()
-	e.setRefs(e.declared, key, o.declared, nil)
-	e.leave(key, o.declared, nil)
-	e.setRefs(e.watchers, key, o.watched, nil)
-	e.Observer.Need(key, nil, nil)
+	e.withdraw(key, o)
+}
+
+// withdraw takes back all that an owner has declared and asked to be watched; called
+// with running held.
+func (e *Engine) withdraw(key gitops.OwnerRef, o *owner) {
+	if o.cluster == nil {
+		return
+	}
+	e.setRefs(e.declared, key, o.cluster.Name, o.declared, nil)
+	e.leave(key, o.cluster.Name, o.declared, nil)
+	e.setRefs(e.watchers, key, o.cluster.Name, o.watched, nil)
+	o.cluster.Observer.Need(key, nil, nil)
+	o.declared, o.watched, o.cluster = nil, nil, nil
 }
 
 // Suspend stops repairs for an owner until its next run, which compares every
@@ -180,29 +187,34 @@ func (e *Engine) Affected(ref gitops.OwnerRef, tree gitops.Tree) bool {
 	return trace == nil || !build.Valid(*trace, tree)
 }
 
-// setRefs replaces what a table says of an owner, given what it said before.
-func (e *Engine) setRefs(table map[gitops.ObjectRef]map[gitops.OwnerRef]bool, owner gitops.OwnerRef, before, after []gitops.ObjectRef) {
+// setRefs replaces what a table says of an owner's objects in a cluster, given what
+// it said before.
+func (e *Engine) setRefs(table map[place]map[gitops.OwnerRef]bool, owner gitops.OwnerRef, clusterName string, before, after []gitops.ObjectRef) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, ref := range before {
-		delete(table[ref], owner)
-		if len(table[ref]) == 0 {
-			delete(table, ref)
+		at := place{clusterName, ref}
+		delete(table[at], owner)
+		if len(table[at]) == 0 {
+			delete(table, at)
 		}
 	}
 	for _, ref := range after {
-		if table[ref] == nil {
-			table[ref] = map[gitops.OwnerRef]bool{}
+		at := place{clusterName, ref}
+		if table[at] == nil {
+			table[at] = map[gitops.OwnerRef]bool{}
 		}
-		table[ref][owner] = true
+		table[at][owner] = true
 	}
 }
 
-// ownedBy tells whether another owner is known and declares an object.
-func (e *Engine) ownedBy(owner gitops.OwnerRef, ref gitops.ObjectRef) bool {
+// ownedBy tells whether another owner is known and declares an object in the run's
+// cluster.
+func (r *run) ownedBy(owner gitops.OwnerRef, ref gitops.ObjectRef) bool {
+	e := r.Engine
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.declared[ref][owner.Key()] {
+	if e.declared[r.at(ref)][owner.Key()] {
 		return true
 	}
 	o := e.owners[owner.Key()]

@@ -26,9 +26,8 @@ func (e *Engine) Prepare(ctx context.Context, task Task) {
 	o := e.owner(task.Owner)
 	o.running.Lock()
 	defer o.running.Unlock()
-	e.begin(o, &task)
-	r := &run{Engine: e, task: task, owner: o}
-	if r.build(ctx) != nil || r.target == nil || r.resolve(ctx) != nil {
+	r := &run{Engine: e, owner: o}
+	if r.begin(task) != nil || r.build(ctx) != nil || r.target == nil || r.resolve(ctx) != nil {
 		return
 	}
 	r.declare()
@@ -119,13 +118,14 @@ func (o *owner) declaresAt(snapshot gitops.Snapshot, generation int64) bool {
 	return !d.parent || reached != nil && *reached == snapshot.Artifact.Revision
 }
 
-// declaredOwners are the owners that owners declare.
+// declaredOwners are the owners that owners declare in the operator's own cluster:
+// those in others are not its business.
 func (r *run) declaredOwners() []gitops.OwnerRef {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var owners []gitops.OwnerRef
-	for ref := range r.Engine.declared {
-		if r.isOwner(ref) {
+	for at := range r.Engine.declared {
+		if ref := at.ref; at.cluster == "" && r.isOwner(ref) {
 			owners = append(owners, gitops.OwnerRef{Group: ref.Group, Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name})
 		}
 	}
@@ -140,7 +140,7 @@ func (r *run) isOwner(ref gitops.ObjectRef) bool {
 func (r *run) claimed(ref gitops.ObjectRef) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for owner := range r.Engine.declared[ref] {
+	for owner := range r.Engine.declared[r.at(ref)] {
 		if owner != r.task.Owner.Key() {
 			return true
 		}
@@ -149,7 +149,7 @@ func (r *run) claimed(ref gitops.ObjectRef) bool {
 }
 
 // leave wakes the owners that declare what another one does not declare any more.
-func (e *Engine) leave(owner gitops.OwnerRef, before, after []gitops.ObjectRef) {
+func (e *Engine) leave(owner gitops.OwnerRef, clusterName string, before, after []gitops.ObjectRef) {
 	still := make(map[gitops.ObjectRef]bool, len(after))
 	for _, ref := range after {
 		still[ref] = true
@@ -160,7 +160,7 @@ func (e *Engine) leave(owner gitops.OwnerRef, before, after []gitops.ObjectRef) 
 		if still[ref] {
 			continue
 		}
-		for heir := range e.declared[ref] {
+		for heir := range e.declared[place{clusterName, ref}] {
 			heirs[heir] = heir != owner.Key()
 		}
 	}

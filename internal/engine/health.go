@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,11 +38,14 @@ type assessed struct {
 }
 
 // assess looks at the health of what the owner waits for, from memory.
-func (r *run) assess() error {
+func (r *run) assess(ctx context.Context) error {
 	w := &r.owner.health
 	now := r.Clock.Now()
 	if r.task.Checks.None() || r.keeping {
 		return nil
+	}
+	if err := r.read(ctx); err != nil {
+		return err
 	}
 	if w.digest != r.target.Digest || w.since.IsZero() {
 		ready := r.task.Last.Ready && r.task.Last.Digest == r.target.Digest.String()
@@ -94,16 +98,14 @@ func (r *run) lostHealth(w *wait, v verdict, now time.Time) error {
 	return v.err("not healthy any more: ")
 }
 
-// judge collects the health of all checked objects.
-func (r *run) judge() verdict {
-	var v verdict
-	look := func(ref gitops.ObjectRef, known func(gitops.ObjectRef) (gitops.Live, bool)) {
-		if r.settings.NoHealth[ref.GroupKind()] {
-			return
-		}
-		v.checked++
-		if h := r.healthOf(ref, known); h.Status != gitops.HealthCurrent {
-			v.bad = append(v.bad, assessed{ref, h})
+// lookup gives what is known of an object.
+type lookup func(gitops.ObjectRef) (gitops.Live, bool)
+
+// checked calls f for each object that has to be healthy.
+func (r *run) checked(f func(gitops.ObjectRef, lookup)) {
+	look := func(ref gitops.ObjectRef, known lookup) {
+		if !r.settings.NoHealth[ref.GroupKind()] {
+			f(ref, known)
 		}
 	}
 	if r.task.Checks.All {
@@ -124,11 +126,22 @@ func (r *run) judge() verdict {
 	for _, e := range r.task.Checks.Objects {
 		look(e.Ref, r.Observer.Named)
 	}
+}
+
+// judge collects the health of all checked objects.
+func (r *run) judge() verdict {
+	var v verdict
+	r.checked(func(ref gitops.ObjectRef, known lookup) {
+		v.checked++
+		if h := r.healthOf(ref, known); h.Status != gitops.HealthCurrent {
+			v.bad = append(v.bad, assessed{ref, h})
+		}
+	})
 	slices.SortFunc(v.bad, func(a, b assessed) int { return gitops.CompareRefs(a.ref, b.ref) })
 	return v
 }
 
-func (r *run) healthOf(ref gitops.ObjectRef, look func(gitops.ObjectRef) (gitops.Live, bool)) gitops.Health {
+func (r *run) healthOf(ref gitops.ObjectRef, look lookup) gitops.Health {
 	live, known := look(ref)
 	switch {
 	case !known:
@@ -139,6 +152,9 @@ func (r *run) healthOf(ref gitops.ObjectRef, look func(gitops.ObjectRef) (gitops
 	case !live.Exists():
 		return gitops.Health{Status: gitops.HealthNotFound, Message: "Resource not found"}
 	case live.Health.Status == "" && health.NeedsStatus(ref.GroupKind()):
+		if last, wasRead := r.owner.readings[ref]; wasRead && r.reads() {
+			return last.health
+		}
 		return gitops.Health{Status: gitops.HealthUnknown, Message: "status not seen yet"}
 	case live.Health.Status == "":
 		return health.OfMetadata(live.Deleting)

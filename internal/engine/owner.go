@@ -28,6 +28,9 @@ type owner struct {
 	running sync.Mutex
 
 	uid string
+	// cluster is what the work for the owner is done with; nil before its first run.
+	// Declared and watched are places in it.
+	cluster *Cluster
 	// built is the newest successful build, kept for its trace.
 	built *gitops.Build
 	// failed is the newest failed build; nil after a success.
@@ -54,6 +57,9 @@ type owner struct {
 	begun time.Time
 	// health is the progress of the wait for target.
 	health wait
+	// readings are what an owner with an identity of its own has read of the
+	// objects that it waits for.
+	readings map[gitops.ObjectRef]reading
 	// contests are the objects that had to be repaired lately.
 	contests map[gitops.ObjectRef]*contest
 
@@ -91,7 +97,7 @@ func (o *owner) reset(uid string) {
 	o.wanted = ""
 	o.declares.Store(nil)
 	o.reached.Store(nil)
-	o.contests = nil
+	o.contests, o.readings = nil, nil
 }
 
 // rejection is a build that the cluster refused for a reason that another try

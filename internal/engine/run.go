@@ -16,6 +16,7 @@ import (
 // run is one run for one owner.
 type run struct {
 	*Engine
+	*Cluster
 	task   Task
 	owner  *owner
 	report gitops.Report
@@ -37,10 +38,13 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 	o := e.owner(task.Owner)
 	o.running.Lock()
 	defer o.running.Unlock()
-	e.begin(o, &task)
-	r := &run{Engine: e, task: task, owner: o, report: gitops.Report{
+	r := &run{Engine: e, owner: o, report: gitops.Report{
 		Owner: task.Owner, Inventory: task.Inventory, Started: e.Clock.Now(),
 	}}
+	if err := r.begin(task); err != nil {
+		r.report.Err, r.report.Finished = err, e.Clock.Now()
+		return r.report
+	}
 	if task.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, task.Timeout)
@@ -54,21 +58,46 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 		r.stage(gitops.StageApply, func() error { return r.fallBack(ctx) })
 	}
 	if r.target != nil && r.report.Err == nil {
-		r.stage(gitops.StageHealth, r.assess)
+		r.stage(gitops.StageHealth, func() error { return r.assess(ctx) })
 	}
 	r.report.Finished = e.Clock.Now()
 	r.measure()
 	return r.report
 }
 
-// begin makes an owner and a task ready for a run; called with running held.
-func (e *Engine) begin(o *owner, task *Task) {
+// begin makes an owner and its task ready for a run; called with running held.
+func (r *run) begin(task Task) error {
+	o := r.owner
 	if o.uid != task.Owner.UID {
 		o.reset(task.Owner.UID)
 	}
+	if err := r.enter(task.Owner, task.Access); err != nil {
+		return err
+	}
 	o.want(task.Compare)
-	task.Build.Keys = e.Keys
+	task.Build.Keys = r.Keys
+	r.task = task
+	return nil
 }
+
+// enter finds what the work is done with. Whoever comes with other rights, or to
+// another cluster, than before knows nothing of the objects there.
+func (r *run) enter(owner gitops.OwnerRef, access Access) error {
+	c, err := r.Clusters.Cluster(access)
+	if err != nil {
+		return &gitops.Error{Stage: gitops.StagePlan, Kind: gitops.Invalid, Cause: err}
+	}
+	if o := r.owner; o.cluster != c {
+		r.withdraw(owner.Key(), o)
+		o.reset(o.uid)
+		o.cluster = c
+	}
+	r.Cluster = c
+	return nil
+}
+
+// at is where an object is.
+func (r *run) at(ref gitops.ObjectRef) place { return place{r.Cluster.Name, ref} }
 
 // measure lets a report that ends a wait begin where the wait began.
 func (r *run) measure() {
@@ -257,7 +286,7 @@ func (r *run) resolved(ctx context.Context, declared []gitops.Manifest) ([]gitop
 	scopes := make(map[gitops.GroupKind]plan.Scope, len(versions))
 	var failed error
 	for kind, version := range versions {
-		resource, err := r.Cluster.Resource(ctx, kind, version)
+		resource, err := r.Client.Resource(ctx, kind, version)
 		switch {
 		case err == nil && resource.Namespaced:
 			scopes[kind] = plan.ScopeNamespaced
@@ -287,9 +316,9 @@ func (r *run) declare() {
 		return
 	}
 	before := r.owner.declared
-	r.setRefs(r.Engine.declared, r.task.Owner.Key(), before, refs)
+	r.setRefs(r.Engine.declared, r.task.Owner.Key(), r.Cluster.Name, before, refs)
 	r.owner.declared = refs
-	r.leave(r.task.Owner, before, refs)
+	r.leave(r.task.Owner, r.Cluster.Name, before, refs)
 }
 
 // plan compares what is declared with what is known of the cluster.
@@ -427,6 +456,10 @@ func (e *Engine) Remove(ctx context.Context, removal Removal) gitops.Report {
 		report: gitops.Report{
 			Owner: removal.Owner, Inventory: removal.Inventory, Started: e.Clock.Now(),
 		},
+	}
+	if err := r.enter(removal.Owner, removal.Access); err != nil {
+		r.report.Err, r.report.Finished = err, e.Clock.Now()
+		return r.report
 	}
 	r.stage(gitops.StagePrune, func() error { return r.apply(ctx) })
 	r.report.Finished = e.Clock.Now()

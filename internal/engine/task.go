@@ -11,6 +11,8 @@ import (
 // Task is what a front end wants to be true for one owner.
 type Task struct {
 	Owner gitops.OwnerRef
+	// Access says with whose rights everything of this task is done.
+	Access Access
 	// Snapshot holds the files to build. Nil leaves the last applied build in
 	// force: the run only repairs drift and looks at health.
 	Snapshot *gitops.Snapshot
@@ -85,6 +87,7 @@ type Success struct {
 // Removal is the task of letting go of everything that an owner manages.
 type Removal struct {
 	Owner     gitops.OwnerRef
+	Access    Access
 	Inventory gitops.Inventory
 	Timeout   time.Duration
 	// Snapshot and Siblings are those of a Task: what another owner is about to

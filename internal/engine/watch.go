@@ -23,7 +23,8 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 		if need.Version == "" || version != "" {
 			need.Version = version
 		}
-		need.Kind, need.Health = kind, need.Health || health
+		// Whole objects are for the operator's own eyes: see read.
+		need.Kind, need.Health, need.Moves = kind, need.Health || health && !r.reads(), need.Moves || health && r.reads()
 		needs[kind] = need
 	}
 	for _, e := range inventory {
@@ -35,7 +36,7 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 	}
 	list := make([]observe.Need, 0, len(needs))
 	for _, need := range needs {
-		if _, err := r.Cluster.Resource(ctx, need.Kind, need.Version); isNotServed(err) {
+		if _, err := r.Client.Resource(ctx, need.Kind, need.Version); isNotServed(err) {
 			continue // nothing of a kind that is not served can be in the cluster
 		}
 		list = append(list, need)
@@ -43,13 +44,13 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 	slices.SortFunc(list, func(a, b observe.Need) int { return compareKinds(a.Kind, b.Kind) })
 	sum := sha256.New()
 	for _, need := range list {
-		fmt.Fprintf(sum, "%s %s %t\n", need.Kind, need.Version, need.Health)
+		fmt.Fprintf(sum, "%s %s %t %t\n", need.Kind, need.Version, need.Health, need.Moves)
 	}
 	var objects []observe.Object
 	var refs []gitops.ObjectRef
 	for _, e := range r.task.Checks.Objects {
 		fmt.Fprintf(sum, "%s %s\n", e.Ref.ID(), e.Version)
-		objects = append(objects, observe.Object{Ref: e.Ref, Version: e.Version})
+		objects = append(objects, observe.Object{Ref: e.Ref, Version: e.Version, Moves: r.reads()})
 		refs = append(refs, e.Ref)
 	}
 	digest := gitops.Digest(sum.Sum(nil))
@@ -71,7 +72,7 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 
 // lookAt has the owner woken by objects that it does not declare.
 func (r *run) lookAt(refs []gitops.ObjectRef) {
-	r.setRefs(r.watchers, r.task.Owner.Key(), r.owner.watched, refs)
+	r.setRefs(r.watchers, r.task.Owner.Key(), r.Cluster.Name, r.owner.watched, refs)
 	r.owner.watched = refs
 }
 

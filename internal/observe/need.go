@@ -23,6 +23,8 @@ type demand struct {
 	version string
 	// full asks for whole objects.
 	full bool
+	// moves asks for every change to be told.
+	moves bool
 }
 
 // Need declares what an owner needs, in place of what it declared before, and
@@ -32,11 +34,11 @@ func (o *Observer) Need(owner gitops.OwnerRef, needs []Need, objects []Object) {
 	wanted := make(map[key]demand, len(needs)+len(objects))
 	for _, n := range needs {
 		k := key{kind: n.Kind}
-		wanted[k] = newer(wanted[k], demand{version: n.Version, full: n.Health && health.NeedsStatus(n.Kind)})
+		wanted[k] = newer(wanted[k], demand{version: n.Version, full: n.Health && health.NeedsStatus(n.Kind), moves: n.Moves})
 	}
 	for _, object := range objects {
 		k := key{kind: object.Ref.GroupKind(), object: nameOf(object.Ref)}
-		wanted[k] = newer(wanted[k], demand{version: object.Version, full: health.NeedsStatus(k.kind)})
+		wanted[k] = newer(wanted[k], demand{version: object.Version, full: !object.Moves && health.NeedsStatus(k.kind), moves: object.Moves})
 	}
 	owner = owner.Key()
 	o.mu.Lock()
@@ -63,7 +65,7 @@ func (o *Observer) Need(owner gitops.OwnerRef, needs []Need, objects []Object) {
 
 // newer joins two demands.
 func newer(a, b demand) demand {
-	joined := demand{version: a.version, full: a.full || b.full}
+	joined := demand{version: a.version, full: a.full || b.full, moves: a.moves || b.moves}
 	if a.version == "" || version.CompareKubeAwareVersionStrings(b.version, a.version) > 0 {
 		joined.version = b.version
 	}
@@ -85,10 +87,12 @@ func (w *watcher) want(owner gitops.OwnerRef, d demand) {
 		return
 	}
 	w.owners[owner] = d
-	if d == (demand{version: w.version, full: w.full}) {
+	if d.version == w.version && d.full == w.full && (!d.moves || w.table.moves.Load()) {
 		return
 	}
-	switch all := w.joined(); {
+	all := w.joined()
+	w.table.moves.Store(all.moves)
+	switch {
 	case all.full && !w.full:
 		w.restart(all)
 	case w.full && !all.full:
@@ -112,6 +116,7 @@ func (w *watcher) spare() {
 		defer o.mu.Unlock()
 		w.sparing = false
 		all := w.joined()
+		w.table.moves.Store(all.moves)
 		switch {
 		case len(w.owners) == 0:
 			w.cancel()
@@ -163,7 +168,7 @@ func (o *Observer) WaitSynced(ctx context.Context, needs []Need, objects []Objec
 		waiting = append(waiting, wish{key{kind: n.Kind}, n.Health})
 	}
 	for _, object := range objects {
-		waiting = append(waiting, wish{key{kind: object.Ref.GroupKind(), object: nameOf(object.Ref)}, true})
+		waiting = append(waiting, wish{key{kind: object.Ref.GroupKind(), object: nameOf(object.Ref)}, !object.Moves})
 	}
 	for {
 		o.mu.RLock()

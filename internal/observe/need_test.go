@@ -18,10 +18,11 @@ func TestJoinedDemands(t *testing.T) {
 		demands []demand
 		want    demand
 	}{
-		"none":                      {nil, demand{}},
-		"the newest version":        {[]demand{{version: "v1beta2"}, {version: "v1"}, {version: "v1beta1"}}, demand{version: "v1"}},
-		"health, if anybody asks":   {[]demand{{version: "v1"}, {version: "v1", full: true}, {version: "v1"}}, demand{version: "v1", full: true}},
-		"health of an older client": {[]demand{{version: "v2"}, {version: "v1", full: true}}, demand{version: "v2", full: true}},
+		"none":                        {nil, demand{}},
+		"the newest version":          {[]demand{{version: "v1beta2"}, {version: "v1"}, {version: "v1beta1"}}, demand{version: "v1"}},
+		"health, if anybody asks":     {[]demand{{version: "v1"}, {version: "v1", full: true}, {version: "v1"}}, demand{version: "v1", full: true}},
+		"every move, if anybody asks": {[]demand{{version: "v1"}, {version: "v1", moves: true}}, demand{version: "v1", moves: true}},
+		"health of an older client":   {[]demand{{version: "v2"}, {version: "v1", full: true}}, demand{version: "v2", full: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

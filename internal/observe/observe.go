@@ -61,12 +61,17 @@ type Need struct {
 	Version string
 	// Health asks for the health of the objects too.
 	Health bool
+	// Moves asks to be told of every change of the objects, for an owner that reads
+	// their health with rights of its own.
+	Moves bool
 }
 
 // Object is an object outside of inventories whose health an owner waits for.
 type Object struct {
 	Ref     gitops.ObjectRef
 	Version string
+	// Moves asks to be told of every change instead of for the object's health.
+	Moves bool
 }
 
 // Observation is a change that somebody else made.

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
@@ -30,6 +31,8 @@ type table struct {
 	named bool
 	// notify receives the changes that others made, one at a time and in order.
 	notify func(Observation)
+	// moves has every change told, also one of what is not kept of an object.
+	moves atomic.Bool
 
 	// turns is held while a change is made and told, so that changes are told in
 	// the order in which they were made. It is taken before mu.
@@ -119,10 +122,15 @@ func (t *table) store(n name, live gitops.Live, own *ownFields) (Observation, bo
 	if live.Health.Status == "" || (t.seen != nil && before.Health.Status == "") {
 		before.Health = live.Health // to begin or to cease looking at health is no change
 	}
-	if discovered || same(before, live) || t.held[n] != nil {
+	if discovered || t.unchanged(before, live) || t.held[n] != nil {
 		return Observation{}, false
 	}
 	return t.observation(n, before, live), true
+}
+
+// unchanged tells whether nothing is to be told of a change.
+func (t *table) unchanged(before, live gitops.Live) bool {
+	return same(before, live) && (!t.moves.Load() || before.ResourceVersion == live.ResourceVersion)
 }
 
 // remove forgets an object that the watch says is gone or has lost our label.
@@ -330,7 +338,7 @@ func (t *table) release(n name) {
 	if r := t.objects[n]; r != nil {
 		now = r.live
 	}
-	o, changed := t.observation(n, h.before, now), !same(h.before, now)
+	o, changed := t.observation(n, h.before, now), !t.unchanged(h.before, now)
 	t.mu.Unlock()
 	if changed {
 		t.notify(o)

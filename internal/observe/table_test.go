@@ -25,6 +25,7 @@ func TestTable(t *testing.T) {
 	deleted := func(uid string) step { return func(t *table) { t.deleted(n, uid) } }
 	hold, release := func(t *table) { t.hold(n) }, func(t *table) { t.release(n) }
 	begin := func(t *table) { t.begin() }
+	moves := func(t *table) { t.moves.Store(true) }
 	complete := func(rv string) step { return func(t *table) { t.complete(rv, false) } }
 	synced := func(lives ...gitops.Live) []step {
 		steps := []step{begin}
@@ -46,16 +47,20 @@ func TestTable(t *testing.T) {
 		live  gitops.Live
 		want  []told
 	}{
-		"what the first list finds is no change":            {synced(one), one, nil},
-		"a change":                                          {append(synced(one), put(two)), two, []told{{"5", "11"}}},
-		"a new object":                                      {append(synced(), put(two)), two, []told{{"", "11"}}},
-		"an object that is gone":                            {append(synced(one), remove("u", "12")), gitops.Live{}, []told{{"5", ""}}},
-		"an event that says nothing new":                    {append(synced(one), put(marker("u", "12", 1))), marker("u", "12", 1), nil},
-		"an event that is older than our write":             {append(synced(one), wrote(marker("u", "20", 3)), put(two)), marker("u", "20", 3), nil},
-		"the echo of our write":                             {append(synced(one), wrote(two), put(two)), two, nil},
-		"a change after our write":                          {append(synced(one), wrote(two), put(marker("u", "12", 3))), marker("u", "12", 3), []told{{"11", "12"}}},
-		"an answer that is older than what is known":        {append(synced(one), put(marker("u", "12", 3)), wrote(two)), marker("u", "12", 3), []told{{"5", "12"}}},
-		"an old deletion of an object that we made again":   {append(synced(one), wrote(marker("v", "20", 3)), remove("u", "15")), marker("v", "20", 3), nil},
+		"what the first list finds is no change": {synced(one), one, nil},
+		"a change":                               {append(synced(one), put(two)), two, []told{{"5", "11"}}},
+		"a new object":                           {append(synced(), put(two)), two, []told{{"", "11"}}},
+		"an object that is gone":                 {append(synced(one), remove("u", "12")), gitops.Live{}, []told{{"5", ""}}},
+		"an event that says nothing new, where every move is told": {append(synced(one), moves, put(marker("u", "12", 1))), marker("u", "12", 1), []told{{"5", "12"}}},
+		"the same event again, where every move is told":           {append(synced(one), moves, put(marker("u", "12", 1)), put(marker("u", "12", 1))), marker("u", "12", 1), []told{{"5", "12"}}},
+		"an echo, where every move is told":                        {append(synced(one), moves, hold, put(two), wrote(two), release), two, nil},
+		"a move after our write, where every move is told":         {append(synced(one), moves, hold, wrote(two), put(marker("u", "12", 2)), release), marker("u", "12", 2), []told{{"11", "12"}}},
+		"an event that says nothing new":                           {append(synced(one), put(marker("u", "12", 1))), marker("u", "12", 1), nil},
+		"an event that is older than our write":                    {append(synced(one), wrote(marker("u", "20", 3)), put(two)), marker("u", "20", 3), nil},
+		"the echo of our write":                                    {append(synced(one), wrote(two), put(two)), two, nil},
+		"a change after our write":                                 {append(synced(one), wrote(two), put(marker("u", "12", 3))), marker("u", "12", 3), []told{{"11", "12"}}},
+		"an answer that is older than what is known":               {append(synced(one), put(marker("u", "12", 3)), wrote(two)), marker("u", "12", 3), []told{{"5", "12"}}},
+		"an old deletion of an object that we made again":          {append(synced(one), wrote(marker("v", "20", 3)), remove("u", "15")), marker("v", "20", 3), nil},
 		"our deletion":                                      {append(synced(one), deleted("u"), remove("u", "12")), gitops.Live{}, nil},
 		"an older event after our deletion":                 {append(synced(one), deleted("u"), put(two), remove("u", "12")), gitops.Live{}, nil},
 		"our deletion of another object of the name":        {append(synced(one), deleted("v")), one, nil},

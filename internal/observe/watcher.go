@@ -74,6 +74,7 @@ func (o *Observer) start(k key, owner gitops.OwnerRef, d demand) *watcher {
 		version: d.version, full: d.full,
 		table: newTable(k.kind, k.object != name{}, o.tell),
 	}
+	w.table.moves.Store(d.moves)
 	o.watchers[k] = w
 	o.running.Add(1)
 	go func() {

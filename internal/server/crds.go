@@ -22,7 +22,7 @@ func (s *server) installCRDs(ctx context.Context) error {
 	if !s.config.InstallCRDs {
 		return nil
 	}
-	return InstallCRDs(ctx, s.cluster)
+	return InstallCRDs(ctx, s.connection.Own())
 }
 
 // InstallCRDs applies the definitions of all Flux kinds and waits, for a minute

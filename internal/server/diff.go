@@ -39,10 +39,11 @@ func Diff(ctx context.Context, rc *rest.Config, preview flux.Preview, files gito
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", err)
 	}
-	c, err := cluster.Connect(rc, cluster.Options{Version: options.Version, Part: "diff", QPS: -1})
+	connection, err := cluster.Connect(rc, cluster.Options{Version: options.Version, Part: "diff", QPS: -1})
 	if err != nil {
 		return nil, err
 	}
+	c := connection.Own()
 	manifests, err := resolve(ctx, c, built.Manifests)
 	if err != nil {
 		return nil, err

@@ -99,7 +99,7 @@ type server struct {
 	clock   clock.RealClock
 
 	metrics     *telemetry.Metrics
-	cluster     *cluster.Client
+	connection  *cluster.Connection
 	typed       kubernetes.Interface
 	manager     manager.Manager
 	git         *git.Store
@@ -140,7 +140,7 @@ func (s *server) connect(context.Context) error {
 	if s.metrics, err = telemetry.NewMetrics(s.options.Registry); err != nil {
 		return err
 	}
-	s.cluster, err = cluster.Connect(s.rest, cluster.Options{
+	s.connection, err = cluster.Connect(s.rest, cluster.Options{
 		Version: s.options.Version, Part: "apply", QPS: s.config.API.QPS, Burst: s.config.API.Burst, Clock: s.clock,
 	})
 	if err != nil {
@@ -307,7 +307,7 @@ func (s *server) observe(context.Context) error {
 	s.observer, err = observe.New(observe.Options{
 		Config: s.part("observe"),
 		Resources: func(ctx context.Context, kind gitops.GroupKind, version string) (schema.GroupVersionResource, bool, error) {
-			r, err := s.cluster.Resource(ctx, kind, version)
+			r, err := s.connection.Resource(ctx, kind, version)
 			return r.GVR, r.Namespaced, err
 		},
 		Keys:   s.keys(),
@@ -318,6 +318,11 @@ func (s *server) observe(context.Context) error {
 
 func (s *server) keys() gitops.Keys { return flux.Keys(s.config.OverrideManagers...) }
 
+// applier works with the rights of a client.
+func (s *server) applier(client *cluster.Client) *apply.Applier {
+	return &apply.Applier{Cluster: client, Keys: s.keys(), Parallel: s.config.ConcurrentApply, Clock: s.clock}
+}
+
 func (s *server) setUp(ctx context.Context) error {
 	noHealth := map[gitops.GroupKind]bool{}
 	for _, kind := range s.options.NoHealth {
@@ -326,9 +331,7 @@ func (s *server) setUp(ctx context.Context) error {
 	makeEngine := func(wake func(gitops.OwnerRef), exists func(gitops.OwnerRef) bool) *engine.Engine {
 		return engine.New(engine.Parts{
 			Builder:  NewBuilder(!s.config.NoRemoteBases),
-			Cluster:  s.cluster,
-			Applier:  &apply.Applier{Cluster: s.cluster, Keys: s.keys(), Parallel: s.config.ConcurrentApply, Clock: s.clock},
-			Observer: s.observer,
+			Clusters: newClusters(s.connection, s.observer, s.applier),
 			Keys:     s.keys(),
 			Clock:    s.clock,
 			Exists:   exists,
@@ -349,6 +352,7 @@ func (s *server) setUp(ctx context.Context) error {
 		Selector:   s.config.WatchSelector,
 		Kustomization: flux.KustomizationOptions{
 			NoCrossNamespaceRefs:    s.config.NoCrossNamespaceRefs,
+			DefaultServiceAccount:   s.config.DefaultServiceAccount,
 			StrictSubstitution:      s.config.Gates.StrictPostBuildSubstitutions,
 			AdditiveDependencyCheck: s.config.Gates.AdditiveCELDependencyCheck,
 			RequeueDependency:       s.config.RequeueDependency,

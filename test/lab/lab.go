@@ -174,10 +174,10 @@ func install(c *testenv.Cluster) error {
 	installed.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), Patience)
 		defer cancel()
-		var connection *cluster.Client
+		var connection *cluster.Connection
 		connection, installed.err = cluster.Connect(c.REST, cluster.Options{Version: "test", Part: "install", QPS: -1, Clock: clock.RealClock{}})
 		if installed.err == nil {
-			installed.err = server.InstallCRDs(ctx, connection)
+			installed.err = server.InstallCRDs(ctx, connection.Own())
 		}
 	})
 	return installed.err

@@ -101,7 +101,6 @@ func refusals() map[string]func(*kustomizev1.Kustomization) {
 		"spec.kubeConfig": func(k *kustomizev1.Kustomization) {
 			k.Spec.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "x"}}
 		},
-		"spec.serviceAccountName":                 func(k *kustomizev1.Kustomization) { k.Spec.ServiceAccountName = "x" },
 		"spec.sourceRef of kind OCIRepository":    func(k *kustomizev1.Kustomization) { k.Spec.SourceRef.Kind = "OCIRepository" },
 		"spec.deletionPolicy: WaitForTermination": func(k *kustomizev1.Kustomization) { k.Spec.DeletionPolicy = "WaitForTermination" },
 	}
@@ -171,10 +170,10 @@ func TestRefusedAndMended(t *testing.T) {
 	w.source()
 	w.kustomization("app")
 	w.ready("app", first)
-	w.patch(w.named("app"), `{"spec":{"serviceAccountName":"x"}}`)
-	w.notReady("app", "FeatureGateDisabled", "spec.serviceAccountName")
+	w.patch(w.named("app"), `{"spec":{"kubeConfig":{"secretRef":{"name":"x"}}}}`)
+	w.notReady("app", "FeatureGateDisabled", "spec.kubeConfig")
 	w.patch(w.namedConfig("a"), `{"data":{"key":"drift"}}`)
-	w.patch(w.named("app"), `{"spec":{"serviceAccountName":null}}`)
+	w.patch(w.named("app"), `{"spec":{"kubeConfig":null}}`)
 	w.ready("app", first)
 	w.data("a", "1")
 

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/plumb-gitops/plumb/internal/engine"
+	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
 // finalize lets go of a Kustomization that is being deleted: with prune its
@@ -53,8 +54,15 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 		return k.hold(ctx, obj, fmt.Errorf("%w; %d objects are kept: set the annotation %s: \"true\" to leave them behind",
 			refusal, len(inventory), orphanAnnotation))
 	}
+	switch lost, err := k.lostIdentity(ctx, obj); {
+	case err != nil:
+		return nil, err
+	case lost:
+		k.orphan(obj, inventory, fmt.Sprintf("service account '%s/%s', with whose rights they were applied, does not exist any more", obj.Namespace, k.serviceAccount(obj)))
+		return nil, nil
+	}
 	removal := engine.Removal{
-		Owner: kustomizationRef(obj), Inventory: inventory, Timeout: obj.GetTimeout(),
+		Owner: kustomizationRef(obj), Access: k.access(obj), Inventory: inventory, Timeout: obj.GetTimeout(),
 		Siblings: func() []engine.Sibling { return k.siblings(obj) },
 	}
 	if snapshot, ok := k.sources.acquire(sourceRef(obj)); ok {
@@ -91,4 +99,20 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 func (k *kustomizations) hold(ctx context.Context, obj *kustomizev1.Kustomization, err error) (*ctrl.Result, error) {
 	result, stallErr := k.stall(ctx, obj, &blocked{reason: meta.FeatureGateDisabledReason, stalled: true, cause: err})
 	return &result, stallErr
+}
+
+// maxOrphans is how many objects an event of orphaning names.
+const maxOrphans = 200
+
+// orphan tells what is left behind, and why.
+func (k *kustomizations) orphan(obj *kustomizev1.Kustomization, inventory gitops.Inventory, why string) {
+	lines := []string{fmt.Sprintf("%d objects are left behind: %s", len(inventory), why)}
+	for i, e := range inventory {
+		if i == maxOrphans {
+			lines = append(lines, fmt.Sprintf("and %d more", len(inventory)-maxOrphans))
+			break
+		}
+		lines = append(lines, e.Ref.String())
+	}
+	k.events.failed(obj, meta.PruneFailedReason, strings.Join(lines, "\n"), obj.Status.LastAppliedRevision)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,6 +23,9 @@ import (
 type KustomizationOptions struct {
 	// NoCrossNamespaceRefs refuses sources of other namespaces.
 	NoCrossNamespaceRefs bool
+	// DefaultServiceAccount is whose rights are used for a Kustomization that names
+	// no service account; empty for the operator's own.
+	DefaultServiceAccount string
 	// StrictSubstitution fails a build on a variable that is not set and has no default.
 	StrictSubstitution bool
 	// AdditiveDependencyCheck asks for the built-in dependency check beside a readyExpr.
@@ -37,7 +41,9 @@ type KustomizationOptions struct {
 
 // kustomizations reconciles Kustomizations.
 type kustomizations struct {
-	objects    *objects[*kustomizev1.Kustomization]
+	objects *objects[*kustomizev1.Kustomization]
+	// client reads what a spec names, with the operator's own rights.
+	client     kubernetes.Interface
 	selector   labels.Selector
 	metrics    Metrics
 	engine     *engine.Engine

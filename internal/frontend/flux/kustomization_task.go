@@ -26,7 +26,6 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 	unserved := map[string]bool{
 		"spec.decryption":                               spec.Decryption != nil,
 		"spec.kubeConfig":                               spec.KubeConfig != nil,
-		"spec.serviceAccountName":                       spec.ServiceAccountName != "",
 		"spec.healthCheckExprs":                         len(spec.HealthCheckExprs) > 0,
 		"spec.ignore":                                   len(spec.Ignore) > 0,
 		"spec.buildMetadata":                            len(spec.BuildMetadata) > 0,
@@ -77,6 +76,7 @@ func (k *kustomizations) maintenance(obj *kustomizev1.Kustomization) engine.Task
 	inventory, err := fromInventory(obj.Status.Inventory)
 	return engine.Task{
 		Owner:      kustomizationRef(obj),
+		Access:     k.access(obj),
 		Generation: obj.Generation,
 		WriteAhead: k.writeAhead(obj, obj.Status.LastAttemptedRevision),
 		Inventory:  inventory,
