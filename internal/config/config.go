@@ -40,9 +40,6 @@ type Operator struct {
 	WatchAllNamespaces bool
 	// WatchSelector selects the custom resources that this operator serves.
 	WatchSelector labels.Selector
-	// ConfigSelector selects the ConfigMaps and Secrets whose change is reacted
-	// to at once; nil for the front end's own label.
-	ConfigSelector labels.Selector
 
 	LogLevel    LogLevel
 	LogEncoding LogEncoding

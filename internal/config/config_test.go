@@ -103,7 +103,8 @@ func TestFlags(t *testing.T) {
 		"selectors": {
 			args: []string{"--watch-label-selector=shard in (a,b)", "--watch-configs-label-selector=owner!=x"},
 			want: func(o *Operator) {
-				o.WatchSelector, o.ConfigSelector = selector("shard in (a,b)"), selector("owner!=x")
+				o.WatchSelector = selector("shard in (a,b)")
+				o.notices = []string{"--watch-configs-label-selector changes nothing: every ConfigMap and Secret that is referred to is watched"}
 			},
 		},
 		"kinds of the custom stage, with and without group": {
@@ -176,6 +177,7 @@ func TestRefusedFlags(t *testing.T) {
 		"a port out of range":                 {[]string{"--health-addr=:70000"}, `--health-addr ":70000" is no address`},
 		"artifacts that are not served":       {[]string{"--storage-addr=0"}, `--storage-addr "0" cannot be off`},
 		"an events address without scheme":    {[]string{"--events-addr=user:secret@host"}, "--events-addr is no URL that begins with http:// or https://"},
+		"an account with a colon":             {[]string{"--default-service-account=a:b"}, `--default-service-account "a:b" is no name of a service account`},
 		"no worker":                           {[]string{"--concurrent=0"}, `--concurrent "0" must be 1 or more`},
 		"no applier":                          {[]string{"--concurrent-ssa=-1"}, `--concurrent-ssa "-1" must be 1 or more`},
 		"a broken selector":                   {[]string{"--watch-label-selector=a in"}, `--watch-label-selector "a in" is no label selector`},

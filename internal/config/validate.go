@@ -27,9 +27,7 @@ func (f *Flags) Operator() (Operator, error) {
 	v.positive("concurrent", c.Concurrent)
 	v.positive("concurrent-ssa", c.ConcurrentApply)
 	c.WatchSelector = v.selector("watch-label-selector", f.watchSelector)
-	if f.configSelector != "" {
-		c.ConfigSelector = v.selector("watch-configs-label-selector", f.configSelector)
-	}
+	v.selector("watch-configs-label-selector", f.configSelector)
 	c.LogLevel = oneOf(v, "log-level", LogLevel(f.logLevel), LogTrace, LogDebug, LogInfo, LogError)
 	c.LogEncoding = oneOf(v, "log-encoding", LogEncoding(f.logEncoding), LogJSON, LogConsole)
 	v.leaderElection(c.LeaderElection)
@@ -55,6 +53,9 @@ func (f *Flags) Operator() (Operator, error) {
 	if f.digestAlgorithm != "sha256" {
 		v.wrong("artifact-digest-algo", f.digestAlgorithm, "is not served, only sha256 is")
 	}
+	if name := c.DefaultServiceAccount; name != "" && len(validation.IsDNS1123Subdomain(name)) > 0 {
+		v.wrong("default-service-account", name, "is no name of a service account")
+	}
 	if problems := validation.IsDNS1123Label(c.RuntimeNamespace); len(problems) > 0 {
 		v.errs = append(v.errs, fmt.Errorf("RUNTIME_NAMESPACE %q is no name of a namespace", c.RuntimeNamespace))
 	}
@@ -64,6 +65,9 @@ func (f *Flags) Operator() (Operator, error) {
 		v.errs = append(v.errs, err)
 	}
 	c.Gates, c.notices = gates, notices
+	if f.set.Changed("watch-configs-label-selector") {
+		c.notices = append(c.notices, "--watch-configs-label-selector changes nothing: every ConfigMap and Secret that is referred to is watched")
+	}
 	if f.set.Changed("http-retry") {
 		c.notices = append(c.notices, "--http-retry changes nothing: artifacts are not fetched over HTTP inside the operator")
 	}
