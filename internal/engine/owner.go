@@ -47,6 +47,8 @@ type owner struct {
 	needs gitops.Digest
 	// handsOver is the wait of deletions for other owners to be built.
 	handsOver handOverWait
+	// end is the wait for deleted objects to be gone.
+	end ending
 	// wanted is the newest Task.Compare, whether or not it was carried out.
 	wanted string
 	// begun is when the first run of those began that wait for health; zero
@@ -88,6 +90,7 @@ func (o *owner) reset(uid string) {
 	o.trace.Store(nil)
 	o.needs = gitops.Digest{}
 	o.health, o.begun, o.handsOver = wait{}, time.Time{}, handOverWait{}
+	o.end = ending{}
 	o.wanted = ""
 	o.declares.Store(nil)
 	o.reached.Store(nil)

@@ -189,6 +189,7 @@ func (r *run) apply(ctx context.Context) error {
 	if r.keeping {
 		r.report.Inventory = r.task.Inventory.Union(r.report.Inventory)
 	}
+	r.left(p)
 	r.contest(p)
 	r.countChanges()
 	if r.keeping {
@@ -207,6 +208,20 @@ func (r *run) apply(ctx context.Context) error {
 		r.forgetGone()
 	}
 	return err
+}
+
+// left reports what leaves the inventory and stays in the cluster.
+func (r *run) left(p gitops.Plan) {
+	for _, left := range p.Left {
+		if !r.report.Inventory.Has(left.Ref) {
+			r.report.Left = append(r.report.Left, left)
+		}
+	}
+	for _, done := range r.report.Changes {
+		if done.Action == gitops.ActionSkip && !p.Inventory.Has(done.Ref) && plan.IsLeft(r.task.Owner, done.Live) {
+			r.report.Left = append(r.report.Left, gitops.LeftObject{Ref: done.Ref, Reason: done.Reason})
+		}
+	}
 }
 
 // refsOf names everything that a plan writes.
@@ -405,30 +420,4 @@ func (r *run) forgetGone() {
 			delete(r.owner.left, ref)
 		}
 	}
-}
-
-// Remove deletes everything in an owner's inventory that its owner may delete.
-// The report's inventory is what is left to be deleted.
-func (e *Engine) Remove(ctx context.Context, removal Removal) gitops.Report {
-	o := e.owner(removal.Owner)
-	o.running.Lock()
-	defer o.running.Unlock()
-	if removal.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, removal.Timeout)
-		defer cancel()
-	}
-	r := &run{
-		Engine: e, owner: o, target: &gitops.Build{}, removing: true,
-		task: Task{
-			Owner: removal.Owner, Inventory: removal.Inventory, Prune: true,
-			Snapshot: removal.Snapshot, Siblings: removal.Siblings,
-		},
-		report: gitops.Report{
-			Owner: removal.Owner, Inventory: removal.Inventory, Started: e.Clock.Now(),
-		},
-	}
-	r.stage(gitops.StagePrune, func() error { return r.apply(ctx) })
-	r.report.Finished = e.Clock.Now()
-	return r.report
 }

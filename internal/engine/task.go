@@ -81,14 +81,3 @@ type Success struct {
 	// since.
 	Ready bool
 }
-
-// Removal is the task of letting go of everything that an owner manages.
-type Removal struct {
-	Owner     gitops.OwnerRef
-	Inventory gitops.Inventory
-	Timeout   time.Duration
-	// Snapshot and Siblings are those of a Task: what another owner is about to
-	// take over is not deleted. Nil where the source is not known.
-	Snapshot *gitops.Snapshot
-	Siblings func() []Sibling
-}

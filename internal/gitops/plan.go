@@ -146,6 +146,16 @@ type Plan struct {
 	Foreign []ForeignObject
 	// Skipped are objects that their own policy keeps from being written.
 	Skipped []Change
+	// Left are objects that leave the inventory and stay in the cluster, where
+	// nobody manages them then.
+	Left []LeftObject
+}
+
+// LeftObject is an object that nobody manages any more.
+type LeftObject struct {
+	Ref ObjectRef
+	// Reason says why it was not deleted, in words for people.
+	Reason string
 }
 
 // ForeignObject is an object that another owner has.

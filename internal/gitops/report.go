@@ -163,6 +163,9 @@ type Report struct {
 	Foreign []ForeignObject
 	// Held are deletions that wait for a confirmation.
 	Held []ObjectRef
+	// Left are objects that left the inventory and stay in the cluster, where
+	// nobody manages them now.
+	Left []LeftObject
 	// Contested are fields that somebody else changes again and again.
 	Contested []Contest
 	// Warnings are sentences of the build for people.

@@ -91,6 +91,11 @@ func Compute(in Input) (gitops.Plan, error) {
 
 	deletions, skipped := in.stale(manifests)
 	deletions, held := in.Options.Guard.hold(deletions, len(manifests), in.Inventory)
+	for _, change := range skipped {
+		if live, _ := in.Live(change.Ref); IsLeft(in.Owner, live) {
+			p.Left = append(p.Left, gitops.LeftObject{Ref: change.Ref, Reason: change.Reason})
+		}
+	}
 	p.Skipped = append(p.Skipped, skipped...)
 	for _, change := range held {
 		p.Held = append(p.Held, change.Ref)

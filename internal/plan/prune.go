@@ -77,6 +77,13 @@ func KeepReason(owner gitops.OwnerRef, live gitops.Live) string {
 	return ""
 }
 
+// IsLeft tells whether an object that its owner does not declare any more and
+// does not delete is left with nobody to manage it: it has no other owner, and
+// it is not on its way out.
+func IsLeft(owner gitops.OwnerRef, live gitops.Live) bool {
+	return !live.Deleting && (live.Owner == (gitops.OwnerRef{}) || live.Owner.Key() == owner.Key())
+}
+
 // hold splits deletions into those that are done and those that wait for a
 // confirmation.
 func (g Guard) hold(deletions []gitops.Change, declared int, inventory gitops.Inventory) (done, held []gitops.Change) {

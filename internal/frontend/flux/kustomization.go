@@ -192,6 +192,7 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 	if _, err := k.objects.patchStatus(ctx, before, after); err != nil {
 		return ctrl.Result{}, err
 	}
+	k.announceLeft(after, report.Left)
 	next := k.next(started, report, now)
 	if news {
 		k.announceOutcome(after, artifact, report, next)

@@ -81,7 +81,7 @@ func describeSuccess(c conditioned, status *kustomizev1.KustomizationStatus, gen
 func describeFailure(c conditioned, status *kustomizev1.KustomizationStatus, artifact gitops.Artifact, report gitops.Report, asked bool) bool {
 	reason, message := failureReason(report.Err), report.Err.Error()
 	ready := c.get(meta.ReadyCondition)
-	news := asked || ready.Status != metav1.ConditionFalse || ready.Reason != reason || ready.Message != clip(message, 20000)
+	news := asked || ready.Status != metav1.ConditionFalse || ready.Reason != reason || ready.Message != clip(message, maxConditionMessage)
 	c.set(meta.ReadyCondition, metav1.ConditionFalse, reason, message)
 	c.set(meta.ReconcilingCondition, metav1.ConditionTrue, meta.ProgressingWithRetryReason,
 		"Retrying revision "+artifact.Revision)

@@ -31,7 +31,6 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 		"spec.ignore":                                   len(spec.Ignore) > 0,
 		"spec.buildMetadata":                            len(spec.BuildMetadata) > 0,
 		"spec.ignoreMissingComponents":                  spec.IgnoreMissingComponents,
-		"spec.deletionPolicy: " + spec.DeletionPolicy:   spec.DeletionPolicy != "" && spec.DeletionPolicy != kustomizev1.DeletionPolicyMirrorPrune,
 		"spec.sourceRef of kind " + spec.SourceRef.Kind: spec.SourceRef.Kind != sourcev1.GitRepositoryKind,
 	}
 	for _, field := range sortedKeys(unserved) {
