@@ -24,13 +24,11 @@ import (
 func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOptions) *blocked {
 	spec := &obj.Spec
 	unserved := map[string]bool{
-		"spec.decryption":                               spec.Decryption != nil,
-		"spec.kubeConfig":                               spec.KubeConfig != nil,
-		"spec.serviceAccountName":                       spec.ServiceAccountName != "",
-		"spec.healthCheckExprs":                         len(spec.HealthCheckExprs) > 0,
-		"spec.ignore":                                   len(spec.Ignore) > 0,
-		"spec.buildMetadata":                            len(spec.BuildMetadata) > 0,
-		"spec.ignoreMissingComponents":                  spec.IgnoreMissingComponents,
+		"spec.decryption":         spec.Decryption != nil,
+		"spec.kubeConfig":         spec.KubeConfig != nil,
+		"spec.serviceAccountName": spec.ServiceAccountName != "",
+		"spec.healthCheckExprs":   len(spec.HealthCheckExprs) > 0,
+		"spec.ignore":             len(spec.Ignore) > 0,
 		"spec.sourceRef of kind " + spec.SourceRef.Kind: spec.SourceRef.Kind != sourcev1.GitRepositoryKind,
 	}
 	for _, field := range sortedKeys(unserved) {
@@ -199,6 +197,11 @@ func (k *kustomizations) buildSpec(obj *kustomizev1.Kustomization) (build.Spec, 
 		NamePrefix:      s.NamePrefix,
 		NameSuffix:      s.NameSuffix,
 		Components:      s.Components,
+
+		IgnoreMissingComponents: s.IgnoreMissingComponents,
+	}
+	for _, option := range s.BuildMetadata {
+		spec.Metadata = append(spec.Metadata, string(option))
 	}
 	if m := s.CommonMetadata; m != nil {
 		spec.CommonLabels, spec.CommonAnnotations = m.Labels, m.Annotations
