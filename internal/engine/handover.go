@@ -14,8 +14,8 @@ const (
 	// handOverPause is how soon a deletion is looked at again that waits for
 	// other owners to be built.
 	handOverPause = 100 * time.Millisecond
-	// handOverLimit is how long it waits at most: an owner that cannot be built,
-	// for want of a variable say, does not keep others from pruning.
+	// handOverLimit is how long it waits at most: an owner that is not built, for
+	// want of a Secret say, does not keep others from pruning.
 	handOverLimit = 10 * time.Second
 )
 
@@ -109,8 +109,12 @@ func (r *run) unbuilt() bool {
 }
 
 // declaresAt tells whether an owner has said what it declares at a revision, and
-// applied it where it declares other owners.
+// applied it where it declares other owners. One that cannot be built at it goes on
+// declaring what it did: there is nothing to wait for.
 func (o *owner) declaresAt(snapshot gitops.Snapshot, generation int64) bool {
+	if s := o.stuck.Load(); s != nil && s.generation == generation && build.Valid(s.trace, snapshot.Files) {
+		return true
+	}
 	d := o.declares.Load()
 	if d == nil || d.generation != generation || !build.Valid(d.trace, snapshot.Files) {
 		return false

@@ -19,6 +19,9 @@ type owner struct {
 	// declares is what the newest declaration was made from; nil before the
 	// first. It is read without a lock, as is reached.
 	declares atomic.Pointer[declaration]
+	// stuck is what the newest build that failed was made from; nil where it did
+	// not. It is read without a lock.
+	stuck atomic.Pointer[declaration]
 	// reached is the revision that was applied last without error; its health
 	// may still be waited for.
 	reached atomic.Pointer[string]
@@ -93,6 +96,7 @@ func (o *owner) reset(uid string) {
 	o.end = ending{}
 	o.wanted = ""
 	o.declares.Store(nil)
+	o.stuck.Store(nil)
 	o.reached.Store(nil)
 	o.contests = nil
 }

@@ -121,6 +121,7 @@ func (r *run) build(ctx context.Context) error {
 	switch {
 	case errors.As(err, &failure):
 		o.failed = failure
+		o.stuck.Store(&declaration{trace: failure.Trace, generation: r.task.Generation})
 		o.trace.Store(&failure.Trace)
 		return failure.Err
 	case err != nil:
@@ -130,6 +131,7 @@ func (r *run) build(ctx context.Context) error {
 		o.trace.Store(&built.Trace)
 	}
 	o.failed, o.built = nil, built
+	o.stuck.Store(nil)
 	r.report.Digest, r.report.Built, r.report.Warnings = built.Digest, !reused, built.Warnings
 	r.keeping = false
 	if err := o.rejected.still(built.Digest, r.task, r.Clock.Now()); err != nil && !r.compares() {
