@@ -64,6 +64,9 @@ type Operator struct {
 	// was applied; 0 is off.
 	AuditPeriod time.Duration
 
+	// DeletionGuard holds back deletions that are more likely a mistake than a
+	// wish until they are confirmed.
+	DeletionGuard bool
 	// NoCrossNamespaceRefs refuses references to objects of other namespaces.
 	NoCrossNamespaceRefs bool
 	// NoRemoteBases refuses resources of a kustomization that are URLs.

@@ -51,11 +51,12 @@ type handOverWait struct {
 // handOver takes deletions out of a plan that would destroy what another owner
 // is about to take over. An object that another owner declares by now stays in
 // this owner's inventory until the other one's labels are on it. While an owner
-// of the same source has not been built at this revision nothing is deleted.
-func (r *run) handOver(p gitops.Plan) gitops.Plan {
+// of the same source has not been built at this revision nothing is deleted, and
+// settled is false.
+func (r *run) handOver(p gitops.Plan) (out gitops.Plan, settled bool) {
 	last := len(p.Stages) - 1
 	if last < 0 || p.Stages[last].Name != plan.StagePrune {
-		return p
+		return p, true
 	}
 	wait := r.unbuilt() && r.patient()
 	var kept []gitops.InventoryEntry
@@ -70,7 +71,7 @@ func (r *run) handOver(p gitops.Plan) gitops.Plan {
 		r.again(r.Clock.Now().Add(handOverPause))
 	}
 	p.Inventory = p.Inventory.Union(gitops.NewInventory(kept))
-	return p
+	return p, !wait
 }
 
 // patient tells whether deletions of this revision have not waited for too long.

@@ -50,6 +50,8 @@ type owner struct {
 	needs gitops.Digest
 	// handsOver is the wait of deletions for other owners to be built.
 	handsOver handOverWait
+	// held is what was held back of the build that was planned last.
+	held held
 	// end is the wait for deleted objects to be gone.
 	end ending
 	// wanted is the newest Task.Compare, whether or not it was carried out.
@@ -93,7 +95,7 @@ func (o *owner) reset(uid string) {
 	o.trace.Store(nil)
 	o.needs = gitops.Digest{}
 	o.health, o.begun, o.handsOver = wait{}, time.Time{}, handOverWait{}
-	o.end = ending{}
+	o.end, o.held = ending{}, held{}
 	o.wanted = ""
 	o.declares.Store(nil)
 	o.stuck.Store(nil)

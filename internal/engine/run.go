@@ -158,8 +158,11 @@ func (r *run) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.report.Foreign, r.report.Held = p.Foreign, p.Held
-	p = r.handOver(r.pause(p))
+	r.report.Foreign = p.Foreign
+	p, settled := r.handOver(r.pause(p))
+	if settled && !r.keeping && !r.removing {
+		p = r.guard(p)
+	}
 	complete := true
 	if !p.Empty() {
 		complete = false

@@ -22,6 +22,8 @@ type Task struct {
 	Unreadable error
 	// Prune deletes objects that are no longer declared.
 	Prune bool
+	// Approved is the revision whose deletions somebody has confirmed; empty for none.
+	Approved string
 	// Force recreates objects whose immutable fields changed.
 	Force bool
 	// Compare, where it is not empty, has every object dry-run once for each

@@ -193,6 +193,7 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 		return ctrl.Result{}, err
 	}
 	k.announceLeft(after, report.Left)
+	k.announceHeld(before, after, artifact.Revision)
 	next := k.next(started, report, now)
 	if news {
 		k.announceOutcome(after, artifact, report, next)

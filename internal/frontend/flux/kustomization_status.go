@@ -40,6 +40,7 @@ func describe(after, started *kustomizev1.Kustomization, artifact gitops.Artifac
 	status.LastAttemptedRevision = artifact.Revision
 	status.Inventory = toInventory(report.Inventory, status.Inventory)
 	describeContests(c, report.Contested)
+	describeHeld(c, started, artifact.Revision, report)
 	describeHealth(c, started, report)
 	if report.Waiting {
 		describeProgress(c, artifact.Revision, started.GetTimeout())

@@ -95,6 +95,7 @@ func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Sn
 	task.Snapshot = &snapshot
 	task.Build = spec
 	task.Prune = obj.Spec.Prune
+	task.Approved = obj.Annotations[ApproveAnnotation]
 	if requested(obj.Annotations, obj.Status.ReconcileRequestStatus) || obj.Status.ObservedGeneration != obj.Generation {
 		task.Compare = fmt.Sprintf("%d %s", obj.Generation, obj.Annotations[meta.ReconcileRequestAnnotation])
 	}
