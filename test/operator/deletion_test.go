@@ -167,6 +167,9 @@ func TestTerminatingNamespace(t *testing.T) {
 			w.goneWithin(2*time.Minute, namespace)
 			if tt.left == "" {
 				other.gone(other.namedConfig("far"))
+				if lines := linesWith(operator.log.lines(w.namespace), "left behind"); len(lines) > 0 {
+					t.Errorf("something was left behind: %v", lines)
+				}
 				return
 			}
 			// Events cannot be made in a namespace that is being deleted; the log has them.
