@@ -100,7 +100,7 @@ func (r *run) deletable(ctx context.Context, s *step, res cluster.Resource, pre 
 	}
 	live := ownership.Observe(obj, r.Keys)
 	if reason := plan.KeepReason(r.req.Owner, live); reason != "" {
-		r.settle(s, gitops.Done{Action: gitops.ActionSkip, Reason: reason})
+		r.settle(s, gitops.Done{Action: gitops.ActionSkip, Reason: reason, Live: live})
 		return true, nil
 	}
 	if pre.UID != "" && pre.UID != live.UID {

@@ -56,7 +56,7 @@ func TestPrune(t *testing.T) {
 		}, left: []bool{true, true, false}, stays: 1},
 		"leaves everything when it is off": {before: func(w *world) { w.options.Prune = false }, left: []bool{true, true, true}, stays: 1},
 		"holds back what the guard holds": {before: func(w *world) {
-			w.options.Guard.Enabled = true
+			w.guard.Enabled = true
 			w.inventory = append(gitops.Inventory{{Ref: gitops.ObjectRef{Kind: "Namespace", Name: w.namespace}, Version: "v1"}}, w.inventory...)
 			w.env.Kubectl(w.t, "label", "namespace", w.namespace, "owners.example.test/name=apps", "owners.example.test/namespace="+w.namespace)
 		}, left: []bool{true, false, false}, stays: 2},

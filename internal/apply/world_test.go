@@ -52,6 +52,7 @@ type world struct {
 	inventory gitops.Inventory
 	applied   map[gitops.ObjectRef]plan.Applied
 	options   plan.Options
+	guard     plan.Guard
 	ownedBy   func(gitops.OwnerRef, gitops.ObjectRef) bool
 	blind     bool // know nothing of live objects
 	// writeAhead is called by the apply.
@@ -203,7 +204,7 @@ func (w *world) compute(manifests []gitops.Manifest) gitops.Plan {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return p
+	return w.guard.Hold(p, len(manifests), w.inventory)
 }
 
 func (w *world) request(p gitops.Plan) apply.Request {

@@ -37,6 +37,10 @@ type Spec struct {
 	Components []string
 	// IgnoreMissingComponents leaves out components that do not exist.
 	IgnoreMissingComponents bool
+	// Metadata is what is written about objects into their annotations: any of
+	// originAnnotations and transformerAnnotations. Empty leaves it to the
+	// repository.
+	Metadata []string
 	// Substitute replaces variables in the rendered objects; nil replaces none.
 	Substitute *Substitution
 	// Keys names the labels and annotations of the front end.

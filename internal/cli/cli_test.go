@@ -50,6 +50,7 @@ func TestCommandsWithoutCluster(t *testing.T) {
 		"suspend without a name":              {"suspend ks", ExitUsage, "", "a name or --all is needed"},
 		"suspend with a name and all":         {"suspend ks x --all", ExitUsage, "", "--all takes no name"},
 		"suspend what has no such field":      {"suspend externalartifact x", ExitUsage, "", "ExternalArtifact has no spec.suspend"},
+		"approve what deletes nothing":        {"approve gitrepo x", ExitUsage, "", "GitRepository deletes nothing by itself"},
 		"a tree of a source":                  {"tree gitrepo x", ExitUsage, "", "GitRepository has no inventory to show"},
 		"a kubeconfig that is not there":      {"get --kubeconfig " + missing, ExitFailed, "", "kubeconfig: "},
 		"a context that is not there":         {"get --context nowhere --kubeconfig " + os.DevNull, ExitFailed, "", `context "nowhere" does not exist`},

@@ -357,3 +357,49 @@ metadata: {name: settings}
 		t.Errorf("JSON is (%v)\n%s", err, out)
 	}
 }
+
+func TestHeldDeletions(t *testing.T) {
+	t.Parallel()
+	c, namespace := cluster(t)
+	c.Apply(t, objects, "-n", namespace)
+	flags := []string{"-n", namespace, "--kubeconfig", c.Kubeconfig}
+	const revision = "main@sha1:0123456789abcdef"
+	run := func(args ...string) (int, string, string) { return plumb(t, append(args, flags...)...) }
+	approved := func() string {
+		return c.Kubectl(t, "get", "ks", "apps", "-n", namespace, "-o", `jsonpath={.metadata.annotations.plumb\.dev/approve-deletion}`)
+	}
+	if code, _, progress := run("approve", "ks", "apps"); code != ExitFailed || !strings.Contains(progress, "no deletion is held; --revision") {
+		t.Errorf("approve with nothing held gives %d and %q", code, progress)
+	}
+	if code, _, progress := run("approve", "ks", "apps", "--revision", "main@sha1:1"); code != ExitDone || !strings.Contains(progress, "none are held at it now") {
+		t.Errorf("approve ahead gives %d and %q", code, progress)
+	}
+	if got := approved(); got != "main@sha1:1" {
+		t.Errorf("the annotation is %q", got)
+	}
+
+	held := fmt.Sprintf(`{"observedGeneration":1,"lastAppliedRevision":%q,"conditions":[`+
+		`{"type":"Ready","status":"True","reason":"ReconciliationSucceeded","message":"ok","observedGeneration":1,"lastTransitionTime":"2026-01-01T00:00:00Z"},`+
+		`{"type":"DeletionHeld","status":"True","reason":"ProtectedKind","message":"1 deletion is held, because other objects or data would go with it: Namespace/%s\nTo delete them: plumb approve kustomization apps -n %[2]s --revision %[1]s, or the annotation plumb.dev/approve-deletion with that revision. To keep them: declare them again.","observedGeneration":1,"lastTransitionTime":"2026-01-01T00:00:00Z"}],`+
+		`"inventory":{"entries":[{"id":"_%[2]s__Namespace","v":"v1"}]}}`, revision, namespace)
+	status(t, c, namespace, "ks", "apps", held)
+	if _, out, progress := run("get", "ks"); !strings.Contains(out, "ok; 1 deletion is held, because other objects or data would go with it") {
+		t.Errorf("get prints\n%s%s", out, progress)
+	}
+	if _, out, progress := run("tree", "ks", "apps"); !strings.Contains(out, "1 deletion is held") || !strings.Contains(out, "its deletion is held") {
+		t.Errorf("tree prints\n%s%s", out, progress)
+	}
+	operate(t, c, "kustomization", namespace, "apps", func(object *unstructured.Unstructured) string {
+		if token := object.GetAnnotations()["plumb.dev/approve-deletion"]; token == revision {
+			return token
+		}
+		return ""
+	}, outcome("True", "ReconciliationSucceeded", "Applied", nil))
+	if code, _, progress := run("approve", "ks", "apps", "--timeout=30s"); code != ExitDone ||
+		!strings.Contains(progress, "deletion of Namespace/"+namespace+" confirmed") || !strings.Contains(progress, "nothing is held any more") {
+		t.Errorf("approve gives %d and %q", code, progress)
+	}
+	if got := approved(); got != revision {
+		t.Errorf("the annotation is %q", got)
+	}
+}

@@ -37,6 +37,7 @@ type diff struct {
 	*app
 	artifact    string
 	remoteBases bool
+	guard       string
 	format      *output
 }
 
@@ -55,6 +56,7 @@ masked. Exit codes: 0 no difference, 1 differences, 2 an error.`,
 	a.connectionFlags(command)
 	command.Flags().StringVar(&d.artifact, "artifact", "", "`file` (tar.gz) or folder to build in place of the source's artifact")
 	command.Flags().BoolVar(&d.remoteBases, "remote-bases", false, "allow bases of a kustomization that are URLs")
+	command.Flags().StringVar(&d.guard, "deletion-guard", "on", "what the operator runs with: `on` or off")
 	d.format = outputFlag(command)
 	command.RunE = func(command *cobra.Command, args []string) error {
 		differences, err := d.find(command.Context(), args[0], args[1])
@@ -74,6 +76,9 @@ masked. Exit codes: 0 no difference, 1 differences, 2 an error.`,
 
 // find asks for the differences.
 func (d *diff) find(ctx context.Context, word, name string) ([]apply.Difference, error) {
+	if d.guard != "on" && d.guard != "off" {
+		return nil, fmt.Errorf("--deletion-guard %q must be on or off", d.guard)
+	}
 	kind, err := servedKindOf(word)
 	if err != nil {
 		return nil, err
@@ -109,41 +114,44 @@ func (d *diff) find(ctx context.Context, word, name string) ([]apply.Difference,
 	if err != nil {
 		return nil, err
 	}
-	files, err := d.files(ctx, c, preview.Source)
+	files, revision, err := d.files(ctx, c, preview.Source)
 	if err != nil {
 		return nil, err
 	}
 	return server.Diff(ctx, rc, preview, files, server.DiffOptions{
 		Version: d.version, RemoteBases: d.remoteBases, Declares: c.declares(ctx, kind),
+		DeletionGuard: d.guard == "on", Revision: revision,
 	})
 }
 
-// files are those of the source, or those that the person gave.
-func (d *diff) files(ctx context.Context, c *clients, ref gitops.OwnerRef) (gitops.Tree, error) {
+// files are those of the source, with its revision, or those that the person gave.
+func (d *diff) files(ctx context.Context, c *clients, ref gitops.OwnerRef) (files gitops.Tree, revision string, err error) {
 	kind, err := kindOf(ref.Kind)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	object, err := c.dynamic.Resource(kind.Resource()).Namespace(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	if err != nil {
-		return nil, explain(err, kind, ref.Namespace, ref.Name)
+		return nil, "", explain(err, kind, ref.Namespace, ref.Name)
 	}
 	if d.artifact != "" {
 		ignore, _, _ := unstructured.NestedString(object.Object, "spec", "ignore")
-		return localFiles(d.artifact, ignore)
+		files, err = localFiles(d.artifact, ignore)
+		return files, "", err
 	}
 	url, _, _ := unstructured.NestedString(object.Object, "status", "artifact", "url")
 	digest, _, _ := unstructured.NestedString(object.Object, "status", "artifact", "digest")
+	revision, _, _ = unstructured.NestedString(object.Object, "status", "artifact", "revision")
 	if url == "" {
-		return nil, fmt.Errorf("%s %s/%s has no artifact yet; --artifact builds other files", strings.ToLower(ref.Kind), ref.Namespace, ref.Name)
+		return nil, "", fmt.Errorf("%s %s/%s has no artifact yet; --artifact builds other files", strings.ToLower(ref.Kind), ref.Namespace, ref.Name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, artifactWithin)
 	defer cancel()
 	tree, err := artifact.Fetch(ctx, url, digest)
 	if err != nil {
-		return nil, fmt.Errorf("the artifact cannot be reached from here; --artifact takes it as a file, or the folder that it is made of: %w", err)
+		return nil, "", fmt.Errorf("the artifact cannot be reached from here; --artifact takes it as a file, or the folder that it is made of: %w", err)
 	}
-	return tree, nil
+	return tree, revision, nil
 }
 
 // localFiles reads a packed artifact, or a folder as its source would show it.
@@ -225,7 +233,7 @@ func (d *diff) print(differences []apply.Difference) error {
 	to := terminal.Of(d.streams.Out)
 	var b strings.Builder
 	for _, x := range differences {
-		fmt.Fprintf(&b, "%s\n", to.Paint(terminal.Bold, fmt.Sprintf("%s would be %s", x.Ref, x.Action)))
+		fmt.Fprintf(&b, "%s\n", to.Paint(terminal.Bold, x.Ref.String()+" "+wouldBe(x.Action)))
 		for line := range strings.Lines(x.Text) {
 			b.WriteString(to.Paint(colourOfLine(line), strings.TrimSuffix(line, "\n")) + "\n")
 		}
@@ -236,6 +244,14 @@ func (d *diff) print(differences []apply.Difference) error {
 	}
 	_, err := fmt.Fprint(d.streams.Out, b.String())
 	return err
+}
+
+// wouldBe says what the next apply would do with an object.
+func wouldBe(action gitops.Action) string {
+	if action == gitops.ActionHold {
+		return "would be kept until its deletion is confirmed, see plumb approve"
+	}
+	return "would be " + string(action)
 }
 
 func colourOfLine(line string) terminal.Colour {

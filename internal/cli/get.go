@@ -114,7 +114,7 @@ func (a *app) printTable(found []unstructured.Unstructured, showKind, showNamesp
 			name = strings.ToLower(r.Kind) + "/" + name
 		}
 		ready := r.condition("Ready")
-		row := []string{name, string(ready.Status), shortRevision(r.revision()), fmt.Sprint(r.Spec.Suspend), r.age(now), terminal.OneLine(ready.Message)}
+		row := []string{name, string(ready.Status), shortRevision(r.revision()), fmt.Sprint(r.Spec.Suspend), r.age(now), r.message()}
 		if ready.Status == "" && !served[found[i].GroupVersionKind().GroupKind().String()] {
 			row[1] = "not served"
 		}

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/plumb-gitops/plumb/internal/frontend/flux"
 	"github.com/plumb-gitops/plumb/internal/frontend/flux/crds"
+	"github.com/plumb-gitops/plumb/internal/terminal"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -64,6 +66,23 @@ func (r resource) condition(kind string) metav1.Condition {
 		}
 	}
 	return metav1.Condition{}
+}
+
+// message is what Ready says, and what deletions wait for a confirmation.
+func (r resource) message() string {
+	message := terminal.OneLine(r.condition("Ready").Message)
+	if held := r.held(); held != "" {
+		message += "; " + terminal.OneLine(flux.HeldSummary(held))
+	}
+	return message
+}
+
+// held is what the object says of deletions that are held; empty where none are.
+func (r resource) held() string {
+	if held := r.condition(flux.HeldCondition); held.Status == metav1.ConditionTrue {
+		return held.Message
+	}
+	return ""
 }
 
 // revision is what the object holds or has applied.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/plumb-gitops/plumb/internal/frontend/flux"
 	"github.com/plumb-gitops/plumb/internal/frontend/flux/crds"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/health"
@@ -25,7 +26,10 @@ type node struct {
 	Object  string              `json:"object"`
 	Health  gitops.HealthStatus `json:"health"`
 	Message string              `json:"message,omitempty"`
-	Objects []*node             `json:"objects,omitempty"`
+	// Held is set for an object that is not declared any more and whose deletion
+	// waits for a confirmation.
+	Held    bool    `json:"held,omitempty"`
+	Objects []*node `json:"objects,omitempty"`
 
 	ref     gitops.ObjectRef
 	version string
@@ -151,6 +155,9 @@ func (c *clients) lookAt(ctx context.Context, n *node) ([]*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if held := r.held(); held != "" {
+		n.Message = strings.TrimPrefix(n.Message+"; "+terminal.OneLine(flux.HeldSummary(held)), "; ")
+	}
 	return inventoryOf(r)
 }
 
@@ -162,6 +169,11 @@ func inventoryOf(r resource) ([]*node, error) {
 			return nil, fmt.Errorf("%s: %w", r, err)
 		}
 		nodes = append(nodes, &node{ref: ref, version: entry.V})
+	}
+	for _, name := range flux.HeldObjects(r.held()) {
+		for _, n := range nodes {
+			n.Held = n.Held || n.ref.String() == name
+		}
 	}
 	slices.SortFunc(nodes, func(x, y *node) int { return strings.Compare(x.ref.String(), y.ref.String()) })
 	return nodes, nil
@@ -176,7 +188,11 @@ func (n *node) print(w io.Writer, to terminal.Terminal) error {
 // rows adds the node and all below it; first and rest are what stands before its
 // own line and before the lines below.
 func (n *node) rows(t *terminal.Table, first, rest string) {
-	t.Rows = append(t.Rows, []string{first + n.Object, string(n.Health), n.Message})
+	message := n.Message
+	if n.Held {
+		message = strings.TrimPrefix(message+"; its deletion is held", "; ")
+	}
+	t.Rows = append(t.Rows, []string{first + n.Object, string(n.Health), message})
 	for i, child := range n.Objects {
 		if i < len(n.Objects)-1 {
 			child.rows(t, rest+"├── ", rest+"│   ")

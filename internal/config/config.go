@@ -64,6 +64,9 @@ type Operator struct {
 	// DefaultServiceAccount is whose rights are used for owners that name no service
 	// account; empty for the operator's own.
 	DefaultServiceAccount string
+	// DeletionGuard holds back deletions that are more likely a mistake than a
+	// wish until they are confirmed.
+	DeletionGuard bool
 	// NoCrossNamespaceRefs refuses references to objects of other namespaces.
 	NoCrossNamespaceRefs bool
 	// NoRemoteBases refuses resources of a kustomization that are URLs.

@@ -58,6 +58,7 @@ func TestDefaultsAreThoseOfFlux(t *testing.T) {
 		IntervalJitter:    5,
 		// The following are Plumb's own.
 		AuditPeriod:   24 * time.Hour,
+		DeletionGuard: true,
 		NoRemoteBases: true,
 	}
 	got, err := Default()
@@ -118,8 +119,9 @@ func TestFlags(t *testing.T) {
 			want: func(o *Operator) { o.OverrideManagers = []string{"a", "b"} },
 		},
 		"Plumb's own": {
-			args: []string{"--audit-period=0", "--no-remote-bases=false", "--install-crds", "--kubeconfig=k", "--kube-api-qps=-1"},
+			args: []string{"--audit-period=0", "--no-remote-bases=false", "--install-crds", "--kubeconfig=k", "--kube-api-qps=-1", "--deletion-guard=off"},
 			want: func(o *Operator) {
+				o.DeletionGuard = false
 				o.AuditPeriod, o.NoRemoteBases, o.InstallCRDs, o.Kubeconfig, o.API.QPS = 0, false, true, "k", -1
 			},
 		},

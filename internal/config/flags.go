@@ -17,6 +17,7 @@ type Flags struct {
 	logEncoding      string
 	customStageKinds string
 	digestAlgorithm  string
+	deletionGuard    string
 	gates            map[string]string
 	httpRetry        int
 }
@@ -73,6 +74,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.IntVar(&s.RetentionRecords, "artifact-retention-records", 2, "`number` of artifacts kept for each source")
 	set.StringVar(&f.digestAlgorithm, "artifact-digest-algo", "sha256", "`algorithm` of artifact digests: sha256, the only one")
 
+	set.StringVar(&f.deletionGuard, "deletion-guard", guardOn, "whether unlikely deletions wait for a confirmation: `on` or off (as Flux)")
 	set.DurationVar(&c.AuditPeriod, "audit-period", 24*time.Hour, "`time` in which every object is compared with what was applied, 0 for never")
 	set.IntVar(&f.httpRetry, "http-retry", 9, "no effect: artifacts are not fetched over HTTP inside the operator")
 	return f

@@ -48,6 +48,7 @@ func (f *Flags) Operator() (Operator, error) {
 			v.wrong("override-manager", manager, "is no name of a field manager")
 		}
 	}
+	c.DeletionGuard = oneOf(v, "deletion-guard", f.deletionGuard, guardOn, guardOff) == guardOn
 	c.CustomStageKinds = v.kinds("custom-apply-stage-kinds", f.customStageKinds)
 	v.storage(c.Storage)
 	if f.digestAlgorithm != "sha256" {
@@ -76,6 +77,12 @@ func (f *Flags) Operator() (Operator, error) {
 	}
 	return c, nil
 }
+
+// The values of --deletion-guard.
+const (
+	guardOn  = "on"
+	guardOff = "off"
+)
 
 // validator collects what is wrong.
 type validator struct{ errs []error }

@@ -45,6 +45,8 @@ type Settings struct {
 	NoHealth map[gitops.GroupKind]bool
 	// WaitForAll waits for the health of all objects when one has failed already.
 	WaitForAll bool
+	// DeletionGuard holds back deletions that are more likely a mistake than a wish.
+	DeletionGuard bool
 	// CustomKinds are applied in a stage of their own before the rest.
 	CustomKinds []gitops.GroupKind
 	// SyncTimeout bounds how long a run waits for the first list of a kind.

@@ -14,8 +14,8 @@ const (
 	// handOverPause is how soon a deletion is looked at again that waits for
 	// other owners to be built.
 	handOverPause = 100 * time.Millisecond
-	// handOverLimit is how long it waits at most: an owner that cannot be built,
-	// for want of a variable say, does not keep others from pruning.
+	// handOverLimit is how long it waits at most: an owner that is not built, for
+	// want of a Secret say, does not keep others from pruning.
 	handOverLimit = 10 * time.Second
 )
 
@@ -50,11 +50,12 @@ type handOverWait struct {
 // handOver takes deletions out of a plan that would destroy what another owner
 // is about to take over. An object that another owner declares by now stays in
 // this owner's inventory until the other one's labels are on it. While an owner
-// of the same source has not been built at this revision nothing is deleted.
-func (r *run) handOver(p gitops.Plan) gitops.Plan {
+// of the same source has not been built at this revision nothing is deleted, and
+// settled is false.
+func (r *run) handOver(p gitops.Plan) (out gitops.Plan, settled bool) {
 	last := len(p.Stages) - 1
 	if last < 0 || p.Stages[last].Name != plan.StagePrune {
-		return p
+		return p, true
 	}
 	wait := r.unbuilt() && r.patient()
 	var kept []gitops.InventoryEntry
@@ -69,7 +70,7 @@ func (r *run) handOver(p gitops.Plan) gitops.Plan {
 		r.again(r.Clock.Now().Add(handOverPause))
 	}
 	p.Inventory = p.Inventory.Union(gitops.NewInventory(kept))
-	return p
+	return p, !wait
 }
 
 // patient tells whether deletions of this revision have not waited for too long.
@@ -108,8 +109,12 @@ func (r *run) unbuilt() bool {
 }
 
 // declaresAt tells whether an owner has said what it declares at a revision, and
-// applied it where it declares other owners.
+// applied it where it declares other owners. One that cannot be built at it goes on
+// declaring what it did: there is nothing to wait for.
 func (o *owner) declaresAt(snapshot gitops.Snapshot, generation int64) bool {
+	if s := o.stuck.Load(); s != nil && s.generation == generation && build.Valid(s.trace, snapshot.Files) {
+		return true
+	}
 	d := o.declares.Load()
 	if d == nil || d.generation != generation || !build.Valid(d.trace, snapshot.Files) {
 		return false

@@ -19,6 +19,9 @@ type owner struct {
 	// declares is what the newest declaration was made from; nil before the
 	// first. It is read without a lock, as is reached.
 	declares atomic.Pointer[declaration]
+	// stuck is what the newest build that failed was made from; nil where it did
+	// not. It is read without a lock.
+	stuck atomic.Pointer[declaration]
 	// reached is the revision that was applied last without error; its health
 	// may still be waited for.
 	reached atomic.Pointer[string]
@@ -50,6 +53,10 @@ type owner struct {
 	needs gitops.Digest
 	// handsOver is the wait of deletions for other owners to be built.
 	handsOver handOverWait
+	// held is what was held back of the build that was planned last.
+	held held
+	// end is the wait for deleted objects to be gone.
+	end ending
 	// wanted is the newest Task.Compare, whether or not it was carried out.
 	wanted string
 	// begun is when the first run of those began that wait for health; zero
@@ -94,8 +101,10 @@ func (o *owner) reset(uid string) {
 	o.trace.Store(nil)
 	o.needs = gitops.Digest{}
 	o.health, o.begun, o.handsOver = wait{}, time.Time{}, handOverWait{}
+	o.end, o.held = ending{}, held{}
 	o.wanted = ""
 	o.declares.Store(nil)
+	o.stuck.Store(nil)
 	o.reached.Store(nil)
 	o.contests, o.readings = nil, nil
 }

@@ -150,6 +150,7 @@ func (r *run) build(ctx context.Context) error {
 	switch {
 	case errors.As(err, &failure):
 		o.failed = failure
+		o.stuck.Store(&declaration{trace: failure.Trace, generation: r.task.Generation})
 		o.trace.Store(&failure.Trace)
 		return failure.Err
 	case err != nil:
@@ -159,6 +160,7 @@ func (r *run) build(ctx context.Context) error {
 		o.trace.Store(&built.Trace)
 	}
 	o.failed, o.built = nil, built
+	o.stuck.Store(nil)
 	r.report.Digest, r.report.Built, r.report.Warnings = built.Digest, !reused, built.Warnings
 	r.keeping = false
 	if err := o.rejected.still(built.Digest, r.task, r.Clock.Now()); err != nil && !r.compares() {
@@ -185,8 +187,11 @@ func (r *run) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.report.Foreign, r.report.Held = p.Foreign, p.Held
-	p = r.handOver(r.pause(p))
+	r.report.Foreign = p.Foreign
+	p, settled := r.handOver(r.pause(p))
+	if settled && !r.keeping && !r.removing {
+		p = r.guard(p)
+	}
 	complete := true
 	if !p.Empty() {
 		complete = false
@@ -218,6 +223,7 @@ func (r *run) apply(ctx context.Context) error {
 	if r.keeping {
 		r.report.Inventory = r.task.Inventory.Union(r.report.Inventory)
 	}
+	r.left(p)
 	r.contest(p)
 	r.countChanges()
 	if r.keeping {
@@ -236,6 +242,20 @@ func (r *run) apply(ctx context.Context) error {
 		r.forgetGone()
 	}
 	return err
+}
+
+// left reports what leaves the inventory and stays in the cluster.
+func (r *run) left(p gitops.Plan) {
+	for _, left := range p.Left {
+		if !r.report.Inventory.Has(left.Ref) {
+			r.report.Left = append(r.report.Left, left)
+		}
+	}
+	for _, done := range r.report.Changes {
+		if done.Action == gitops.ActionSkip && !p.Inventory.Has(done.Ref) && plan.IsLeft(r.task.Owner, done.Live) {
+			r.report.Left = append(r.report.Left, gitops.LeftObject{Ref: done.Ref, Reason: done.Reason})
+		}
+	}
 }
 
 // refsOf names everything that a plan writes.
@@ -434,34 +454,4 @@ func (r *run) forgetGone() {
 			delete(r.owner.left, ref)
 		}
 	}
-}
-
-// Remove deletes everything in an owner's inventory that its owner may delete.
-// The report's inventory is what is left to be deleted.
-func (e *Engine) Remove(ctx context.Context, removal Removal) gitops.Report {
-	o := e.owner(removal.Owner)
-	o.running.Lock()
-	defer o.running.Unlock()
-	if removal.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, removal.Timeout)
-		defer cancel()
-	}
-	r := &run{
-		Engine: e, owner: o, target: &gitops.Build{}, removing: true,
-		task: Task{
-			Owner: removal.Owner, Inventory: removal.Inventory, Prune: true,
-			Snapshot: removal.Snapshot, Siblings: removal.Siblings,
-		},
-		report: gitops.Report{
-			Owner: removal.Owner, Inventory: removal.Inventory, Started: e.Clock.Now(),
-		},
-	}
-	if err := r.enter(removal.Owner, removal.Access); err != nil {
-		r.report.Err, r.report.Finished = err, e.Clock.Now()
-		return r.report
-	}
-	r.stage(gitops.StagePrune, func() error { return r.apply(ctx) })
-	r.report.Finished = e.Clock.Now()
-	return r.report
 }

@@ -24,6 +24,8 @@ type Task struct {
 	Unreadable error
 	// Prune deletes objects that are no longer declared.
 	Prune bool
+	// Approved is the revision whose deletions somebody has confirmed; empty for none.
+	Approved string
 	// Force recreates objects whose immutable fields changed.
 	Force bool
 	// Compare, where it is not empty, has every object dry-run once for each
@@ -82,16 +84,4 @@ type Success struct {
 	// Ready is set where nothing has gone wrong, and no other build been begun,
 	// since.
 	Ready bool
-}
-
-// Removal is the task of letting go of everything that an owner manages.
-type Removal struct {
-	Owner     gitops.OwnerRef
-	Access    Access
-	Inventory gitops.Inventory
-	Timeout   time.Duration
-	// Snapshot and Siblings are those of a Task: what another owner is about to
-	// take over is not deleted. Nil where the source is not known.
-	Snapshot *gitops.Snapshot
-	Siblings func() []Sibling
 }

@@ -68,6 +68,8 @@ type ObjectPolicy struct {
 	Force bool
 	// KeepOnPrune never deletes the object when it is no longer declared.
 	KeepOnPrune bool
+	// Unguarded lets the deletion of the object need no confirmation.
+	Unguarded bool
 	// Paused leaves the object alone: neither applied nor compared nor part of
 	// the health of its owner; it stays in the inventory.
 	Paused bool

@@ -25,6 +25,9 @@ type Keys struct {
 	Prune string
 	// Reconcile leaves the object alone when it is "disabled".
 	Reconcile string
+	// DeletionGuard has the object deleted without a confirmation, whatever it is
+	// and however many others are, when it is "disabled".
+	DeletionGuard string
 	// Substitute keeps variables in the object when it is exactly "disabled".
 	Substitute string
 
@@ -58,6 +61,7 @@ func (k Keys) Policy(annotations, labels map[string]string) ObjectPolicy {
 		Force:       is(k.Force, "enabled"),
 		KeepOnPrune: is(k.Prune, "disabled"),
 		Paused:      is(k.Reconcile, "disabled"),
+		Unguarded:   is(k.DeletionGuard, "disabled"),
 	}
 	for _, mode := range []ApplyMode{ApplyMerge, ApplyIfNotPresent, ApplyIgnore} {
 		if is(k.Apply, string(mode)) {

@@ -89,6 +89,8 @@ const (
 	ActionDelete    Action = "deleted"
 	ActionSkip      Action = "skipped"
 	ActionRecreate  Action = "recreated"
+	// ActionHold is a deletion that waits for a confirmation.
+	ActionHold Action = "held"
 )
 
 // Change is one step of a plan.
@@ -103,6 +105,8 @@ type Change struct {
 	// UID is the precondition of a deletion: the object that was planned to be
 	// deleted, not a later one of the same name. Empty where it is not known.
 	UID string
+	// Unguarded is set for a deletion that needs no confirmation.
+	Unguarded bool
 	// Basis is what the plan knows of the live object.
 	Basis Basis
 }
@@ -141,11 +145,41 @@ type Plan struct {
 	// write: the union of the old inventory and every ref of the plan.
 	WriteAhead Inventory
 	// Held are deletions that wait for a confirmation.
-	Held []ObjectRef
+	Held Hold
 	// Foreign are declared objects that another owner has.
 	Foreign []ForeignObject
 	// Skipped are objects that their own policy keeps from being written.
 	Skipped []Change
+	// Left are objects that leave the inventory and stay in the cluster, where
+	// nobody manages them then.
+	Left []LeftObject
+}
+
+// Hold is a set of deletions that wait for a confirmation.
+type Hold struct {
+	// Refs are ordered by CompareRefs.
+	Refs   []ObjectRef
+	Reason HoldReason
+}
+
+// HoldReason says why deletions wait for a confirmation.
+type HoldReason string
+
+const (
+	// HoldEmptyBuild is a build without any object, and an inventory with several.
+	HoldEmptyBuild HoldReason = "EmptyBuild"
+	// HoldManyDeletions are more deletions than a change of one app makes, and
+	// more than half of the inventory.
+	HoldManyDeletions HoldReason = "ManyDeletions"
+	// HoldProtectedKind are objects whose deletion takes others, or data, along.
+	HoldProtectedKind HoldReason = "ProtectedKind"
+)
+
+// LeftObject is an object that nobody manages any more.
+type LeftObject struct {
+	Ref ObjectRef
+	// Reason says why it was not deleted, in words for people.
+	Reason string
 }
 
 // ForeignObject is an object that another owner has.

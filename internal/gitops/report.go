@@ -161,8 +161,13 @@ type Report struct {
 	Waiting bool
 	// Foreign are declared objects that another owner has.
 	Foreign []ForeignObject
-	// Held are deletions that wait for a confirmation.
-	Held []ObjectRef
+	// Held are deletions that wait for a confirmation. They are known where Judged
+	// is set: a run that made no complete plan says nothing of them.
+	Held   Hold
+	Judged bool
+	// Left are objects that left the inventory and stay in the cluster, where
+	// nobody manages them now.
+	Left []LeftObject
 	// Contested are fields that somebody else changes again and again.
 	Contested []Contest
 	// Warnings are sentences of the build for people.

@@ -30,8 +30,6 @@ type Options struct {
 	// TrustNone has every object compared that is not written anyway, because
 	// somebody asked for it or the owner's specification changed.
 	TrustNone bool
-	// Guard holds unlikely deletions back.
-	Guard Guard
 	// CustomKinds are applied in a stage of their own before the rest.
 	CustomKinds []gitops.GroupKind
 }
@@ -90,12 +88,12 @@ func Compute(in Input) (gitops.Plan, error) {
 	p.Stages = stages(changes, in.Options.CustomKinds)
 
 	deletions, skipped := in.stale(manifests)
-	deletions, held := in.Options.Guard.hold(deletions, len(manifests), in.Inventory)
-	p.Skipped = append(p.Skipped, skipped...)
-	for _, change := range held {
-		p.Held = append(p.Held, change.Ref)
-		keep = append(keep, gitops.InventoryEntry{Ref: change.Ref, Version: change.Version})
+	for _, change := range skipped {
+		if live, _ := in.Live(change.Ref); IsLeft(in.Owner, live) {
+			p.Left = append(p.Left, gitops.LeftObject{Ref: change.Ref, Reason: change.Reason})
+		}
 	}
+	p.Skipped = append(p.Skipped, skipped...)
 	if len(deletions) > 0 {
 		slices.SortFunc(deletions, func(a, b gitops.Change) int { return compareChanges(b, a) })
 		p.Stages = append(p.Stages, gitops.Stage{Name: StagePrune, Changes: deletions})

@@ -6,17 +6,6 @@ import (
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
-// guardedCount is the number of deletions up to which a plan that deletes more
-// than half of an inventory is not held.
-const guardedCount = 10
-
-// Guard holds deletions back that are more likely a mistake than a wish.
-type Guard struct {
-	Enabled bool
-	// Confirmed lets everything through: somebody looked at what was held.
-	Confirmed bool
-}
-
 // stale sorts the objects that are in the inventory and not declared any more
 // into deletions, and those that are left alone and leave the inventory.
 func (in Input) stale(manifests []gitops.Manifest) (deletions, skipped []gitops.Change) {
@@ -38,6 +27,7 @@ func (in Input) stale(manifests []gitops.Manifest) (deletions, skipped []gitops.
 			continue
 		}
 		change.Action, change.Reason, change.UID = gitops.ActionDelete, "not declared any more", live.UID
+		change.Unguarded = live.Policy.Unguarded
 		deletions = append(deletions, change)
 	}
 	return deletions, skipped
@@ -77,27 +67,9 @@ func KeepReason(owner gitops.OwnerRef, live gitops.Live) string {
 	return ""
 }
 
-// hold splits deletions into those that are done and those that wait for a
-// confirmation.
-func (g Guard) hold(deletions []gitops.Change, declared int, inventory gitops.Inventory) (done, held []gitops.Change) {
-	if !g.Enabled || g.Confirmed {
-		return deletions, nil
-	}
-	emptied := declared == 0 && len(inventory) > 1
-	most := len(deletions) > guardedCount && 2*len(deletions) > len(inventory)
-	for _, change := range deletions {
-		if emptied || most || holdsOthers(change.Ref.GroupKind()) {
-			held = append(held, change)
-		} else {
-			done = append(done, change)
-		}
-	}
-	return done, held
-}
-
-// holdsOthers tells whether the deletion of an object of this kind takes other
-// objects, or data, with it.
-func holdsOthers(kind gitops.GroupKind) bool {
-	return IsCustomResourceDefinition(kind) || IsNamespace(kind) ||
-		kind == gitops.GroupKind{Kind: "PersistentVolume"} || kind == gitops.GroupKind{Kind: "PersistentVolumeClaim"}
+// IsLeft tells whether an object that its owner does not declare any more and
+// does not delete is left with nobody to manage it: it has no other owner, and
+// it is not on its way out.
+func IsLeft(owner gitops.OwnerRef, live gitops.Live) bool {
+	return !live.Deleting && (live.Owner == (gitops.OwnerRef{}) || live.Owner.Key() == owner.Key())
 }

@@ -117,64 +117,6 @@ func TestPruning(t *testing.T) {
 	}
 }
 
-func TestGuard(t *testing.T) {
-	t.Parallel()
-	many := func(n int) []string {
-		var out []string
-		for i := range n {
-			out = append(out, fmt.Sprintf("ConfigMap c%02d", i))
-		}
-		return out
-	}
-	on := plan.Guard{Enabled: true}
-	for name, tc := range map[string]struct {
-		guard     plan.Guard
-		declared  []string
-		inventory []string
-		deleted   int
-		held      int
-	}{
-		"an empty build holds everything":                     {guard: on, inventory: many(2), held: 2},
-		"an empty build may delete a single object":           {guard: on, inventory: many(1), deleted: 1},
-		"ten deletions are done":                              {guard: on, declared: many(1), inventory: many(11), deleted: 10},
-		"eleven that are more than half are held":             {guard: on, declared: many(10), inventory: many(21), held: 11},
-		"eleven that are half are done":                       {guard: on, declared: many(11), inventory: many(22), deleted: 11},
-		"a namespace is held and the rest done":               {guard: on, declared: many(1), inventory: append(many(2), "Namespace n"), deleted: 1, held: 1},
-		"a definition is held":                                {guard: on, declared: many(1), inventory: append(many(1), "CustomResourceDefinition c"), held: 1},
-		"volumes and claims are held":                         {guard: on, declared: many(1), inventory: append(many(1), "PersistentVolume p", "PersistentVolumeClaim c"), held: 2},
-		"an empty build deletes everything without the guard": {inventory: many(30), deleted: 30},
-		"an empty build deletes everything once confirmed":    {guard: plan.Guard{Enabled: true, Confirmed: true}, inventory: append(many(30), "Namespace n"), deleted: 31},
-		"an empty build of an empty inventory has nothing":    {guard: on},
-		"what is declared is no deletion":                     {guard: on, declared: many(30), inventory: many(30)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p, err := plan.Compute(plan.Input{
-				Owner: us, Manifests: manifests(tc.declared...), Inventory: inventory(tc.inventory...),
-				Live:    func(gitops.ObjectRef) (gitops.Live, bool) { return ours(), true },
-				Options: plan.Options{Prune: true, Guard: tc.guard},
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			deleted := 0
-			for _, s := range p.Stages {
-				if s.Name == plan.StagePrune {
-					deleted = len(s.Changes)
-				}
-			}
-			if deleted != tc.deleted || len(p.Held) != tc.held {
-				t.Errorf("deletes %d and holds %d, want %d and %d", deleted, len(p.Held), tc.deleted, tc.held)
-			}
-			for _, ref := range p.Held {
-				if !p.Inventory.Has(ref) {
-					t.Errorf("%s is held and not in the inventory", ref)
-				}
-			}
-		})
-	}
-}
-
 func TestRemaining(t *testing.T) {
 	t.Parallel()
 	p, err := plan.Compute(plan.Input{
@@ -235,7 +177,6 @@ func FuzzPlan(f *testing.F) {
 		}
 		in := plan.Input{Owner: us, Applied: map[gitops.ObjectRef]plan.Applied{}, Options: plan.Options{
 			Prune: options&1 != 0, Force: options&2 != 0, TrustNone: options&4 != 0,
-			Guard: plan.Guard{Enabled: options&8 != 0, Confirmed: options&16 != 0},
 		}}
 		lives := map[gitops.ObjectRef]gitops.Live{}
 		unknown, declares := map[gitops.ObjectRef]bool{}, map[gitops.ObjectRef]bool{}
@@ -255,6 +196,7 @@ func FuzzPlan(f *testing.F) {
 					if b&8 != 0 {
 						l.Owner = them
 					}
+					l.Policy.Unguarded = i%5 == 0
 					if b&64 != 0 {
 						l.Fields = digest(fmt.Sprint(i))
 						l.Policy.KeepOnPrune = i%2 == 0
@@ -279,6 +221,8 @@ func FuzzPlan(f *testing.F) {
 			t.Fatal(err)
 		}
 		holds(t, in, p)
+		guard := plan.Guard{Enabled: options&8 != 0, Confirmed: options&16 != 0}
+		holds(t, in, guard.Hold(p, len(in.Manifests), in.Inventory))
 		again, err := plan.Compute(in)
 		if err != nil {
 			t.Fatal(err)
@@ -333,8 +277,16 @@ func holds(t *testing.T, in plan.Input, p gitops.Plan) {
 			t.Errorf("%s is foreign and in the inventory", o.Ref)
 		}
 	}
-	for _, ref := range p.Held {
+	for _, ref := range p.Held.Refs {
 		once(ref)
+		if !p.Inventory.Has(ref) {
+			t.Errorf("%s is held and not in the inventory", ref)
+		}
+	}
+	for _, l := range p.Left {
+		if live, known := in.Live(l.Ref); p.Inventory.Has(l.Ref) || known && (live.Owner == them || live.Deleting) {
+			t.Errorf("%s is left, and in the inventory, another owner's or being deleted", l.Ref)
+		}
 	}
 	if !p.WriteAhead.Covers(p.Inventory) || !p.WriteAhead.Covers(in.Inventory) {
 		t.Error("the write-ahead inventory is too small")

@@ -26,6 +26,10 @@ type DiffOptions struct {
 	Version string
 	// RemoteBases allows bases that are URLs.
 	RemoteBases bool
+	// DeletionGuard is whether the operator holds unlikely deletions back.
+	DeletionGuard bool
+	// Revision is that of the files, where they are of the source; empty for others.
+	Revision string
 	// Declares tells whether an owner exists and has an object in its inventory.
 	Declares func(gitops.OwnerRef, gitops.ObjectRef) bool
 }
@@ -64,11 +68,17 @@ func Diff(ctx context.Context, rc *rest.Config, preview flux.Preview, files gito
 	if err != nil {
 		return nil, err
 	}
+	guard := plan.Guard{Enabled: options.DeletionGuard, Confirmed: options.Revision != "" && options.Revision == preview.Approved}
+	p = guard.Hold(p, len(manifests), preview.Inventory)
 	applier := &apply.Applier{Cluster: c, Keys: flux.Keys(), Parallel: diffReads}
-	return applier.Diff(ctx, apply.Request{
+	found, err := applier.Diff(ctx, apply.Request{
 		Owner: preview.Owner, Plan: p, Force: preview.Force, OwnedBy: options.Declares,
 		Live: func(ref gitops.ObjectRef) gitops.Live { return live[ref] },
 	})
+	for _, ref := range p.Held.Refs {
+		found = append(found, apply.Difference{Ref: ref, Action: gitops.ActionHold})
+	}
+	return found, err
 }
 
 // resolve gives the manifests the refs under which the cluster knows them.

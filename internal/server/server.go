@@ -337,9 +337,10 @@ func (s *server) setUp(ctx context.Context) error {
 			Exists:   exists,
 			Metrics:  s.metrics,
 		}, engine.Settings{
-			NoHealth:    noHealth,
-			WaitForAll:  s.config.Gates.DisableFailFastBehavior,
-			CustomKinds: s.config.CustomStageKinds,
+			NoHealth:      noHealth,
+			WaitForAll:    s.config.Gates.DisableFailFastBehavior,
+			DeletionGuard: s.config.DeletionGuard,
+			CustomKinds:   s.config.CustomStageKinds,
 		}, wake)
 	}
 	jitter := float64(s.config.IntervalJitter) / 100

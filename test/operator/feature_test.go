@@ -101,8 +101,7 @@ func refusals() map[string]func(*kustomizev1.Kustomization) {
 		"spec.kubeConfig": func(k *kustomizev1.Kustomization) {
 			k.Spec.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "x"}}
 		},
-		"spec.sourceRef of kind OCIRepository":    func(k *kustomizev1.Kustomization) { k.Spec.SourceRef.Kind = "OCIRepository" },
-		"spec.deletionPolicy: WaitForTermination": func(k *kustomizev1.Kustomization) { k.Spec.DeletionPolicy = "WaitForTermination" },
+		"spec.sourceRef of kind OCIRepository": func(k *kustomizev1.Kustomization) { k.Spec.SourceRef.Kind = "OCIRepository" },
 	}
 }
 

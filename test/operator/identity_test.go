@@ -184,7 +184,7 @@ func TestServiceAccountGone(t *testing.T) {
 	w.check(w.client.Delete(w.context(), app))
 	w.gone(app)
 	w.same(a)
-	w.event("Kustomization", "app", "PruneFailed", "1 objects are left behind|service account|deployer|ConfigMap/"+w.namespace+"/a")
+	w.event("Kustomization", "app", "Orphaned", "1 object is left behind|service account|deployer|ConfigMap/"+w.namespace+"/a")
 }
 
 func TestServiceAccountChanged(t *testing.T) {

@@ -4,7 +4,8 @@
 // the cluster.
 //
 // One operator serves all tests of the binary; they keep apart by namespace and
-// by Git server. Intervals are an hour long, so that whatever happens in a test
+// by Git server. A test that needs another configuration, or a restart, runs one of
+// its own for what bears the label ownOperator. Intervals are an hour long, so that whatever happens in a test
 // happens because something was noticed, not because a timer ran out.
 package operator_test
 
@@ -21,7 +22,9 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/config"
 	"github.com/plumb-gitops/plumb/internal/server"
@@ -92,21 +95,15 @@ func startOperator(t *testing.T, cluster *testenv.Cluster) {
 }
 
 func launch(rc *rest.Config) error {
-	cfg, err := config.Default()
-	if err != nil {
-		return err
-	}
+	var err error
 	if operator.dir, err = os.MkdirTemp("", "plumb-operator-"); err != nil {
 		return err
 	}
+	cfg, err := configured(operator.dir, "!"+ownOperator)
+	if err != nil {
+		return err
+	}
 	cfg.InstallCRDs = true
-	cfg.Storage.Path = operator.dir
-	cfg.Storage.Address = "127.0.0.1:0"
-	cfg.MetricsAddress, cfg.HealthAddress = "", ""
-	cfg.Concurrent = 8
-	// An hour: whoever waits for something has to notice it.
-	cfg.RequeueDependency = time.Hour
-	cfg.MaxRetryDelay = 3 * time.Second
 	log, err := telemetry.NewLogger(&operator.log, telemetry.LogOptions{Level: "info"})
 	if err != nil {
 		return err
@@ -125,6 +122,54 @@ func launch(rc *rest.Config) error {
 		return fmt.Errorf("the operator ended: %w", operator.runErr)
 	}
 }
+
+// configured is the configuration of an operator that serves what a selector selects.
+func configured(dir, selector string) (config.Operator, error) {
+	cfg, err := config.Default()
+	if err != nil {
+		return cfg, err
+	}
+	cfg.Storage.Path = dir
+	cfg.Storage.Address = "127.0.0.1:0"
+	cfg.MetricsAddress, cfg.HealthAddress = "", ""
+	cfg.Concurrent = 8
+	// An hour: whoever waits for something has to notice it.
+	cfg.RequeueDependency = time.Hour
+	cfg.MaxRetryDelay = 3 * time.Second
+	cfg.WatchSelector, err = labels.Parse(selector)
+	return cfg, err
+}
+
+// ownOperator is the label of what the operator that all tests share does not serve.
+// Its value is the namespace of the test whose operator does.
+const ownOperator = "own-operator"
+
+// runOwn runs an operator for what bears the label ownOperator with the namespace of
+// the test, until the returned function is called or the test ends.
+func (w *world) runOwn(dir string, change func(*config.Operator)) (stop func()) {
+	w.t.Helper()
+	cfg, err := configured(dir, ownOperator+"="+w.namespace)
+	w.check(err)
+	change(&cfg)
+	log, err := telemetry.NewLogger(&operator.log, telemetry.LogOptions{Level: "info"})
+	w.check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- server.Run(ctx, w.cluster.REST, cfg, server.Options{Version: "test", Log: log, Registry: prometheus.NewRegistry()})
+	}()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			w.t.Errorf("the test's own operator ended with: %v", err)
+		}
+	})
+	w.t.Cleanup(stop)
+	return stop
+}
+
+// owned gives an object to the test's own operator.
+func (w *world) owned(obj client.Object) { obj.SetLabels(map[string]string{ownOperator: w.namespace}) }
 
 // logBuffer keeps what the operator logs.
 type logBuffer struct {

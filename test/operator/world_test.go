@@ -155,7 +155,12 @@ func waitWithin[T client.Object](w *world, within time.Duration, obj T, what str
 // gone waits until an object does not exist.
 func (w *world) gone(obj client.Object) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	w.goneWithin(patience, obj)
+}
+
+func (w *world) goneWithin(within time.Duration, obj client.Object) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), within)
 	defer cancel()
 	for {
 		stream := w.watchOne(ctx, obj)
@@ -397,4 +402,9 @@ func (w *world) writes(resource, namespace, name string) []testenv.Request {
 // configMap is a manifest of a ConfigMap with one value.
 func configMap(name, value string) string {
 	return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: %s\ndata:\n  key: %q\n", name, value)
+}
+
+// placed is a manifest of a ConfigMap that names its namespace.
+func placed(name, value, namespace string) string {
+	return strings.Replace(configMap(name, value), "  name: "+name+"\n", "  name: "+name+"\n  namespace: "+namespace+"\n", 1)
 }

@@ -81,3 +81,38 @@ func TestBuildPlainDirectory(t *testing.T) {
 		t.Errorf("manifest (-want +got):\n%s", diff)
 	}
 }
+
+// A component that may be missing is looked for: when it comes, the build is not
+// current any more.
+func TestComponentThatComes(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"app/a.yaml": named("a"), "other/b.yaml": named("b")}
+	spec := specFor("app")
+	spec.Components, spec.IgnoreMissingComponents = []string{"../parts/quota", "../other/deep/part"}, true
+	builder := newComparable()
+	names := func(previous *gitops.Build, reused bool) (*gitops.Build, string) {
+		t.Helper()
+		b, same, err := builder.Build(context.Background(), snapshotOf(newTree(files)), spec, previous)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same != reused {
+			t.Errorf("reused is %t, want %t", same, reused)
+		}
+		return b, strings.Join(sortedKeys(printed(b)), " ")
+	}
+	first, got := names(nil, false)
+	if want := "_a__ConfigMap"; got != want {
+		t.Errorf("built %s, want %s", got, want)
+	}
+	files["other/b.yaml"] = named("c")
+	_, _ = names(first, true)
+	for _, folder := range []string{"parts/quota", "other/deep/part"} {
+		name := strings.ReplaceAll(folder, "/", "-")
+		files[folder+"/kustomization.yaml"] = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nresources: [q.yaml]\n"
+		files[folder+"/q.yaml"] = named(name)
+		if first, got = names(first, false); !strings.Contains(got, "_"+name+"__ConfigMap") {
+			t.Errorf("built %s without %s", got, name)
+		}
+	}
+}

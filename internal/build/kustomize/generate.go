@@ -192,6 +192,10 @@ func (s *snapshotFS) merge(p *prepared, k *types.Kustomization, spec build.Spec)
 		}
 		k.Components = append(k.Components, component)
 	}
+	if len(spec.Metadata) > 0 {
+		// As in Flux it stands in place of the author's.
+		k.BuildMetadata = slices.Clone(spec.Metadata)
+	}
 	for _, image := range spec.Images {
 		k.Images = mergeImage(k.Images, image)
 	}

@@ -115,26 +115,51 @@ func TestLikeFlux(t *testing.T) {
 		"local configuration":                           {files: map[string]string{"app/a.yaml": named("a"), "app/b.yaml": strings.ReplaceAll(named("b"), "name: b", "name: b\n  annotations: {config.kubernetes.io/local-config: \"true\"}")}},
 		"build metadata of the author":                  {files: with("app/kustomization.yaml", "resources: [s.yaml, d.yaml]\nnamePrefix: x-\nbuildMetadata: [originAnnotations, transformerAnnotations, managedByLabel]\n")},
 		"transformer annotations of the author":         {files: with("app/kustomization.yaml", "resources: [s.yaml]\nnamePrefix: x-\nbuildMetadata: [transformerAnnotations]\n")},
-		"deprecated fields":                             {files: with("app/kustomization.yaml", "bases: [../b]\ncommonLabels: {a: b}\nimageTags: [{name: nginx, newTag: x}]\npatchesStrategicMerge:\n- p.yaml\n- |\n  apiVersion: v1\n  kind: Service\n  metadata: {name: web}\n  spec: {type: NodePort}\npatchesJson6902:\n- target: {version: v1, kind: Service, name: web}\n  patch: '[{\"op\": \"add\", \"path\": \"/metadata/labels/q\", \"value\": \"r\"}]'\nvars:\n- name: V\n  objref: {kind: Service, name: web, apiVersion: v1}\n", "b/kustomization.yaml", "resources: [d.yaml, s.yaml]\n", "b/d.yaml", deployment, "b/s.yaml", service, "app/p.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {paused: true}\n")},
-		"configurations, crds and replacements":         {files: with("app/kustomization.yaml", "resources: [s.yaml, d.yaml, x.yaml]\nnamePrefix: p-\nconfigurations: [c.yaml]\nreplacements: [{path: r.yaml}]\n", "app/c.yaml", "nameReference:\n- kind: Service\n  fieldSpecs: [{path: spec/service, kind: X}]\n", "app/x.yaml", "apiVersion: example.com/v1\nkind: X\nmetadata: {name: x}\nspec: {service: web, replicas: 0}\n", "app/r.yaml", "source: {kind: Deployment, fieldPath: spec.replicas}\ntargets:\n- select: {kind: X}\n  fieldPaths: [spec.replicas]\n")},
-		"a replacement into annotations":                {files: with("app/kustomization.yaml", "resources: [s.yaml, d.yaml]\nreplacements:\n- source: {kind: Deployment, fieldPath: metadata.annotations}\n  targets:\n  - select: {kind: Service}\n    fieldPaths: [metadata.annotations]\n    options: {create: true}\n"), fails: true},
-		"generators as files":                           {files: with("app/kustomization.yaml", "resources: [s.yaml]\ngenerators: [g.yaml]\ntransformers:\n- |-\n  apiVersion: builtin\n  kind: LabelTransformer\n  metadata: {name: l}\n  labels: {url: https://example.com}\n  fieldSpecs: [{path: metadata/annotations, create: true}]\n", "app/g.yaml", "apiVersion: builtin\nkind: ConfigMapGenerator\nmetadata: {name: g}\nliterals: [a=b]\n")},
-		"sort options":                                  {files: with("app/kustomization.yaml", "resources: [s.yaml, d.yaml]\nsortOptions: {order: fifo}\n")},
-		"nested bases":                                  {files: with("o/kustomization.yaml", "resources: [../app]\nnamespace: o\nnameSuffix: -o\n"), spec: func(s *build.Spec) { s.Path, s.NamePrefix = "o", "q-" }},
-		"a cycle of bases":                              {files: with("app/kustomization.yaml", "resources: [../b]\n", "b/kustomization.yaml", "resources: [../app]\n"), fails: true},
-		"an absolute base":                              {files: with("app/kustomization.yaml", "resources: [/b]\n", "b/kustomization.yaml", "resources: []\n"), fails: true},
-		"substitution":                                  {files: map[string]string{"app/a.yaml": substitutable}, spec: substituting(map[string]string{"a": "text", "n": "3", "empty": "", "lines": "x\ny", "path": "/usr/local/bin/x.tar.gz", "yes": "true"}, true, false)},
-		"substitution without variables":                {files: map[string]string{"app/a.yaml": substitutable}, spec: substituting(nil, true, false)},
-		"substitution of all defaults":                  {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${x:=${y:-z}}")}, spec: substituting(nil, true, true)},
-		"a variable that is missing":                    {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${x}")}, spec: substituting(map[string]string{"y": "z"}, true, false), fails: true},
-		"a variable that is missing and may be":         {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${x}")}, spec: substituting(map[string]string{"y": "z"}, false, false)},
-		"a missing variable in an unused default":       {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${y:-${x}}")}, spec: substituting(map[string]string{"y": "z"}, true, false), fails: true},
-		"a name of a variable that cannot be":           {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${y}")}, spec: substituting(map[string]string{"y": "z", "a-b": "c"}, true, false), fails: true},
-		"an expression that cannot be read":             {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${y")}, spec: substituting(map[string]string{"y": "z"}, true, false), fails: true},
-		"a value that is YAML":                          {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "key: value", "key: ${y}")}, spec: substituting(map[string]string{"y": "{a: [1, 2]}"}, true, false)},
-		"a value that breaks YAML":                      {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "key: value", "key: ${y}")}, spec: substituting(map[string]string{"y": "\"a: ["}, true, false), fails: true},
-		"a variable in a name":                          {files: map[string]string{"app/a.yaml": named("${y}")}, spec: substituting(map[string]string{"y": "z"}, true, false)},
-		"names that become the same":                    {files: map[string]string{"app/a.yaml": named("${y}") + "---\n" + named("z")}, spec: substituting(map[string]string{"y": "z"}, true, false), fails: true},
+		"build metadata of the spec": {files: with(), spec: func(s *build.Spec) {
+			s.NamePrefix, s.Metadata = "x-", []string{"originAnnotations", "transformerAnnotations"}
+		}},
+		"origins for the spec and transformers for the author": {
+			files: with("app/kustomization.yaml", "resources: [s.yaml, d.yaml]\nnamePrefix: x-\nbuildMetadata: [transformerAnnotations]\n"),
+			spec:  func(s *build.Spec) { s.Metadata = []string{"originAnnotations"} },
+		},
+		"build metadata of the spec beside managedByLabel of the author": {
+			files: with("app/kustomization.yaml", "resources: [s.yaml]\nbuildMetadata: [managedByLabel, originAnnotations]\n"),
+			spec:  func(s *build.Spec) { s.Metadata = []string{"originAnnotations"} },
+		},
+		"transformers of the spec for a folder without kustomization": {
+			files: map[string]string{"app/a.yaml": named("a")},
+			spec: func(s *build.Spec) {
+				s.TargetNamespace, s.Metadata = "n", []string{"transformerAnnotations"}
+			},
+		},
+		"build metadata of the spec for generators only": {
+			files: with("app/kustomization.yaml", "configMapGenerator:\n- name: x\n  literals: [a=b]\n"),
+			spec:  func(s *build.Spec) { s.Metadata = []string{"transformerAnnotations"} },
+		},
+		"build metadata of the spec beside a JSON patch of annotations": {files: with(), spec: func(s *build.Spec) {
+			s.Metadata = []string{"originAnnotations"}
+			s.Patches = []build.Patch{{Patch: "- {op: add, path: /metadata/annotations/a, value: b}\n", Target: &build.Selector{Kind: "Service"}}}
+		}},
+		"deprecated fields":                       {files: with("app/kustomization.yaml", "bases: [../b]\ncommonLabels: {a: b}\nimageTags: [{name: nginx, newTag: x}]\npatchesStrategicMerge:\n- p.yaml\n- |\n  apiVersion: v1\n  kind: Service\n  metadata: {name: web}\n  spec: {type: NodePort}\npatchesJson6902:\n- target: {version: v1, kind: Service, name: web}\n  patch: '[{\"op\": \"add\", \"path\": \"/metadata/labels/q\", \"value\": \"r\"}]'\nvars:\n- name: V\n  objref: {kind: Service, name: web, apiVersion: v1}\n", "b/kustomization.yaml", "resources: [d.yaml, s.yaml]\n", "b/d.yaml", deployment, "b/s.yaml", service, "app/p.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {paused: true}\n")},
+		"configurations, crds and replacements":   {files: with("app/kustomization.yaml", "resources: [s.yaml, d.yaml, x.yaml]\nnamePrefix: p-\nconfigurations: [c.yaml]\nreplacements: [{path: r.yaml}]\n", "app/c.yaml", "nameReference:\n- kind: Service\n  fieldSpecs: [{path: spec/service, kind: X}]\n", "app/x.yaml", "apiVersion: example.com/v1\nkind: X\nmetadata: {name: x}\nspec: {service: web, replicas: 0}\n", "app/r.yaml", "source: {kind: Deployment, fieldPath: spec.replicas}\ntargets:\n- select: {kind: X}\n  fieldPaths: [spec.replicas]\n")},
+		"a replacement into annotations":          {files: with("app/kustomization.yaml", "resources: [s.yaml, d.yaml]\nreplacements:\n- source: {kind: Deployment, fieldPath: metadata.annotations}\n  targets:\n  - select: {kind: Service}\n    fieldPaths: [metadata.annotations]\n    options: {create: true}\n"), fails: true},
+		"generators as files":                     {files: with("app/kustomization.yaml", "resources: [s.yaml]\ngenerators: [g.yaml]\ntransformers:\n- |-\n  apiVersion: builtin\n  kind: LabelTransformer\n  metadata: {name: l}\n  labels: {url: https://example.com}\n  fieldSpecs: [{path: metadata/annotations, create: true}]\n", "app/g.yaml", "apiVersion: builtin\nkind: ConfigMapGenerator\nmetadata: {name: g}\nliterals: [a=b]\n")},
+		"sort options":                            {files: with("app/kustomization.yaml", "resources: [s.yaml, d.yaml]\nsortOptions: {order: fifo}\n")},
+		"nested bases":                            {files: with("o/kustomization.yaml", "resources: [../app]\nnamespace: o\nnameSuffix: -o\n"), spec: func(s *build.Spec) { s.Path, s.NamePrefix = "o", "q-" }},
+		"a cycle of bases":                        {files: with("app/kustomization.yaml", "resources: [../b]\n", "b/kustomization.yaml", "resources: [../app]\n"), fails: true},
+		"an absolute base":                        {files: with("app/kustomization.yaml", "resources: [/b]\n", "b/kustomization.yaml", "resources: []\n"), fails: true},
+		"substitution":                            {files: map[string]string{"app/a.yaml": substitutable}, spec: substituting(map[string]string{"a": "text", "n": "3", "empty": "", "lines": "x\ny", "path": "/usr/local/bin/x.tar.gz", "yes": "true"}, true, false)},
+		"substitution without variables":          {files: map[string]string{"app/a.yaml": substitutable}, spec: substituting(nil, true, false)},
+		"substitution of all defaults":            {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${x:=${y:-z}}")}, spec: substituting(nil, true, true)},
+		"a variable that is missing":              {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${x}")}, spec: substituting(map[string]string{"y": "z"}, true, false), fails: true},
+		"a variable that is missing and may be":   {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${x}")}, spec: substituting(map[string]string{"y": "z"}, false, false)},
+		"a missing variable in an unused default": {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${y:-${x}}")}, spec: substituting(map[string]string{"y": "z"}, true, false), fails: true},
+		"a name of a variable that cannot be":     {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${y}")}, spec: substituting(map[string]string{"y": "z", "a-b": "c"}, true, false), fails: true},
+		"an expression that cannot be read":       {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "value", "${y")}, spec: substituting(map[string]string{"y": "z"}, true, false), fails: true},
+		"a value that is YAML":                    {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "key: value", "key: ${y}")}, spec: substituting(map[string]string{"y": "{a: [1, 2]}"}, true, false)},
+		"a value that breaks YAML":                {files: map[string]string{"app/a.yaml": strings.ReplaceAll(named("a"), "key: value", "key: ${y}")}, spec: substituting(map[string]string{"y": "\"a: ["}, true, false), fails: true},
+		"a variable in a name":                    {files: map[string]string{"app/a.yaml": named("${y}")}, spec: substituting(map[string]string{"y": "z"}, true, false)},
+		"names that become the same":              {files: map[string]string{"app/a.yaml": named("${y}") + "---\n" + named("z")}, spec: substituting(map[string]string{"y": "z"}, true, false), fails: true},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

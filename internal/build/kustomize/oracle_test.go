@@ -171,6 +171,13 @@ func fluxObject(spec build.Spec) unstructured.Unstructured {
 	if spec.IgnoreMissingComponents {
 		fields["ignoreMissingComponents"] = true
 	}
+	if len(spec.Metadata) > 0 {
+		var metadata []any
+		for _, option := range spec.Metadata {
+			metadata = append(metadata, option)
+		}
+		fields["buildMetadata"] = metadata
+	}
 	if spec.Substitute != nil {
 		variables := map[string]any{}
 		for k, v := range spec.Substitute.Variables {

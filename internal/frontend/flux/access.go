@@ -37,7 +37,7 @@ func (k *kustomizations) lostIdentity(ctx context.Context, obj *kustomizev1.Kust
 	if name == "" {
 		return false, nil
 	}
-	_, err := k.client.CoreV1().ServiceAccounts(obj.Namespace).Get(ctx, name, metav1.GetOptions{})
+	_, err := k.references.client.CoreV1().ServiceAccounts(obj.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return true, nil
 	}

@@ -3,20 +3,32 @@ package flux
 import (
 	"context"
 	"fmt"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	"slices"
 	"strings"
+	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/plumb-gitops/plumb/internal/engine"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
-// finalize lets go of a Kustomization that is being deleted: with prune its
-// objects are deleted first, without it, or while suspended, they stay.
+const (
+	// finalLook is how long a deletion that cannot be finished rests at most: the
+	// namespace of the object may be deleted meanwhile, and must not wait for long.
+	finalLook = time.Minute
+	// finalPatience is how long an object keeps its own namespace from going.
+	finalPatience = time.Minute
+)
+
+// finalize lets go of a Kustomization that is being deleted: its objects are
+// deleted first or stay, as its deletion policy says.
 func (k *kustomizations) finalize(ctx context.Context, obj *kustomizev1.Kustomization) (ctrl.Result, error) {
 	if !controllerutil.ContainsFinalizer(obj, kustomizev1.KustomizationFinalizer) {
 		k.forget(client.ObjectKeyFromObject(obj))
@@ -37,32 +49,68 @@ func (k *kustomizations) finalize(ctx context.Context, obj *kustomizev1.Kustomiz
 	return ctrl.Result{}, nil
 }
 
+// leftBehind says why the objects of a deleted Kustomization stay; "" where they
+// are deleted.
+func leftBehind(obj *kustomizev1.Kustomization) string {
+	policy := obj.GetDeletionPolicy()
+	switch {
+	case strings.EqualFold(obj.Annotations[orphanAnnotation], "true"):
+		return fmt.Sprintf("the annotation %s is set", orphanAnnotation)
+	case obj.Spec.Suspend:
+		return "it was suspended when it was deleted"
+	case policy == kustomizev1.DeletionPolicyOrphan:
+		return "its deletionPolicy is Orphan"
+	case policy == kustomizev1.DeletionPolicyMirrorPrune && !obj.Spec.Prune:
+		return "prune is off"
+	}
+	return ""
+}
+
 // removeObjects deletes what the object manages, if that is what it asks for.
 // It returns a result where the deletion has to go on later.
 func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kustomization) (*ctrl.Result, error) {
 	inventory, err := fromInventory(obj.Status.Inventory)
-	if !obj.Spec.Prune && obj.Spec.DeletionPolicy == "" || obj.Spec.DeletionPolicy == kustomizev1.DeletionPolicyOrphan {
+	if why := leftBehind(obj); why != "" {
+		k.announceOrphans(obj, gitops.SeverityInfo, why, storedNames(obj.Status.Inventory))
 		return nil, nil
 	}
-	if strings.EqualFold(obj.Annotations[orphanAnnotation], "true") || obj.Spec.Suspend || (err == nil && len(inventory) == 0) {
+	switch refusal := refuseKustomization(obj, k.options); {
+	case err == nil && len(inventory) == 0:
 		return nil, nil
+	case err != nil:
+		err = fmt.Errorf("%w; repair it, or set the annotation %s: \"true\" to leave the objects behind", err, orphanAnnotation)
+	case refusal != nil:
+		err = fmt.Errorf("%w; %d objects are kept: set the annotation %s: \"true\" to leave them behind", refusal, len(inventory), orphanAnnotation)
 	}
 	if err != nil {
-		return k.hold(ctx, obj, fmt.Errorf("%w; repair it, or set the annotation %s: \"true\" to leave the objects behind", err, orphanAnnotation))
-	}
-	if refusal := refuseKustomization(obj, k.options); refusal != nil {
-		return k.hold(ctx, obj, fmt.Errorf("%w; %d objects are kept: set the annotation %s: \"true\" to leave them behind",
-			refusal, len(inventory), orphanAnnotation))
+		return k.hold(ctx, obj, err)
 	}
 	switch lost, err := k.lostIdentity(ctx, obj); {
 	case err != nil:
 		return nil, err
 	case lost:
-		k.orphan(obj, inventory, fmt.Sprintf("service account '%s/%s', with whose rights they were applied, does not exist any more", obj.Namespace, k.serviceAccount(obj)))
+		k.announceOrphans(obj, gitops.SeverityError, fmt.Sprintf("service account '%s/%s', with whose rights they were applied, does not exist any more",
+			obj.Namespace, k.serviceAccount(obj)), inventoryNames(inventory))
 		return nil, nil
 	}
+	report := k.remove(ctx, obj, inventory)
+	switch {
+	case report.Err == nil && report.Waiting:
+		return k.awaitTermination(ctx, obj, report)
+	case report.Err == nil && len(report.Inventory) > 0 && !report.Next.IsZero():
+		// Another owner is about to take the rest over.
+		return &ctrl.Result{RequeueAfter: soonest(k.clock.Now(), k.options.RequeueDependency, report.Next)}, nil
+	case report.Err != nil:
+		return k.notRemoved(ctx, obj, report)
+	}
+	return nil, nil
+}
+
+// remove has the engine delete the objects, and tells what it did.
+func (k *kustomizations) remove(ctx context.Context, obj *kustomizev1.Kustomization, inventory gitops.Inventory) gitops.Report {
 	removal := engine.Removal{
 		Owner: kustomizationRef(obj), Access: k.access(obj), Inventory: inventory, Timeout: obj.GetTimeout(),
+		Wait:     obj.GetDeletionPolicy() == kustomizev1.DeletionPolicyWaitForTermination,
 		Siblings: func() []engine.Sibling { return k.siblings(obj) },
 	}
 	if snapshot, ok := k.sources.acquire(sourceRef(obj)); ok {
@@ -72,18 +120,44 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 	report := k.engine.Remove(ctx, removal)
 	k.told.add(obj.UID, changeLines(report.Changes))
 	k.announceChanges(obj, obj.Status.LastAppliedRevision)
-	if report.Err == nil && len(report.Inventory) > 0 && !report.Next.IsZero() {
-		// Another owner is about to take the rest over.
-		return &ctrl.Result{RequeueAfter: soonest(k.clock.Now(), k.options.RequeueDependency, report.Next)}, nil
+	// What was left already is left again in each run until the last object is gone.
+	report.Left = slices.DeleteFunc(report.Left, func(l gitops.LeftObject) bool { return !k.told.first(obj.UID, "left "+l.Ref.ID()) })
+	k.announceLeft(obj, report.Left)
+	return report
+}
+
+// awaitTermination keeps the finalizer until the deleted objects are gone. The
+// engine wakes the object then.
+func (k *kustomizations) awaitTermination(ctx context.Context, obj *kustomizev1.Kustomization, report gitops.Report) (*ctrl.Result, error) {
+	now := k.clock.Now()
+	if over, err := k.namespaceInsists(ctx, obj, report, now); err != nil || over {
+		return nil, err
 	}
-	if report.Err == nil {
-		return nil, nil
+	pause := soonest(now, finalLook, report.Next)
+	if due := k.pauses.due(obj.UID, "termination", now); due > 0 {
+		return &ctrl.Result{RequeueAfter: soonest(now, due, report.Next)}, nil
+	}
+	after := obj.DeepCopy()
+	after.Status.Inventory = toInventory(report.Inventory, obj.Status.Inventory)
+	conditionsOf(after).set(meta.ReconcilingCondition, metav1.ConditionTrue, meta.ProgressingReason,
+		fmt.Sprintf("Waiting with a timeout of %s until the deleted objects are gone", obj.GetTimeout()))
+	if _, err := k.objects.patchStatus(ctx, obj, after); err != nil {
+		return nil, err
+	}
+	return &ctrl.Result{RequeueAfter: pause}, nil
+}
+
+// notRemoved says why objects could not be deleted, or are not gone in time, and
+// has it tried again.
+func (k *kustomizations) notRemoved(ctx context.Context, obj *kustomizev1.Kustomization, report gitops.Report) (*ctrl.Result, error) {
+	if over, err := k.namespaceInsists(ctx, obj, report, k.clock.Now()); err != nil || over {
+		return nil, err
 	}
 	after := obj.DeepCopy()
 	after.Status.Inventory = toInventory(report.Inventory, obj.Status.Inventory)
 	c := conditionsOf(after)
 	message := "pruning for deleted resource failed: " + report.Err.Error()
-	news := c.get(meta.ReadyCondition).Message != clip(message, 20000)
+	news := c.get(meta.ReadyCondition).Message != clip(message, maxConditionMessage)
 	c.set(meta.ReadyCondition, "False", meta.PruneFailedReason, message)
 	if _, err := k.objects.patchStatus(ctx, obj, after); err != nil {
 		return nil, err
@@ -91,28 +165,52 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 	if news {
 		k.events.failed(after, meta.PruneFailedReason, message, obj.Status.LastAppliedRevision)
 	}
-	pause := k.pauses.backoff(obj.UID, k.options.MinRetryDelay, k.options.MaxRetryDelay)
-	return &ctrl.Result{RequeueAfter: pause}, nil
+	pause := k.pauses.backoff(obj.UID, k.options.MinRetryDelay, min(k.options.MaxRetryDelay, finalLook))
+	return &ctrl.Result{RequeueAfter: soonest(k.clock.Now(), pause, report.Next)}, nil
 }
 
-// hold keeps the finalizer and says why.
-func (k *kustomizations) hold(ctx context.Context, obj *kustomizev1.Kustomization, err error) (*ctrl.Result, error) {
-	result, stallErr := k.stall(ctx, obj, &blocked{reason: meta.FeatureGateDisabledReason, stalled: true, cause: err})
-	return &result, stallErr
-}
-
-// maxOrphans is how many objects an event of orphaning names.
-const maxOrphans = 200
-
-// orphan tells what is left behind, and why.
-func (k *kustomizations) orphan(obj *kustomizev1.Kustomization, inventory gitops.Inventory, why string) {
-	lines := []string{fmt.Sprintf("%d objects are left behind: %s", len(inventory), why)}
-	for i, e := range inventory {
-		if i == maxOrphans {
-			lines = append(lines, fmt.Sprintf("and %d more", len(inventory)-maxOrphans))
-			break
-		}
-		lines = append(lines, e.Ref.String())
+// namespaceInsists tells whether the object has to go although it is not done,
+// because its own namespace is being deleted and has waited for long enough: the
+// rights that are missing went with the namespace, and what is wrong is not going
+// to be mended. What is not deleted is named in an event.
+func (k *kustomizations) namespaceInsists(ctx context.Context, obj *kustomizev1.Kustomization, report gitops.Report, now time.Time) (bool, error) {
+	terminates, err := k.namespaceTerminates(ctx, obj.Namespace)
+	if err != nil || !terminates {
+		return false, err
 	}
-	k.events.failed(obj, meta.PruneFailedReason, strings.Join(lines, "\n"), obj.Status.LastAppliedRevision)
+	denied := gitops.KindOf(report.Err) == gitops.Denied
+	if !denied && k.pauses.waited(obj.UID, now) < finalPatience {
+		return false, nil
+	}
+	why := "its own namespace is being deleted, and not all of them are gone"
+	if report.Err != nil {
+		why = "its own namespace is being deleted, and they cannot be: " + report.Err.Error()
+	}
+	k.announceOrphans(obj, gitops.SeverityError, why, inventoryNames(report.Inventory))
+	return true, nil
+}
+
+func (k *kustomizations) namespaceTerminates(ctx context.Context, name string) (bool, error) {
+	namespace, err := k.references.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+		return false, nil // not to be found out
+	case err != nil:
+		return false, fmt.Errorf("find out whether namespace %q is being deleted: %w", name, err)
+	}
+	return !namespace.DeletionTimestamp.IsZero(), nil
+}
+
+// hold keeps the finalizer and says why, unless that kept a namespace from going.
+func (k *kustomizations) hold(ctx context.Context, obj *kustomizev1.Kustomization, cause error) (*ctrl.Result, error) {
+	terminates, err := k.namespaceTerminates(ctx, obj.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	if terminates {
+		k.announceOrphans(obj, gitops.SeverityError, "its own namespace is being deleted, and "+cause.Error(), storedNames(obj.Status.Inventory))
+		return nil, nil
+	}
+	_, err = k.stall(ctx, obj, &blocked{reason: meta.FeatureGateDisabledReason, stalled: true, cause: cause})
+	return &ctrl.Result{RequeueAfter: finalLook}, err
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -41,9 +40,7 @@ type KustomizationOptions struct {
 
 // kustomizations reconciles Kustomizations.
 type kustomizations struct {
-	objects *objects[*kustomizev1.Kustomization]
-	// client reads what a spec names, with the operator's own rights.
-	client     kubernetes.Interface
+	objects    *objects[*kustomizev1.Kustomization]
 	selector   labels.Selector
 	metrics    Metrics
 	engine     *engine.Engine
@@ -198,6 +195,8 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 	if _, err := k.objects.patchStatus(ctx, before, after); err != nil {
 		return ctrl.Result{}, err
 	}
+	k.announceLeft(after, report.Left)
+	k.announceHeld(before, after, artifact.Revision)
 	next := k.next(started, report, now)
 	if news {
 		k.announceOutcome(after, artifact, report, next)

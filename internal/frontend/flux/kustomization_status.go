@@ -40,6 +40,7 @@ func describe(after, started *kustomizev1.Kustomization, artifact gitops.Artifac
 	status.LastAttemptedRevision = artifact.Revision
 	status.Inventory = toInventory(report.Inventory, status.Inventory)
 	describeContests(c, report.Contested)
+	describeHeld(c, started, artifact.Revision, report)
 	describeHealth(c, started, report)
 	if report.Waiting {
 		describeProgress(c, artifact.Revision, started.GetTimeout())
@@ -81,7 +82,7 @@ func describeSuccess(c conditioned, status *kustomizev1.KustomizationStatus, gen
 func describeFailure(c conditioned, status *kustomizev1.KustomizationStatus, artifact gitops.Artifact, report gitops.Report, asked bool) bool {
 	reason, message := failureReason(report.Err), report.Err.Error()
 	ready := c.get(meta.ReadyCondition)
-	news := asked || ready.Status != metav1.ConditionFalse || ready.Reason != reason || ready.Message != clip(message, 20000)
+	news := asked || ready.Status != metav1.ConditionFalse || ready.Reason != reason || ready.Message != clip(message, maxConditionMessage)
 	c.set(meta.ReadyCondition, metav1.ConditionFalse, reason, message)
 	c.set(meta.ReconcilingCondition, metav1.ConditionTrue, meta.ProgressingWithRetryReason,
 		"Retrying revision "+artifact.Revision)

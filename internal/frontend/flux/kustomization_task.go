@@ -24,13 +24,10 @@ import (
 func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOptions) *blocked {
 	spec := &obj.Spec
 	unserved := map[string]bool{
-		"spec.decryption":                               spec.Decryption != nil,
-		"spec.kubeConfig":                               spec.KubeConfig != nil,
-		"spec.healthCheckExprs":                         len(spec.HealthCheckExprs) > 0,
-		"spec.ignore":                                   len(spec.Ignore) > 0,
-		"spec.buildMetadata":                            len(spec.BuildMetadata) > 0,
-		"spec.ignoreMissingComponents":                  spec.IgnoreMissingComponents,
-		"spec.deletionPolicy: " + spec.DeletionPolicy:   spec.DeletionPolicy != "" && spec.DeletionPolicy != kustomizev1.DeletionPolicyMirrorPrune,
+		"spec.decryption":       spec.Decryption != nil,
+		"spec.kubeConfig":       spec.KubeConfig != nil,
+		"spec.healthCheckExprs": len(spec.HealthCheckExprs) > 0,
+		"spec.ignore":           len(spec.Ignore) > 0,
 		"spec.sourceRef of kind " + spec.SourceRef.Kind: spec.SourceRef.Kind != sourcev1.GitRepositoryKind,
 	}
 	for _, field := range sortedKeys(unserved) {
@@ -98,6 +95,7 @@ func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Sn
 	task.Snapshot = &snapshot
 	task.Build = spec
 	task.Prune = obj.Spec.Prune
+	task.Approved = obj.Annotations[ApproveAnnotation]
 	if requested(obj.Annotations, obj.Status.ReconcileRequestStatus) || obj.Status.ObservedGeneration != obj.Generation {
 		task.Compare = fmt.Sprintf("%d %s", obj.Generation, obj.Annotations[meta.ReconcileRequestAnnotation])
 	}
@@ -200,6 +198,11 @@ func (k *kustomizations) buildSpec(obj *kustomizev1.Kustomization) (build.Spec, 
 		NamePrefix:      s.NamePrefix,
 		NameSuffix:      s.NameSuffix,
 		Components:      s.Components,
+
+		IgnoreMissingComponents: s.IgnoreMissingComponents,
+	}
+	for _, option := range s.BuildMetadata {
+		spec.Metadata = append(spec.Metadata, string(option))
 	}
 	if m := s.CommonMetadata; m != nil {
 		spec.CommonLabels, spec.CommonAnnotations = m.Labels, m.Annotations

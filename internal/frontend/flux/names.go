@@ -26,6 +26,15 @@ const (
 	// deleting what it manages.
 	orphanAnnotation = "plumb.dev/orphan"
 
+	// ApproveAnnotation confirms the held deletions of a revision, which is its value.
+	ApproveAnnotation = "plumb.dev/approve-deletion"
+	// guardAnnotation of an object lets its deletion need no confirmation, where it
+	// is "disabled".
+	guardAnnotation = "plumb.dev/deletion-guard"
+	// HeldCondition is our own condition: deletions wait for a confirmation. It is
+	// also the reason of the event about them.
+	HeldCondition = "DeletionHeld"
+
 	// contestedCondition is our own condition: a field of a managed object is
 	// changed again and again by somebody else.
 	contestedCondition = "Contested"
@@ -48,6 +57,7 @@ func Keys(overrideManagers ...string) gitops.Keys {
 		Prune:               kustomizeGroup + "/prune",
 		Reconcile:           kustomizeGroup + "/reconcile",
 		Substitute:          kustomizeGroup + "/substitute",
+		DeletionGuard:       guardAnnotation,
 		Manager:             kustomizeManager,
 		TakeOver:            append([]string{"kubectl", "before-first-apply"}, overrideManagers...),
 		KeepFields: []string{

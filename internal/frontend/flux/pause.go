@@ -38,6 +38,8 @@ type pause struct {
 	why      string
 	since    time.Time
 	failures int
+	// ending is when a deletion was found unfinished for the first time.
+	ending time.Time
 	// gaveWay is the revision whose report has given way already.
 	gaveWay string
 }
@@ -61,6 +63,17 @@ func (p *pauses) due(uid types.UID, why string, now time.Time) time.Duration {
 		of.why, of.since = why, now
 	}
 	return max(progressDelay-now.Sub(of.since), 0)
+}
+
+// waited is for how long the deletion of an object has been unfinished.
+func (p *pauses) waited(uid types.UID, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	of := p.of(uid)
+	if of.ending.IsZero() {
+		of.ending = now
+	}
+	return now.Sub(of.ending)
 }
 
 // over ends a wait.

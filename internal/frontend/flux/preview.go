@@ -21,6 +21,8 @@ type Preview struct {
 	Inventory gitops.Inventory
 	Prune     bool
 	Force     bool
+	// Approved is the revision whose held deletions were confirmed; empty for none.
+	Approved string
 }
 
 // NewPreview translates a Kustomization as its reconciler does, and reads what its
@@ -51,7 +53,10 @@ func NewPreview(ctx context.Context, client kubernetes.Interface, obj *kustomize
 		return Preview{}, err
 	}
 	spec.Keys = Keys()
-	return Preview{Owner: owner, Source: sourceRef(obj), Build: spec, Inventory: inventory, Prune: obj.Spec.Prune, Force: obj.Spec.Force}, nil
+	return Preview{
+		Owner: owner, Source: sourceRef(obj), Build: spec, Inventory: inventory, Prune: obj.Spec.Prune, Force: obj.Spec.Force,
+		Approved: obj.Annotations[ApproveAnnotation],
+	}, nil
 }
 
 // readOnce fills a table that is not started with what an owner refers to.

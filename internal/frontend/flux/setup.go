@@ -91,7 +91,6 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 	}
 
 	k := &kustomizations{
-		client:     parts.Client,
 		selector:   options.Selector,
 		metrics:    parts.Metrics,
 		objects:    newObjects(mgr.GetClient(), kustomizeStatusManager, func() *kustomizev1.Kustomization { return &kustomizev1.Kustomization{} }),

@@ -184,11 +184,14 @@ type conditioned struct {
 	generation int64
 }
 
+// maxConditionMessage is the length of a condition's message in bytes.
+const maxConditionMessage = 20000
+
 // set adds or replaces a condition. The message is cut to what the API allows.
 func (c conditioned) set(kind string, status metav1.ConditionStatus, reason, message string) {
 	apimeta.SetStatusCondition(c.list, metav1.Condition{
 		Type: kind, Status: status, Reason: reason,
-		Message:            clip(telemetry.Redact(message), 20000),
+		Message:            clip(telemetry.Redact(message), maxConditionMessage),
 		ObservedGeneration: c.generation,
 	})
 	slices.SortStableFunc(*c.list, func(a, b metav1.Condition) int {

@@ -1,0 +1,88 @@
+package flux
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+const (
+	// orphanedReason is that of events about objects that nobody manages any more.
+	orphanedReason = "Orphaned"
+	// maxListed bounds the lines of a list in an event; how many more there are
+	// stands at its end.
+	maxListed = 300
+)
+
+// announceOrphans tells, once, that the objects of a Kustomization that goes stay
+// in the cluster. It is the last chance to say which they are.
+func (k *kustomizations) announceOrphans(obj *kustomizev1.Kustomization, severity gitops.Severity, why string, names []string) {
+	if len(names) == 0 || !k.told.first(obj.UID, "orphans") {
+		return
+	}
+	k.events.kustomization(obj, gitops.Event{
+		Severity: severity, Reason: orphanedReason, Revision: obj.Status.LastAppliedRevision,
+		Message: fmt.Sprintf("%s left behind, because %s:\n%s", counted(len(names), "object is", "objects are"), why, list(names)),
+	})
+}
+
+// announceLeft tells which objects were let go of one by one, and why.
+func (k *kustomizations) announceLeft(obj *kustomizev1.Kustomization, left []gitops.LeftObject) {
+	if len(left) == 0 {
+		return
+	}
+	lines := make([]string, 0, len(left))
+	for _, l := range left {
+		lines = append(lines, fmt.Sprintf("%s: %s", l.Ref, l.Reason))
+	}
+	slices.Sort(lines)
+	k.events.kustomization(obj, gitops.Event{
+		Severity: gitops.SeverityInfo, Reason: orphanedReason, Revision: obj.Status.LastAttemptedRevision,
+		Message: fmt.Sprintf("%s left in the cluster and not managed any more:\n%s", counted(len(left), "object is", "objects are"), list(lines)),
+	})
+}
+
+// counted is a number with the words for one or for several.
+func counted(n int, one, several string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, several)
+}
+
+// list joins lines, at most maxListed of them.
+func list(lines []string) string {
+	if more := len(lines) - maxListed; more > 0 {
+		lines = append(slices.Clone(lines[:maxListed]), fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func inventoryNames(inventory gitops.Inventory) []string {
+	names := make([]string, 0, len(inventory))
+	for _, e := range inventory {
+		names = append(names, e.Ref.String())
+	}
+	return names
+}
+
+// storedNames are those of a stored inventory. An entry that cannot be read is
+// named as it is stored.
+func storedNames(stored *kustomizev1.ResourceInventory) []string {
+	if stored == nil {
+		return nil
+	}
+	names := make([]string, 0, len(stored.Entries))
+	for _, e := range stored.Entries {
+		name := e.ID
+		if ref, err := gitops.ParseID(e.ID); err == nil {
+			name = ref.String()
+		}
+		names = append(names, name)
+	}
+	return names
+}
