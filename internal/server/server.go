@@ -24,6 +24,7 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -349,6 +350,7 @@ func (s *server) setUp(ctx context.Context) error {
 		Selector:   s.config.WatchSelector,
 		Kustomization: flux.KustomizationOptions{
 			NoCrossNamespaceRefs:    s.config.NoCrossNamespaceRefs,
+			AgeSecret:               client.ObjectKey{Namespace: s.config.RuntimeNamespace, Name: s.config.AgeSecret},
 			StrictSubstitution:      s.config.Gates.StrictPostBuildSubstitutions,
 			AdditiveDependencyCheck: s.config.Gates.AdditiveCELDependencyCheck,
 			RequeueDependency:       s.config.RequeueDependency,

@@ -91,6 +91,13 @@ func startOperator(t *testing.T, cluster *testenv.Cluster) {
 	}
 }
 
+// sharedNamespace and sharedKeys are where the operator has the age identities for
+// what names no Secret itself.
+const (
+	sharedNamespace = "flux-system"
+	sharedKeys      = "sops-age"
+)
+
 func launch(rc *rest.Config) error {
 	cfg, err := config.Default()
 	if err != nil {
@@ -104,6 +111,7 @@ func launch(rc *rest.Config) error {
 	cfg.Storage.Address = "127.0.0.1:0"
 	cfg.MetricsAddress, cfg.HealthAddress = "", ""
 	cfg.Concurrent = 8
+	cfg.RuntimeNamespace, cfg.AgeSecret = sharedNamespace, sharedKeys
 	// An hour: whoever waits for something has to notice it.
 	cfg.RequeueDependency = time.Hour
 	cfg.MaxRetryDelay = 3 * time.Second

@@ -22,6 +22,9 @@ import (
 type KustomizationOptions struct {
 	// NoCrossNamespaceRefs refuses sources of other namespaces.
 	NoCrossNamespaceRefs bool
+	// AgeSecret has the age identities for Kustomizations with decryption that name
+	// no Secret themselves; no name for none.
+	AgeSecret client.ObjectKey
 	// StrictSubstitution fails a build on a variable that is not set and has no default.
 	StrictSubstitution bool
 	// AdditiveDependencyCheck asks for the built-in dependency check beside a readyExpr.

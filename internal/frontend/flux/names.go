@@ -48,6 +48,7 @@ func Keys(overrideManagers ...string) gitops.Keys {
 		Prune:               kustomizeGroup + "/prune",
 		Reconcile:           kustomizeGroup + "/reconcile",
 		Substitute:          kustomizeGroup + "/substitute",
+		Decrypt:             kustomizeGroup + "/decrypt",
 		Manager:             kustomizeManager,
 		TakeOver:            append([]string{"kubectl", "before-first-apply"}, overrideManagers...),
 		KeepFields: []string{
