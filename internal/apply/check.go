@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -68,17 +69,22 @@ func (r *run) checkKind(ctx context.Context, s *step) (namespaced bool, err erro
 	return false, r.refused(s, gitops.StageApply, err)
 }
 
-// checkSecret finds values of a Secret that are not encoded. The API server's
-// own answer is an internal error that tells no field.
+// checkSecret finds a Secret that is still encrypted, and values of one that are
+// not encoded. The API server's own answer is an internal error that tells no field.
 func (r *run) checkSecret(s *step) error {
 	if s.change.Ref.GroupKind() != (gitops.GroupKind{Kind: "Secret"}) || s.change.Manifest == nil {
 		return nil
 	}
 	var secret struct {
 		Data map[string]any `json:"data"`
+		// SOPS is what SOPS adds to a document that it encrypts.
+		SOPS map[string]any `json:"sops"`
 	}
 	if err := json.Unmarshal(s.change.Manifest.JSON, &secret); err != nil {
 		return nil // the API server says what is wrong with it
+	}
+	if secret.SOPS != nil {
+		return r.fail(s, gitops.StageApply, gitops.Invalid, errors.New("it is encrypted with SOPS: configure decryption (spec.decryption), or take the annotation away that turns it off for the object"))
 	}
 	for _, key := range slices.Sorted(maps.Keys(secret.Data)) {
 		text, ok := secret.Data[key].(string)

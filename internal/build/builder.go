@@ -92,6 +92,8 @@ func (b *Builder) Build(ctx context.Context, snapshot gitops.Snapshot, spec Spec
 	case files.broken != nil:
 		return nil, false, &gitops.Error{Stage: gitops.StageBuild, Kind: gitops.Transient, Reason: ReasonArtifactFailed,
 			Cause: fmt.Errorf("read snapshot %q: %w", snapshot.Artifact.Revision, files.broken)}
+	case isTransient(err):
+		return nil, false, err
 	default:
 		return nil, false, &Failure{Trace: trace, Err: asError(err)}
 	}
@@ -116,18 +118,22 @@ type rendered struct {
 
 // render runs the steps.
 func (b *Builder) render(ctx context.Context, files Files, spec Spec) (rendered, error) {
-	rendering, err := b.steps.Renderer.Render(ctx, files, spec)
+	keys, err := b.unlock(spec)
 	if err != nil {
 		return rendered{}, err
 	}
-	finish := finisher{steps: b.steps, limits: b.limits, spec: spec}
+	rendering, err := b.steps.Renderer.Render(ctx, files, spec, keys)
+	if err != nil {
+		return rendered{}, err
+	}
+	finish := finisher{steps: b.steps, limits: b.limits, spec: spec, keys: keys}
 	result := rendered{warnings: rendering.Warnings, unrepeatable: rendering.Unrepeatable}
 	result.manifests = make([]gitops.Manifest, 0, len(rendering.Objects))
 	for _, object := range rendering.Objects {
 		if err := ctx.Err(); err != nil {
 			return rendered{}, err
 		}
-		manifests, err := finish.object(object)
+		manifests, err := finish.object(ctx, object)
 		if err != nil {
 			return rendered{}, err
 		}
@@ -158,6 +164,12 @@ func checkDuplicates(ordered []gitops.Manifest) error {
 		}
 	}
 	return nil
+}
+
+// isTransient tells whether a step says that the same build may succeed later.
+func isTransient(err error) bool {
+	var known *gitops.Error
+	return errors.As(err, &known) && known.Kind == gitops.Transient
 }
 
 // asError makes sure that an error can be reported.

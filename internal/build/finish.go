@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -23,16 +24,20 @@ type finisher struct {
 	steps  Steps
 	limits Limits
 	spec   Spec
+	keys   Keyring
 	// bytes is the length of all manifests so far.
 	bytes int
 }
 
-// object substitutes, expands a list, and finishes each object. It gives no
-// manifest for what is not meant for a cluster.
-func (f *finisher) object(object Object) ([]gitops.Manifest, error) {
+// object decrypts, substitutes, expands a list, and finishes each object. It gives
+// no manifest for what is not meant for a cluster.
+func (f *finisher) object(ctx context.Context, object Object) ([]gitops.Manifest, error) {
 	value, err := decode(object.JSON)
 	if err != nil {
 		return nil, f.fail(gitops.ObjectRef{}, object.Origin, err)
+	}
+	if object, value, err = f.decrypt(ctx, object, value); err != nil {
+		return nil, err
 	}
 	if f.wantsVariables(object.JSON, value) {
 		text, err := f.steps.Substituter.Substitute(object.JSON, *f.spec.Substitute)
@@ -45,7 +50,7 @@ func (f *finisher) object(object Object) ([]gitops.Manifest, error) {
 	}
 	items, isList := value["items"].([]any)
 	if !isList || !strings.HasSuffix(text(value, "kind"), "List") {
-		manifest, err := f.manifest(value, object.Origin)
+		manifest, err := f.manifest(value, object)
 		if err != nil || manifest == nil {
 			return nil, err
 		}
@@ -57,7 +62,7 @@ func (f *finisher) object(object Object) ([]gitops.Manifest, error) {
 		if !ok {
 			return nil, f.fail(gitops.ObjectRef{}, object.Origin, fmt.Errorf("item %d of the list is not an object", i))
 		}
-		manifest, err := f.manifest(value, object.Origin)
+		manifest, err := f.manifest(value, object)
 		if err != nil {
 			return nil, err
 		}
@@ -66,6 +71,28 @@ func (f *finisher) object(object Object) ([]gitops.Manifest, error) {
 		}
 	}
 	return manifests, nil
+}
+
+// decrypt opens an object, unless it asks to be left as it is.
+func (f *finisher) decrypt(ctx context.Context, object Object, value map[string]any) (Object, map[string]any, error) {
+	if f.keys == nil {
+		return object, value, nil
+	}
+	if annotations, labels := metadataMaps(value); f.spec.Keys.StaysEncrypted(annotations, labels) {
+		return object, value, nil
+	}
+	plain, encrypted, err := f.keys.Object(ctx, object.JSON)
+	if err != nil {
+		return object, nil, CannotDecrypt(object.Origin, refOf(value), err)
+	}
+	if !encrypted {
+		return object, value, nil
+	}
+	if value, err = decode(plain); err != nil {
+		return object, nil, f.fail(gitops.ObjectRef{}, object.Origin, errors.New("what was decrypted is not an object"))
+	}
+	object.JSON, object.Sensitive = plain, true
+	return object, value, nil
 }
 
 // wantsVariables tells whether variables are to be replaced in the object.
@@ -80,7 +107,8 @@ func (f *finisher) wantsVariables(text []byte, value map[string]any) bool {
 
 // manifest checks one object, labels and normalises it. It is nil for what is
 // not applied.
-func (f *finisher) manifest(value map[string]any, origin gitops.Origin) (*gitops.Manifest, error) {
+func (f *finisher) manifest(value map[string]any, object Object) (*gitops.Manifest, error) {
+	origin := object.Origin
 	ref, version := refOf(value), versionOf(value)
 	if ref.Group == kustomizeGroup && strings.EqualFold(ref.Kind, "Kustomization") {
 		return nil, nil
@@ -108,7 +136,7 @@ func (f *finisher) manifest(value map[string]any, origin gitops.Origin) (*gitops
 		JSON:      text,
 		Digest:    sha256.Sum256(text),
 		Policy:    f.spec.Keys.Policy(annotations, labels),
-		Sensitive: ref.Group == "" && ref.Kind == "Secret",
+		Sensitive: object.Sensitive || ref.Group == "" && ref.Kind == "Secret",
 		Origin:    origin,
 	}, nil
 }

@@ -41,6 +41,8 @@ type Spec struct {
 	// originAnnotations and transformerAnnotations. Empty leaves it to the
 	// repository.
 	Metadata []string
+	// Decryption opens what is encrypted; nil leaves everything as it is.
+	Decryption *Decryption
 	// Substitute replaces variables in the rendered objects; nil replaces none.
 	Substitute *Substitution
 	// Keys names the labels and annotations of the front end.
@@ -93,8 +95,8 @@ func (s *Substitution) active() bool {
 	return s != nil && (s.Always || len(s.Variables) > 0)
 }
 
-// key identifies the spec without showing it: values of variables may be
-// secret, so it is keyed with a secret of the process.
+// key identifies the spec without showing it: values of variables may be secret
+// and keys are, so it is keyed with a secret of the process.
 func (s Spec) key(secret []byte) (string, error) {
 	text, err := json.Marshal(s)
 	if err != nil {

@@ -21,6 +21,8 @@ type Object struct {
 	JSON []byte
 	// Origin is where it is declared.
 	Origin gitops.Origin
+	// Sensitive is set where it holds something that was decrypted.
+	Sensitive bool
 }
 
 // Rendering is what a Renderer made.
@@ -37,9 +39,11 @@ type Rendering struct {
 // Renderer makes objects of files. Whatever it depends on must come from files
 // and spec, unless it says that the rendering is unrepeatable. An error for
 // which the author of the files is to blame is a *gitops.Error; its text names
-// file, line and object where they are known, and is the same for the same files.
+// file, line and object where they are known, is the same for the same files, and
+// holds nothing that was decrypted. Keys opens the encrypted files that objects are
+// made of; it is nil where nothing is to be decrypted.
 type Renderer interface {
-	Render(ctx context.Context, files Files, spec Spec) (Rendering, error)
+	Render(ctx context.Context, files Files, spec Spec, keys Keyring) (Rendering, error)
 }
 
 // Substituter replaces variables in one object and returns the new object.
@@ -53,9 +57,11 @@ type Normaliser interface {
 	Normalise(object map[string]any) (map[string]any, error)
 }
 
-// Steps are the replaceable parts of a build. All of them are needed.
+// Steps are the replaceable parts of a build. All are needed but for the
+// Decrypter, without which a Spec that asks for decryption cannot be built.
 type Steps struct {
 	Renderer    Renderer
+	Decrypter   Decrypter
 	Substituter Substituter
 	Normaliser  Normaliser
 	// Limits bound the result; the zero value takes the defaults.

@@ -54,7 +54,7 @@ func (t tree) Sum(name string) (string, error) {
 // rendererFunc is a Renderer.
 type rendererFunc func(ctx context.Context, files build.Files, spec build.Spec) (build.Rendering, error)
 
-func (f rendererFunc) Render(ctx context.Context, files build.Files, spec build.Spec) (build.Rendering, error) {
+func (f rendererFunc) Render(ctx context.Context, files build.Files, spec build.Spec, _ build.Keyring) (build.Rendering, error) {
 	return f(ctx, files, spec)
 }
 

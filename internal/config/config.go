@@ -69,6 +69,9 @@ type Operator struct {
 	DeletionGuard bool
 	// NoCrossNamespaceRefs refuses references to objects of other namespaces.
 	NoCrossNamespaceRefs bool
+	// AgeSecret is a Secret of RuntimeNamespace with the age identities for what
+	// names no Secret with keys itself; empty for none.
+	AgeSecret string
 	// NoRemoteBases refuses resources of a kustomization that are URLs.
 	NoRemoteBases bool
 	// OverrideManagers are names of field managers whose fields are taken over,

@@ -118,6 +118,10 @@ func TestFlags(t *testing.T) {
 			args: []string{"--override-manager=a", "--override-manager=b"},
 			want: func(o *Operator) { o.OverrideManagers = []string{"a", "b"} },
 		},
+		"a Secret with age identities": {
+			args: []string{"--sops-age-secret=sops.keys"},
+			want: func(o *Operator) { o.AgeSecret = "sops.keys" },
+		},
 		"Plumb's own": {
 			args: []string{"--audit-period=0", "--no-remote-bases=false", "--install-crds", "--kubeconfig=k", "--kube-api-qps=-1", "--deletion-guard=off"},
 			want: func(o *Operator) {
@@ -196,6 +200,7 @@ func TestRefusedFlags(t *testing.T) {
 		"a busy dependency":                   {[]string{"--requeue-dependency=1ms"}, `--requeue-dependency "1ms" must be 1s or more`},
 		"all jitter":                          {[]string{"--interval-jitter-percentage=100"}, `--interval-jitter-percentage "100" must be below 100`},
 		"a negative audit":                    {[]string{"--audit-period=-1h"}, `--audit-period "-1h0m0s" must be 1s or more`},
+		"a Secret of another namespace":       {[]string{"--sops-age-secret=other/keys"}, `--sops-age-secret "other/keys" is no name of a Secret`},
 		"a manager without name":              {[]string{"--override-manager="}, `--override-manager "" is no name of a field manager`},
 		"a kind without name":                 {[]string{"--custom-apply-stage-kinds=apps/"}, `has the entry "apps/", which is not group/Kind`},
 		"no data folder":                      {[]string{"--storage-path="}, `--storage-path "" is no folder`},
@@ -213,7 +218,7 @@ func TestRefusedFlags(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error is %v, want one with %q", err, tt.want)
 			}
-			if err != nil && strings.Contains(err.Error(), "secret") {
+			if err != nil && strings.Contains(err.Error(), "secret@") {
 				t.Errorf("the error shows the password: %v", err)
 			}
 		})

@@ -49,6 +49,9 @@ func (f *Flags) Operator() (Operator, error) {
 		}
 	}
 	c.DeletionGuard = oneOf(v, "deletion-guard", f.deletionGuard, guardOn, guardOff) == guardOn
+	if problems := validation.IsDNS1123Subdomain(c.AgeSecret); c.AgeSecret != "" && len(problems) > 0 {
+		v.wrong("sops-age-secret", c.AgeSecret, "is no name of a Secret")
+	}
 	c.CustomStageKinds = v.kinds("custom-apply-stage-kinds", f.customStageKinds)
 	v.storage(c.Storage)
 	if f.digestAlgorithm != "sha256" {

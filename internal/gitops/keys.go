@@ -30,6 +30,8 @@ type Keys struct {
 	DeletionGuard string
 	// Substitute keeps variables in the object when it is exactly "disabled".
 	Substitute string
+	// Decrypt leaves the object as it is, encrypted or not, when it is "disabled".
+	Decrypt string
 
 	// Manager is the field manager of our Apply operations.
 	Manager string
@@ -74,6 +76,11 @@ func (k Keys) Policy(annotations, labels map[string]string) ObjectPolicy {
 // KeepsVariables tells whether an object asks for no substitution.
 func (k Keys) KeepsVariables(annotations, labels map[string]string) bool {
 	return k.value(k.Substitute, annotations, labels) == "disabled"
+}
+
+// StaysEncrypted tells whether an object asks not to be decrypted.
+func (k Keys) StaysEncrypted(annotations, labels map[string]string) bool {
+	return strings.EqualFold(k.value(k.Decrypt, annotations, labels), "disabled")
 }
 
 func (Keys) value(key string, annotations, labels map[string]string) string {

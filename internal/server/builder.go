@@ -5,6 +5,7 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/build/kustomize"
+	"github.com/plumb-gitops/plumb/internal/build/sops"
 	"github.com/plumb-gitops/plumb/internal/build/substitute"
 	"github.com/plumb-gitops/plumb/internal/build/typed"
 )
@@ -22,6 +23,7 @@ func NewBuilder(remoteBases bool) *build.Builder {
 	}
 	return build.New(build.Steps{
 		Renderer:    kustomize.New(kustomize.Options{RemoteBases: remoteBases}),
+		Decrypter:   sops.New(sops.Options{}),
 		Substituter: substitute.New(0),
 		Normaliser:  typed.New(),
 	})

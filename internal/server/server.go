@@ -24,6 +24,7 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -354,6 +355,7 @@ func (s *server) setUp(ctx context.Context) error {
 		Kustomization: flux.KustomizationOptions{
 			NoCrossNamespaceRefs:    s.config.NoCrossNamespaceRefs,
 			DefaultServiceAccount:   s.config.DefaultServiceAccount,
+			AgeSecret:               client.ObjectKey{Namespace: s.config.RuntimeNamespace, Name: s.config.AgeSecret},
 			StrictSubstitution:      s.config.Gates.StrictPostBuildSubstitutions,
 			AdditiveDependencyCheck: s.config.Gates.AdditiveCELDependencyCheck,
 			RequeueDependency:       s.config.RequeueDependency,

@@ -97,7 +97,9 @@ func TestDependsOn(t *testing.T) {
 // refusals are fields that are not served yet.
 func refusals() map[string]func(*kustomizev1.Kustomization) {
 	return map[string]func(*kustomizev1.Kustomization){
-		"spec.decryption": func(k *kustomizev1.Kustomization) { k.Spec.Decryption = &kustomizev1.Decryption{Provider: "sops"} },
+		"spec.decryption.serviceAccountName": func(k *kustomizev1.Kustomization) {
+			k.Spec.Decryption = &kustomizev1.Decryption{Provider: "sops", ServiceAccountName: "x"}
+		},
 		"spec.kubeConfig": func(k *kustomizev1.Kustomization) {
 			k.Spec.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "x"}}
 		},
@@ -139,8 +141,8 @@ func TestRefusedLater(t *testing.T) {
 	w.ready("app", first)
 	a, gone := w.data("a", "1"), w.data("gone", "1")
 
-	w.patch(w.named("app"), `{"spec":{"decryption":{"provider":"sops"}}}`)
-	w.notReady("app", "FeatureGateDisabled", "spec.decryption")
+	w.patch(w.named("app"), `{"spec":{"decryption":{"provider":"sops","serviceAccountName":"x"}}}`)
+	w.notReady("app", "FeatureGateDisabled", "spec.decryption.serviceAccountName")
 	before := len(w.writes("configmaps", w.namespace, ""))
 	w.patch(w.namedConfig("a"), `{"data":{"key":"drift"}}`)
 	second := w.push(testenv.Files{"app/a.yaml": configMap("a", "2"), "app/gone.yaml": testenv.Delete, "other/other.yaml": configMap("other", "2")})

@@ -94,6 +94,13 @@ func startOperator(t *testing.T, cluster *testenv.Cluster) {
 	}
 }
 
+// sharedNamespace and sharedKeys are where the operator has the age identities for
+// what names no Secret itself.
+const (
+	sharedNamespace = "flux-system"
+	sharedKeys      = "sops-age"
+)
+
 func launch(rc *rest.Config) error {
 	var err error
 	if operator.dir, err = os.MkdirTemp("", "plumb-operator-"); err != nil {
@@ -104,6 +111,7 @@ func launch(rc *rest.Config) error {
 		return err
 	}
 	cfg.InstallCRDs = true
+	cfg.RuntimeNamespace, cfg.AgeSecret = sharedNamespace, sharedKeys
 	log, err := telemetry.NewLogger(&operator.log, telemetry.LogOptions{Level: "info"})
 	if err != nil {
 		return err

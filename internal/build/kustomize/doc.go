@@ -8,6 +8,11 @@
 // are off. Remote bases are refused before anything is fetched, unless they are
 // allowed; a build that fetched one is never used again.
 //
+// Inputs of generators and files of patches may be encrypted: they are decrypted as
+// they are read, after the read has been traced, and their plain text stays in the
+// file system of the build. An object that holds any of it is marked, and an error
+// that would quote it is masked.
+//
 // What a file may cost is checked before kustomize parses it (Limits), and an
 // error says which file, line and object are at fault. kustomize keeps its
 // OpenAPI schema in variables of its process: it is loaded once and then only

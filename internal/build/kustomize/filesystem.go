@@ -52,6 +52,9 @@ type snapshotFS struct {
 	// ctx ends the build at its next read.
 	ctx context.Context
 
+	// secrets are the encrypted files among those that were read.
+	secrets secrets
+
 	// clones passes on what lies in clones of remote bases; nil refuses it.
 	clones *cloneFS
 }
@@ -240,7 +243,11 @@ func (s *snapshotFS) load(name string) ([]byte, error) {
 	if err == nil && !info.IsDir() && info.Size() > int64(s.limits.FileBytes) {
 		return nil, s.fail(invalid(name, 0, fmt.Errorf("the file has %d bytes, the limit is %d: split it", info.Size(), s.limits.FileBytes)))
 	}
-	return s.files.ReadFile(name)
+	content, err := s.files.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.open(name, content)
 }
 
 // look counts and inspects what was read.

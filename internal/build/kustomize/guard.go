@@ -10,6 +10,8 @@ import (
 	"sigs.k8s.io/kustomize/api/resource"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/yaml"
+
+	"github.com/plumb-gitops/plumb/internal/build"
 )
 
 // guard looks at each file before kustomize gets it. It refuses what costs too
@@ -172,6 +174,11 @@ func (g *guard) kustomization(name string, content, source []byte) error {
 	for _, ref := range references(&k) {
 		if err := g.reference(name, source, ref); err != nil {
 			return err
+		}
+		if ref.encrypted && !isRemoteFile(ref.name) {
+			if err := g.fsys.expect(path.Join(path.Dir(name), ref.name), build.EncryptedFile{Name: ref.key, Environment: ref.environment}); err != nil {
+				return err
+			}
 		}
 		if !ref.inline {
 			if err := g.use(path.Join(path.Dir(name), ref.name), !ref.data); err != nil {

@@ -21,6 +21,13 @@ type reference struct {
 	data bool
 	// inline is set where the entry is an object itself and not its path.
 	inline bool
+	// encrypted is set where the file is decrypted, should it be encrypted.
+	encrypted bool
+	// key is the name that tells the form of the file: its own, or one that the
+	// entry gives it.
+	key string
+	// environment is set where the file holds variables, whatever its name.
+	environment bool
 }
 
 // references lists what kustomize could load for a kustomization file, but for
@@ -30,9 +37,14 @@ func references(k *types.Kustomization) []reference {
 	var refs []reference
 	add := func(as reference, names ...string) {
 		for _, name := range names {
-			if as.name = name; name != "" {
-				refs = append(refs, as)
+			if name == "" {
+				continue
 			}
+			ref := as
+			if ref.name = name; ref.key == "" {
+				ref.key = name
+			}
+			refs = append(refs, ref)
 		}
 	}
 	add(reference{field: "resources", base: true, file: true}, k.Resources...)
@@ -50,12 +62,13 @@ func references(k *types.Kustomization) []reference {
 	}
 	//lint:ignore SA1019 repositories still use the old field
 	for _, patch := range k.PatchesStrategicMerge {
-		add(reference{field: "patchesStrategicMerge", file: true, inline: inlinePatch(string(patch))}, string(patch))
+		inline := inlinePatch(string(patch))
+		add(reference{field: "patchesStrategicMerge", file: true, inline: inline, encrypted: !inline}, string(patch))
 	}
 	//lint:ignore SA1019 repositories still use the old field
 	for _, patches := range [][]types.Patch{k.PatchesJson6902, k.Patches} {
 		for _, patch := range patches {
-			add(reference{field: "patches", file: true}, patch.Path)
+			add(reference{field: "patches", file: true, encrypted: true}, patch.Path)
 		}
 	}
 	for _, replacement := range k.Replacements {
@@ -71,10 +84,12 @@ func references(k *types.Kustomization) []reference {
 }
 
 func addSources(add func(reference, ...string), field string, sources types.KvPairSources) {
-	as := reference{field: field, file: true, data: true}
+	as := reference{field: field, file: true, data: true, encrypted: true, environment: true}
 	add(as, sources.EnvSources...)
 	add(as, sources.EnvSource)
+	as.environment = false
 	for _, source := range sources.FileSources {
+		as.key, _, _ = strings.Cut(source, "=")
 		add(as, fileOf(source))
 	}
 }

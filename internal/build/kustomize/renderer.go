@@ -38,17 +38,18 @@ func New(options Options) *Renderer {
 var errNeedsAlone = errors.New("the kustomization sets an OpenAPI schema")
 
 // Render renders the directory of the spec.
-func (r *Renderer) Render(ctx context.Context, files build.Files, spec build.Spec) (build.Rendering, error) {
-	result, err := r.attempt(ctx, files, spec, false)
+func (r *Renderer) Render(ctx context.Context, files build.Files, spec build.Spec, keys build.Keyring) (build.Rendering, error) {
+	result, err := r.attempt(ctx, files, spec, keys, false)
 	if errors.Is(err, errNeedsAlone) {
-		result, err = r.attempt(ctx, files, spec, true)
+		result, err = r.attempt(ctx, files, spec, keys, true)
 	}
 	return result, err
 }
 
 // attempt renders once, with the schema for itself or shared.
-func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Spec, alone bool) (build.Rendering, error) {
+func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Spec, keys build.Keyring, alone bool) (build.Rendering, error) {
 	fsys := newSnapshotFS(files, r.options.Limits)
+	fsys.secrets.keys = keys
 	guard := &guard{fsys: fsys, remoteAllowed: r.options.RemoteBases, alone: alone}
 	fsys.inspect, fsys.ctx = guard.inspect, ctx
 	if r.options.RemoteBases {
@@ -88,7 +89,7 @@ func (r *Renderer) attempt(ctx context.Context, files build.Files, spec build.Sp
 		return build.Rendering{}, waitErr
 	}
 	result.Unrepeatable = guard.remote || fsys.clones != nil && fsys.clones.used
-	return result, err
+	return result, fsys.secrets.conceal(err)
 }
 
 // run builds, and once more without origins where asking for them could have
@@ -156,7 +157,7 @@ func objects(fsys *snapshotFS, start prepared, annotated, plain resmap.ResMap) (
 		if err != nil {
 			return build.Rendering{}, fmt.Errorf("print %s: %w", res.CurId(), err)
 		}
-		result.Objects = append(result.Objects, build.Object{JSON: text, Origin: origin})
+		result.Objects = append(result.Objects, build.Object{JSON: text, Origin: origin, Sensitive: fsys.secrets.in(text)})
 	}
 	return result, nil
 }

@@ -25,6 +25,9 @@ type KustomizationOptions struct {
 	// DefaultServiceAccount is whose rights are used for a Kustomization that names
 	// no service account; empty for the operator's own.
 	DefaultServiceAccount string
+	// AgeSecret has the age identities for Kustomizations with decryption that name
+	// no Secret themselves; no name for none.
+	AgeSecret client.ObjectKey
 	// StrictSubstitution fails a build on a variable that is not set and has no default.
 	StrictSubstitution bool
 	// AdditiveDependencyCheck asks for the built-in dependency check beside a readyExpr.

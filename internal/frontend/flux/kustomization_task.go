@@ -24,10 +24,11 @@ import (
 func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOptions) *blocked {
 	spec := &obj.Spec
 	unserved := map[string]bool{
-		"spec.decryption":       spec.Decryption != nil,
-		"spec.kubeConfig":       spec.KubeConfig != nil,
-		"spec.healthCheckExprs": len(spec.HealthCheckExprs) > 0,
-		"spec.ignore":           len(spec.Ignore) > 0,
+		"spec.decryption.serviceAccountName":            spec.Decryption != nil && spec.Decryption.ServiceAccountName != "",
+		"spec.decryption.provider":                      spec.Decryption != nil && spec.Decryption.Provider != sopsProvider,
+		"spec.kubeConfig":                               spec.KubeConfig != nil,
+		"spec.healthCheckExprs":                         len(spec.HealthCheckExprs) > 0,
+		"spec.ignore":                                   len(spec.Ignore) > 0,
 		"spec.sourceRef of kind " + spec.SourceRef.Kind: spec.SourceRef.Kind != sourcev1.GitRepositoryKind,
 	}
 	for _, field := range sortedKeys(unserved) {
@@ -213,8 +214,12 @@ func (k *kustomizations) buildSpec(obj *kustomizev1.Kustomization) (build.Spec, 
 	for _, i := range s.Images {
 		spec.Images = append(spec.Images, build.Image{Name: i.Name, NewName: i.NewName, NewTag: i.NewTag, Digest: i.Digest})
 	}
-	if s.PostBuild == nil {
-		return spec, k.references.want(kustomizationRef(obj), nil)
+	if err := k.references.want(kustomizationRef(obj), referred(obj, k.options)); err != nil {
+		return spec, err
+	}
+	var err error
+	if spec.Decryption, err = k.decryption(obj); err != nil || s.PostBuild == nil {
+		return spec, err
 	}
 	variables, err := k.variables(obj)
 	if err != nil {
@@ -246,16 +251,8 @@ var variableName = regexp.MustCompile(`^[_a-zA-Z][_a-zA-Z0-9]*$`)
 // as Flux does.
 func (k *kustomizations) variables(obj *kustomizev1.Kustomization) (map[string]string, error) {
 	variables := map[string]string{}
-	var wanted []reference
 	for _, from := range obj.Spec.PostBuild.SubstituteFrom {
-		wanted = append(wanted, reference{kind: from.Kind, namespace: obj.Namespace, name: from.Name})
-	}
-	owner := kustomizationRef(obj)
-	if err := k.references.want(owner, wanted); err != nil {
-		return nil, err
-	}
-	for i, from := range obj.Spec.PostBuild.SubstituteFrom {
-		data, err := k.references.read(wanted[i])
+		data, err := k.references.read(variablesIn(obj, from))
 		switch {
 		case errors.Is(err, errReferenceMissing) && from.Optional:
 			continue

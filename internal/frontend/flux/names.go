@@ -58,6 +58,7 @@ func Keys(overrideManagers ...string) gitops.Keys {
 		Reconcile:           kustomizeGroup + "/reconcile",
 		Substitute:          kustomizeGroup + "/substitute",
 		DeletionGuard:       guardAnnotation,
+		Decrypt:             kustomizeGroup + "/decrypt",
 		Manager:             kustomizeManager,
 		TakeOver:            append([]string{"kubectl", "before-first-apply"}, overrideManagers...),
 		KeepFields: []string{

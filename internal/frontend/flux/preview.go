@@ -26,7 +26,7 @@ type Preview struct {
 }
 
 // NewPreview translates a Kustomization as its reconciler does, and reads what its
-// substitutions refer to. It fails for what the operator would refuse.
+// substitutions and its decryption refer to. It fails for what the operator would refuse.
 func NewPreview(ctx context.Context, client kubernetes.Interface, obj *kustomizev1.Kustomization, options KustomizationOptions) (Preview, error) {
 	if b := refuseKustomization(obj, options); b != nil {
 		return Preview{}, b
@@ -38,14 +38,8 @@ func NewPreview(ctx context.Context, client kubernetes.Interface, obj *kustomize
 	}
 	table := newReferences(client, func(gitops.OwnerRef) {})
 	defer table.release(owner)
-	if obj.Spec.PostBuild != nil {
-		var wanted []reference
-		for _, from := range obj.Spec.PostBuild.SubstituteFrom {
-			wanted = append(wanted, reference{kind: from.Kind, namespace: obj.Namespace, name: from.Name})
-		}
-		if err := table.readOnce(ctx, owner, wanted); err != nil {
-			return Preview{}, err
-		}
+	if err := table.readOnce(ctx, owner, referred(obj, options)); err != nil {
+		return Preview{}, err
 	}
 	k := &kustomizations{references: table, options: options}
 	spec, err := k.buildSpec(obj)

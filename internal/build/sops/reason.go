@@ -1,0 +1,60 @@
+package sops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/aws/smithy-go"
+	vault "github.com/hashicorp/vault/api"
+	"golang.org/x/oauth2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// reason puts the failure of a service into words that are the same each time and show
+// nothing that was sent: what libraries say has ids of requests, ports, and sometimes
+// whole answers in it.
+func reason(err error) string {
+	var (
+		fromAWS   smithy.APIError
+		fromAzure *azcore.ResponseError
+		login     *azidentity.AuthenticationFailedError
+		fromVault *vault.ResponseError
+		token     *oauth2.RetrieveError
+		name      *net.DNSError
+		errno     syscall.Errno
+		network   net.Error
+	)
+	switch {
+	case errors.As(err, &fromAWS):
+		return "it answers " + fromAWS.ErrorCode()
+	case errors.As(err, &login):
+		if login.RawResponse != nil {
+			return fmt.Sprintf("the login fails with %d", login.RawResponse.StatusCode)
+		}
+		return "the login fails"
+	case errors.As(err, &fromAzure):
+		return fmt.Sprintf("it answers %d %s", fromAzure.StatusCode, fromAzure.ErrorCode)
+	case errors.As(err, &fromVault):
+		return fmt.Sprintf("it answers %d", fromVault.StatusCode)
+	case errors.As(err, &token):
+		return fmt.Sprintf("the login fails with %s", token.ErrorCode)
+	case errors.Is(err, context.DeadlineExceeded):
+		return "it does not answer in time"
+	case errors.As(err, &name):
+		return "its host is not found"
+	case errors.As(err, &errno):
+		return errno.Error()
+	case errors.As(err, &network) && network.Timeout():
+		return "it does not answer in time"
+	}
+	if s, ok := status.FromError(err); ok && s.Code() != codes.OK && s.Code() != codes.Unknown {
+		return "it answers " + s.Code().String()
+	}
+	return "it cannot be asked"
+}

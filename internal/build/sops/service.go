@@ -1,0 +1,197 @@
+package sops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	sopsage "github.com/getsops/sops/v3/age"
+	"github.com/getsops/sops/v3/azkv"
+	"github.com/getsops/sops/v3/gcpkms"
+	"github.com/getsops/sops/v3/hcvault"
+	"github.com/getsops/sops/v3/keyservice"
+	"github.com/getsops/sops/v3/kms"
+	"google.golang.org/grpc"
+
+	"github.com/plumb-gitops/plumb/internal/build"
+)
+
+// service answers SOPS's requests for the data key of one document. It implements
+// keyservice.KeyServiceClient, and remembers why it could not help.
+type service struct {
+	ctx  context.Context
+	keys keys
+	// tried says of each key why it did not help, in order and once.
+	tried []string
+	// asked is set where a service outside of this process could not help.
+	asked bool
+}
+
+var errNoKey = errors.New("no key")
+
+// Encrypt refuses: nothing is encrypted here.
+func (s *service) Encrypt(context.Context, *keyservice.EncryptRequest, ...grpc.CallOption) (*keyservice.EncryptResponse, error) {
+	return nil, errors.New("nothing is encrypted here")
+}
+
+// Decrypt opens a data key. SOPS asks for one key after the other.
+func (s *service) Decrypt(_ context.Context, req *keyservice.DecryptRequest, _ ...grpc.CallOption) (*keyservice.DecryptResponse, error) {
+	plain, err := s.decrypt(req.Key, req.Ciphertext)
+	if err != nil {
+		return nil, errNoKey
+	}
+	return &keyservice.DecryptResponse{Plaintext: plain}, nil
+}
+
+// decrypt opens a data key with what there is for its kind of key.
+func (s *service) decrypt(key *keyservice.Key, sealed []byte) ([]byte, error) {
+	switch k := key.GetKeyType().(type) {
+	case *keyservice.Key_AgeKey:
+		return s.withAge(k.AgeKey, sealed)
+	case *keyservice.Key_PgpKey:
+		name := "OpenPGP key " + k.PgpKey.Fingerprint
+		if len(s.keys.pgp) == 0 {
+			return nil, s.lacks(name, "*"+pgpEntry)
+		}
+		plain, err := decryptPGP(s.keys.pgp, sealed)
+		if err != nil {
+			return nil, s.failed(name, err)
+		}
+		return plain, nil
+	case *keyservice.Key_VaultKey:
+		return s.withVault(k.VaultKey, sealed)
+	case *keyservice.Key_KmsKey:
+		return s.withAWS(k.KmsKey, sealed)
+	case *keyservice.Key_AzureKeyvaultKey:
+		return s.withAzure(k.AzureKeyvaultKey, sealed)
+	case *keyservice.Key_GcpKmsKey:
+		return s.withGCP(k.GcpKmsKey, sealed)
+	default:
+		return nil, s.failed("a key of a kind that is not served", errors.New("use another kind"))
+	}
+}
+
+func (s *service) withAge(key *keyservice.AgeKey, sealed []byte) ([]byte, error) {
+	name := "age " + key.Recipient
+	if len(s.keys.age) == 0 { // SOPS would look for identities by itself.
+		return nil, s.lacks(name, "*"+ageEntry)
+	}
+	master := sopsage.MasterKey{Recipient: key.Recipient, EncryptedKey: string(sealed)}
+	sopsage.ParsedIdentities(s.keys.age).ApplyToMasterKey(&master)
+	plain, err := master.Decrypt()
+	if err != nil {
+		return nil, s.failed(name, errors.New("no age identity fits"))
+	}
+	return plain, nil
+}
+
+func (s *service) withVault(key *keyservice.VaultKey, sealed []byte) ([]byte, error) {
+	name := fmt.Sprintf("Vault key %s of %s", key.KeyName, withoutUser(key.VaultAddress))
+	if s.keys.vault == "" {
+		return nil, s.lacks(name, vaultEntry)
+	}
+	master := hcvault.MasterKey{VaultAddress: key.VaultAddress, EnginePath: key.EnginePath, KeyName: key.KeyName, EncryptedKey: string(sealed)}
+	hcvault.Token(s.keys.vault).ApplyToMasterKey(&master)
+	if s.keys.http != nil {
+		hcvault.NewHTTPClient(s.keys.http).ApplyToMasterKey(&master)
+	}
+	plain, err := master.DecryptContext(s.ctx)
+	return plain, s.answered(name, err)
+}
+
+func (s *service) withAWS(key *keyservice.KmsKey, sealed []byte) ([]byte, error) {
+	name := "AWS KMS key " + key.Arn
+	if s.keys.aws == nil {
+		return nil, s.lacks(name, awsEntry)
+	}
+	// A profile would be one of this machine.
+	master := kms.MasterKey{Arn: key.Arn, Role: key.Role, EncryptionContext: map[string]*string{}, EncryptedKey: string(sealed)}
+	for k, v := range key.Context {
+		master.EncryptionContext[k] = &v
+	}
+	kms.NewCredentialsProvider(s.keys.aws).ApplyToMasterKey(&master)
+	if s.keys.http != nil {
+		kms.NewHTTPClient(s.keys.http).ApplyToMasterKey(&master)
+	}
+	plain, err := master.DecryptContext(s.ctx)
+	return plain, s.answered(name, err)
+}
+
+func (s *service) withAzure(key *keyservice.AzureKeyVaultKey, sealed []byte) ([]byte, error) {
+	name := fmt.Sprintf("Azure Key Vault key %s of %s", key.Name, withoutUser(key.VaultUrl))
+	if s.keys.azure == nil {
+		return nil, s.lacks(name, azureEntry)
+	}
+	master := azkv.MasterKey{VaultURL: key.VaultUrl, Name: key.Name, Version: key.Version, EncryptedKey: string(sealed)}
+	azkv.NewTokenCredential(s.keys.azure).ApplyToMasterKey(&master)
+	if s.keys.http != nil {
+		azkv.NewClientOptions(azureOptions(s.keys.http)).ApplyToMasterKey(&master)
+	}
+	plain, err := master.DecryptContext(s.ctx)
+	return plain, s.answered(name, err)
+}
+
+func (s *service) withGCP(key *keyservice.GcpKmsKey, sealed []byte) ([]byte, error) {
+	name := "Google Cloud KMS key " + key.ResourceId
+	if s.keys.gcp == nil {
+		return nil, s.lacks(name, gcpEntry)
+	}
+	master := gcpkms.MasterKey{ResourceID: key.ResourceId, EncryptedKey: string(sealed)}
+	gcpkms.CredentialJSON(s.keys.gcp).ApplyToMasterKey(&master)
+	plain, err := master.DecryptContext(s.ctx)
+	return plain, s.answered(name, err)
+}
+
+// lacks notes that there is no key of a kind.
+func (s *service) lacks(name, entry string) error {
+	return s.failed(name, fmt.Errorf("there is no entry %s", entry))
+}
+
+// answered notes what a service could not do; nil where it could.
+func (s *service) answered(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	s.asked = true
+	return s.failed(name, errors.New(reason(err)))
+}
+
+// failed notes why a key did not help.
+func (s *service) failed(name string, err error) error {
+	s.tried = append(s.tried, fmt.Sprintf("%s (%v)", shortened(name), err))
+	return errNoKey
+}
+
+const (
+	// maxTried is how many keys are named in an error.
+	maxTried = 5
+	// maxName is the length of the name of a key in an error.
+	maxName = 200
+)
+
+// shortened is a name of the repository in a length that can be shown.
+func shortened(name string) string {
+	if len(name) > maxName {
+		name = strings.ToValidUTF8(name[:maxName], "") + "…"
+	}
+	return name
+}
+
+// explain says for which keys a document is encrypted and why none of them helps.
+func (s *service) explain(from string) error {
+	tried := strings.Join(s.tried[:min(len(s.tried), maxTried)], ", ")
+	if more := len(s.tried) - maxTried; more > 0 {
+		tried += fmt.Sprintf(" and %d more", more)
+	}
+	if tried == "" {
+		return errors.New("it is encrypted for no key")
+	}
+	switch {
+	case from == "":
+		return fmt.Errorf("there are no keys: it is encrypted for %s; name a Secret with one of them in spec.decryption.secretRef", tried)
+	case s.asked:
+		return &build.Unavailable{Err: fmt.Errorf("no key of %s opens it: it is encrypted for %s; see that the service can be reached and that the credentials may use the key", from, tried)}
+	}
+	return fmt.Errorf("no key of %s opens it: it is encrypted for %s; add the key of one of them to the Secret, or encrypt it for a key that is there", from, tried)
+}
