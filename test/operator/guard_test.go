@@ -497,6 +497,9 @@ func TestReorganisations(t *testing.T) {
 			if strings.Join(deleted, " ") != strings.Join(tt.goes, " ") {
 				t.Errorf("deleted %v, want %v", deleted, tt.goes)
 			}
+			for owner := range tt.after {
+				w.quiet(owner)
+			}
 		})
 	}
 }
@@ -518,6 +521,7 @@ func TestRename(t *testing.T) {
 	if deleted := w.deletions(); len(deleted) > 0 {
 		t.Errorf("deleted: %v", deleted)
 	}
+	w.quiet("new")
 }
 
 // To delete a Kustomization is to ask for the deletion of its objects, guarded kinds

@@ -244,6 +244,9 @@ func TestSharedNamespace(t *testing.T) {
 	}
 	w.same(namespace)
 	for _, name := range names {
+		if name != holder {
+			w.event("Kustomization", name, "OwnedByOther", "Namespace/"+namespace.Name+" is left alone")
+		}
 		told := w.events("Kustomization", name, "Namespace/"+namespace.Name+" is left alone")
 		switch {
 		case name == holder && len(told) > 0:

@@ -104,22 +104,39 @@ func (k *kustomizations) announceChanges(obj *kustomizev1.Kustomization, revisio
 	}
 }
 
-// announceDisputes tells, once each, of objects and fields that others want too.
-func (k *kustomizations) announceDisputes(obj *kustomizev1.Kustomization, report gitops.Report) {
+// disputeDelay is how long an object has belonged to another owner before that is
+// told: one that moves in a commit does so for a moment, and for ten seconds at most
+// (the engine's limit of a hand-over).
+const disputeDelay = 11 * time.Second
+
+// announceDisputes tells, once each, of objects and fields that others want too. It
+// gives the time after which there may be more to tell; 0 where there is none.
+func (k *kustomizations) announceDisputes(obj *kustomizev1.Kustomization, report gitops.Report, now time.Time) time.Duration {
 	tell := func(what, reason, message string) {
 		if k.told.first(obj.UID, what) {
 			k.events.kustomization(obj, gitops.Event{Severity: gitops.SeverityError, Reason: reason, Message: message, Revision: report.Attempted})
 		}
 	}
+	key := func(foreign gitops.ForeignObject) string {
+		return "foreign " + foreign.Ref.ID() + " " + foreign.Owner.String()
+	}
+	disputes := make([]string, 0, len(report.Foreign))
 	for _, foreign := range report.Foreign {
-		tell("foreign "+foreign.Ref.ID()+" "+foreign.Owner.String(), "OwnedByOther", fmt.Sprintf(
-			"%s is left alone: it belongs to %s, which declares it too; remove it from one of the two", foreign.Ref, foreign.Owner))
+		disputes = append(disputes, key(foreign))
+	}
+	lasting, next := k.told.lasting(obj.UID, disputes, disputeDelay, now)
+	for _, foreign := range report.Foreign {
+		if lasting[key(foreign)] {
+			tell(key(foreign), "OwnedByOther", fmt.Sprintf(
+				"%s is left alone: it belongs to %s, which declares it too; remove it from one of the two", foreign.Ref, foreign.Owner))
+		}
 	}
 	for _, contest := range report.Contested {
 		fields := strings.Join(contest.Fields, ", ")
 		tell("contest "+contest.Ref.ID()+" "+fields, contestedCondition, fmt.Sprintf(
 			"%s: %s is changed again and again by %s", contest.Ref, fields, contest.By))
 	}
+	return next
 }
 
 // announceOutcome tells how a run ended, in one event with what it did where it

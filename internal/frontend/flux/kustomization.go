@@ -178,7 +178,11 @@ func (k *kustomizations) stall(ctx context.Context, obj *kustomizev1.Kustomizati
 func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustomization, artifact gitops.Artifact, report gitops.Report) (ctrl.Result, error) {
 	now := k.clock.Now()
 	k.told.add(started.UID, changeLines(report.Changes))
-	k.announceDisputes(started, report)
+	if more := k.announceDisputes(started, report, now); more > 0 {
+		if at := now.Add(more); report.Next.IsZero() || at.Before(report.Next) {
+			report.Next = at
+		}
+	}
 	before, err := k.objects.get(ctx, client.ObjectKeyFromObject(started))
 	if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)

@@ -148,8 +148,10 @@ type told struct {
 }
 
 type telling struct {
-	once    map[string]bool
-	changes []string
+	once map[string]bool
+	// disputed is since when each dispute has lasted.
+	disputed map[string]time.Time
+	changes  []string
 }
 
 func newTold() *told { return &told{byObject: map[types.UID]*telling{}} }
@@ -169,6 +171,32 @@ func (t *told) first(uid types.UID, what string) bool {
 	seen := of.once[what]
 	of.once[what] = true
 	return !seen
+}
+
+// lasting keeps since when each dispute of an object has lasted, and gives those
+// that have for as long as delay, and how long it is until the next one has; 0 where
+// there is none.
+func (t *told) lasting(uid types.UID, disputes []string, delay time.Duration, now time.Time) (old map[string]bool, next time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	of, since := t.of(uid), map[string]time.Time{}
+	old = map[string]bool{}
+	for _, dispute := range disputes {
+		begun, known := of.disputed[dispute]
+		if !known {
+			begun = now
+		}
+		since[dispute] = begun
+		rest := delay - now.Sub(begun)
+		switch {
+		case rest <= 0:
+			old[dispute] = true
+		case next == 0 || rest < next:
+			next = rest
+		}
+	}
+	of.disputed = since
+	return old, next
 }
 
 // add keeps lines until they are taken.

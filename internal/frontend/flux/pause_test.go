@@ -1,6 +1,7 @@
 package flux
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -100,5 +101,30 @@ func TestSources(t *testing.T) {
 	}
 	if len(seen) != 2 {
 		t.Errorf("followers saw %v, want both revisions", seen)
+	}
+}
+
+func TestLastingDisputes(t *testing.T) {
+	t.Parallel()
+	const delay = 10 * time.Second
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	table := newTold()
+	for i, step := range []struct {
+		at       time.Duration
+		disputes []string
+		old      []string
+		next     time.Duration
+	}{
+		{0, []string{"a"}, nil, delay},
+		{4 * time.Second, []string{"a", "b"}, nil, 6 * time.Second},
+		{10 * time.Second, []string{"a", "b"}, []string{"a"}, 4 * time.Second},
+		{11 * time.Second, []string{"b"}, nil, 3 * time.Second}, // a was settled
+		{14 * time.Second, []string{"a", "b"}, []string{"b"}, delay},
+		{15 * time.Second, nil, nil, 0},
+	} {
+		old, next := table.lasting("uid", step.disputes, delay, start.Add(step.at))
+		if got := sortedKeys(old); strings.Join(got, " ") != strings.Join(step.old, " ") || next != step.next {
+			t.Errorf("step %d: %v and next in %v, want %v and %v", i, got, next, step.old, step.next)
+		}
 	}
 }
