@@ -22,7 +22,7 @@ import (
 type service struct {
 	ctx  context.Context
 	keys keys
-	// tried says of each key why it did not help, in order and once.
+	// tried says of each key why it did not help, in order.
 	tried []string
 	// asked is set where a service outside of this process could not help.
 	asked bool
