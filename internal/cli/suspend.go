@@ -9,7 +9,6 @@ import (
 	"github.com/plumb-gitops/plumb/internal/frontend/flux/crds"
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 func (a *app) suspendCommand() *cobra.Command {
@@ -89,7 +88,7 @@ func (a *app) setSuspend(ctx context.Context, args []string, suspend bool, then 
 	if err != nil {
 		return err
 	}
-	if !hasSuspend(kind) {
+	if !kind.HasSuspend() {
 		return usageError("%s has no spec.suspend", kind.Kind.Kind)
 	}
 	c, err := a.connect()
@@ -114,17 +113,6 @@ func (a *app) setSuspend(ctx context.Context, args []string, suspend bool, then 
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-// hasSuspend tells whether the kind's schema has the field spec.suspend.
-func hasSuspend(kind crds.Definition) bool {
-	versions, _, _ := unstructured.NestedSlice(kind.Object.Object, "spec", "versions")
-	if len(versions) == 0 {
-		return false
-	}
-	version, _ := versions[0].(map[string]any)
-	_, found, _ := unstructured.NestedMap(version, "schema", "openAPIV3Schema", "properties", "spec", "properties", "suspend")
-	return found
 }
 
 func (c *clients) names(ctx context.Context, kind crds.Definition, namespace string) ([]string, error) {

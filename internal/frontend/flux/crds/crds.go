@@ -52,6 +52,17 @@ func (d Definition) Resource() schema.GroupVersionResource {
 	return d.Kind.GroupVersion().WithResource(d.Plural)
 }
 
+// HasSuspend tells whether objects of the kind have the field spec.suspend.
+func (d Definition) HasSuspend() bool {
+	versions, _, _ := unstructured.NestedSlice(d.Object.Object, "spec", "versions")
+	if len(versions) == 0 {
+		return false
+	}
+	version, _ := versions[0].(map[string]any)
+	_, found, _ := unstructured.NestedMap(version, "schema", "openAPIV3Schema", "properties", "spec", "properties", "suspend")
+	return found
+}
+
 // All gives the definitions of all Flux kinds, ordered by group and kind. An error
 // is a defect of the build: the definitions are part of the binary.
 func All() ([]Definition, error) {
