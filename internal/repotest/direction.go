@@ -12,7 +12,7 @@ func rows() [][]string {
 	return [][]string{
 		{"cmd", "bench"},
 		{"cli"},
-		{"try"},
+		{"try", "install"},
 		{"server"},
 		{"web", "frontend/flux"},
 		{"webhook", "notify", "image"},
