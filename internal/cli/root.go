@@ -108,6 +108,8 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 3 kind not served.`,
 	root.AddCommand(
 		a.tryCommand(),
 		a.operatorCommand(),
+		a.installCommand(),
+		a.uninstallCommand(),
 		a.getCommand(),
 		a.treeCommand(),
 		a.diffCommand(),
