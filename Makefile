@@ -16,6 +16,9 @@ PACKAGES ?= ./...
 BENCHFLAGS ?=
 # Extra words for go test, such as -run TestName -v.
 TESTFLAGS ?=
+# The image that make image builds, and the program that builds it.
+IMAGE ?=
+CONTAINER ?= docker
 LOCALCLUSTER_SOURCES := $(wildcard localcluster/go.mod localcluster/go.sum localcluster/build.sh) \
 	$(shell find localcluster -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
@@ -40,6 +43,11 @@ $(BIN)/localcluster: $(LOCALCLUSTER_SOURCES)
 	@echo "building the local control plane: some minutes the first time"
 	localcluster/build.sh $(BIN)
 	@touch $@
+
+.PHONY: image
+image: ## build the operator's image, IMAGE=name:tag
+	@if [ -z "$(IMAGE)" ]; then echo "name it: make image IMAGE=registry.example.org/plumb:v1"; exit 2; fi
+	$(CONTAINER) build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
 
 .PHONY: try
 try: build ## run the operator on the example, in a cluster of its own
