@@ -72,13 +72,25 @@ type world struct {
 // newWorld installs the operator by plumb install.
 func newWorld(t *testing.T, install ...string) *world {
 	t.Helper()
+	w := emptyWorld(t)
+	w.install(install...)
+	return w
+}
+
+func (w *world) install(flags ...string) {
+	w.Helper()
+	w.plumb(append([]string{"install", "--image", "example.org/plumb:test"}, flags...)...)
+}
+
+// emptyWorld has no operator yet.
+func emptyWorld(t *testing.T) *world {
+	t.Helper()
 	w := &world{T: t, cluster: testenv.Start(t)}
 	var err error
 	w.client, err = kubernetes.NewForConfig(w.cluster.REST)
 	w.check(err)
 	w.server = testenv.NewGitServer(t, testenv.GitServerOptions{})
 	w.repo = w.server.Repository(t, "repo")
-	w.plumb(append([]string{"install", "--image", "example.org/plumb:test"}, install...)...)
 	return w
 }
 
@@ -90,16 +102,22 @@ func (w *world) check(err error) {
 }
 
 // plumb runs a command as the cluster's administrator and gives what it says.
-func (w *world) plumb(args ...string) string {
+func (w *world) plumb(args ...string) (progress string) {
 	w.Helper()
-	var out, progress bytes.Buffer
+	_, progress = w.run(append(args, "--kubeconfig", w.cluster.Kubeconfig)...)
+	return progress
+}
+
+// run runs a command and gives what it prints and what it says.
+func (w *world) run(args ...string) (data, progress string) {
+	w.Helper()
+	var out, told bytes.Buffer
 	ctx, cancel := context.WithTimeout(w.Context(), patience)
 	defer cancel()
-	code := cli.Run(ctx, version, append(args, "--kubeconfig", w.cluster.Kubeconfig), cli.Streams{In: strings.NewReader(""), Out: &out, Err: &progress})
-	if code != cli.ExitDone {
-		w.Fatalf("plumb %s gives %d: %s", strings.Join(args, " "), code, progress.String())
+	if code := cli.Run(ctx, version, args, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &told}); code != cli.ExitDone {
+		w.Fatalf("plumb %s gives %d: %s", strings.Join(args, " "), code, told.String())
 	}
-	return progress.String()
+	return out.String(), told.String()
 }
 
 // installedKubeconfig is that of the operator's ServiceAccount.
