@@ -242,7 +242,7 @@ func TestArguments(t *testing.T) {
 
 func TestTheOperatorTakesItsArguments(t *testing.T) {
 	t.Parallel()
-	for _, profile := range []Profile{Single} {
+	for _, profile := range Profiles() {
 		d := one[appsv1.Deployment](t, objects(t, func(o *Options) { o.Profile = profile }), "Deployment/flux-system/plumb")
 		args := d.Spec.Template.Spec.Containers[0].Args
 		for n, arg := range args {

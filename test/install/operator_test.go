@@ -239,8 +239,9 @@ metadata: {name: reader, namespace: %[1]s}
 rules: [{apiGroups: [""], resources: [configmaps], verbs: [get]}]
 `
 
-// appsFrom declares the source and a Kustomization in a namespace.
-func (w *world) appsFrom(namespace, fields string) {
+// appsFrom declares the source in a namespace, and a Kustomization of one of its
+// folders.
+func (w *world) appsFrom(namespace, path string) {
 	w.Helper()
 	w.cluster.Apply(w, fmt.Sprintf(`
 apiVersion: source.toolkit.fluxcd.io/v1
@@ -251,8 +252,8 @@ spec: {url: %[2]q, interval: 1h, ref: {branch: main}}
 apiVersion: kustomize.toolkit.fluxcd.io/v1
 kind: Kustomization
 metadata: {name: apps, namespace: %[1]s}
-spec: {interval: 1h, retryInterval: 2s, prune: true, wait: true, path: ./apps, sourceRef: {kind: GitRepository, name: repo}%[3]s}
-`, namespace, w.server.URL("repo"), fields))
+spec: {interval: 1h, retryInterval: 2s, prune: true, wait: true, timeout: 1m, path: %[3]q, sourceRef: {kind: GitRepository, name: repo}}
+`, namespace, w.server.URL("repo"), path))
 }
 
 // refused are the requests of the operator that the API server did not allow.

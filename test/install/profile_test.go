@@ -13,7 +13,7 @@ func TestOneTeam(t *testing.T) {
 	w := newWorld(t)
 	w.repo.Commit(w, "main", testenv.Files{"apps/all.yaml": fmt.Sprintf(manifests, "default")})
 	w.start(w.installedKubeconfig(), w.installedCommand())
-	w.appsFrom("flux-system", "")
+	w.appsFrom("flux-system", "./apps")
 	w.await("-n flux-system kustomization/apps", "condition=Ready")
 	w.await("-n default configmap/settings", "jsonpath={.data.colour}=green")
 	if url := w.cluster.Kubectl(t, "get", "-n", "flux-system", "gitrepository/repo", "-o", "jsonpath={.status.artifact.url}"); !strings.HasPrefix(url, "http://source-controller.flux-system.svc.cluster.local./gitrepository/flux-system/repo/") {
@@ -46,7 +46,7 @@ func TestUninstallUnderAnOperatorPrunesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.repo.Commit(w, "main", testenv.Files{"apps/all.yaml": fmt.Sprintf(manifests, "default")})
 	w.start(w.cluster.Kubeconfig, w.installedCommand())
-	w.appsFrom("flux-system", "")
+	w.appsFrom("flux-system", "./apps")
 	w.await("-n flux-system kustomization/apps", "condition=Ready")
 
 	said := w.plumb("uninstall", "--crds", "--yes")
