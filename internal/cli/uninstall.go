@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,7 +63,14 @@ deleted they are suspended and relieved of their finalizers.`,
 		if err != nil {
 			return err
 		}
+		if !slices.ContainsFunc(changes, func(c install.Change) bool { return c.Action == install.Deleted }) {
+			a.progress("nothing was removed: plumb install has made nothing in namespace %s", namespace)
+			return nil
+		}
 		a.progress("the operator is removed from namespace %s: %s", namespace, tally(changes))
+		if !definitions {
+			a.progress("custom resources and their definitions stay; --crds deletes them")
+		}
 		return nil
 	}
 	return command
