@@ -264,8 +264,8 @@ func TestRightsBetweenTenants(t *testing.T) {
 	t.Parallel()
 	want := []string{
 		"*/* list,watch",
-		"/configmaps get,list,watch", "/events create,patch,update", "/secrets get,list,watch",
-		"/serviceaccounts get,list,watch", "/serviceaccounts impersonate", "/namespaces get",
+		"/configmaps get,list,watch", "/events create,patch,update", "/namespaces get", "/secrets get,list,watch",
+		"/serviceaccounts get,list,watch", "/serviceaccounts impersonate",
 		"coordination.k8s.io/leases create,get,list,patch,update,watch in flux-system",
 		"events.k8s.io/events create,patch,update",
 	}
