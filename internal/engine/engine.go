@@ -11,6 +11,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 	"github.com/plumb-gitops/plumb/internal/observe"
 	"github.com/plumb-gitops/plumb/internal/plan"
 )
@@ -74,6 +75,9 @@ type Engine struct {
 	// watchers are the owners that look at the health of an object that they
 	// do not declare; guarded by mu.
 	watchers map[gitops.ObjectRef]map[gitops.OwnerRef]bool
+	// failed are the declared Jobs that had failed when they were removed;
+	// guarded by mu.
+	failed map[gitops.ObjectRef]bool
 	// wake is called, without mu, for an owner that has to be run.
 	wake func(gitops.OwnerRef)
 }
@@ -89,6 +93,7 @@ func New(parts Parts, settings Settings, wake func(gitops.OwnerRef)) *Engine {
 		owners:   map[gitops.OwnerRef]*owner{},
 		declared: map[gitops.ObjectRef]map[gitops.OwnerRef]bool{},
 		watchers: map[gitops.ObjectRef]map[gitops.OwnerRef]bool{},
+		failed:   map[gitops.ObjectRef]bool{},
 	}
 	parts.Observer.Subscribe(e.observed)
 	return e
@@ -110,6 +115,7 @@ func (e *Engine) observed(o observe.Observation) {
 		}
 	}
 	e.mu.Lock()
+	e.noteFailed(o)
 	for _, table := range []map[gitops.ObjectRef]map[gitops.OwnerRef]bool{e.watchers, e.declared} {
 		for ref := range table[o.Ref] {
 			concerned[ref] = true
@@ -124,6 +130,27 @@ func (e *Engine) observed(o observe.Observation) {
 	for ref := range concerned {
 		e.wake(ref)
 	}
+}
+
+// noteFailed remembers whether a Job that is removed had failed: one that its time
+// to live removes counts as done otherwise. Called with mu held.
+func (e *Engine) noteFailed(o observe.Observation) {
+	if !health.IsJob(o.Ref.GroupKind()) || len(e.declared[o.Ref]) == 0 {
+		return
+	}
+	switch going := !o.After.Exists() || o.After.Deleting; {
+	case going && o.Before.Health.Status == gitops.HealthFailed:
+		e.failed[o.Ref] = true
+	case !going:
+		delete(e.failed, o.Ref)
+	}
+}
+
+// hadFailed tells whether a Job that is gone had failed.
+func (e *Engine) hadFailed(ref gitops.ObjectRef) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.failed[ref]
 }
 
 // owner gives what is remembered of an owner.
@@ -195,6 +222,11 @@ func (e *Engine) setRefs(table map[gitops.ObjectRef]map[gitops.OwnerRef]bool, ow
 			table[ref] = map[gitops.OwnerRef]bool{}
 		}
 		table[ref][owner] = true
+	}
+	for _, ref := range before {
+		if len(e.declared[ref]) == 0 {
+			delete(e.failed, ref)
+		}
 	}
 }
 

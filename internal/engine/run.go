@@ -29,6 +29,8 @@ type run struct {
 	keeping bool
 	// manifests are those of target as the cluster knows them.
 	manifests []gitops.Manifest
+	// checks are the objects that the owner names to be healthy.
+	checks []gitops.InventoryEntry
 }
 
 // Run does what can be done now for an owner. It does not wait for objects to
@@ -157,7 +159,7 @@ func (r *run) apply(ctx context.Context) error {
 		return err
 	}
 	r.report.Foreign, r.report.Held = p.Foreign, p.Held
-	p = r.handOver(r.pause(p))
+	p = r.handOver(r.leaveDone(r.pause(p)))
 	complete := true
 	if !p.Empty() {
 		complete = false
@@ -170,6 +172,7 @@ func (r *run) apply(ctx context.Context) error {
 			Owner:      r.task.Owner,
 			Plan:       p,
 			Force:      r.task.Force,
+			Rules:      r.task.Checks.Rules,
 			Live:       r.live,
 			OwnedBy:    r.ownedBy,
 			WriteAhead: func(ctx context.Context) error { return r.writeAhead(ctx, p) },

@@ -17,13 +17,16 @@ import (
 // that is what is watched already.
 func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 	needs := map[gitops.GroupKind]observe.Need{}
+	rules := r.task.Checks.Rules
 	add := func(ref gitops.ObjectRef, version string, health bool) {
 		kind := ref.GroupKind()
 		need := needs[kind]
 		if need.Version == "" || version != "" {
 			need.Version = version
 		}
-		need.Kind, need.Health = kind, need.Health || health
+		if need.Kind, need.Health = kind, need.Health || health; need.Health {
+			need.Rule = rules.For(kind)
+		}
 		needs[kind] = need
 	}
 	for _, e := range inventory {
@@ -31,7 +34,7 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 	}
 	for _, m := range r.manifests {
 		kind := m.Ref.GroupKind()
-		add(m.Ref, m.Version, r.task.Checks.All && health.NeedsStatus(kind) && !r.settings.NoHealth[kind])
+		add(m.Ref, m.Version, r.task.Checks.All && r.needsStatus(kind) && !r.settings.NoHealth[kind])
 	}
 	list := make([]observe.Need, 0, len(needs))
 	for _, need := range needs {
@@ -43,13 +46,21 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 	slices.SortFunc(list, func(a, b observe.Need) int { return compareKinds(a.Kind, b.Kind) })
 	sum := sha256.New()
 	for _, need := range list {
-		fmt.Fprintf(sum, "%s %s %t\n", need.Kind, need.Version, need.Health)
+		fmt.Fprintf(sum, "%s %s %t %s\n", need.Kind, need.Version, need.Health, need.Rule.Digest())
 	}
-	var objects []observe.Object
+	var objects, served []observe.Object
 	var refs []gitops.ObjectRef
+	r.checks = nil
 	for _, e := range r.task.Checks.Objects {
-		fmt.Fprintf(sum, "%s %s\n", e.Ref.ID(), e.Version)
-		objects = append(objects, observe.Object{Ref: e.Ref, Version: e.Version})
+		e, known := r.checked(ctx, e)
+		r.checks = append(r.checks, e)
+		rule := rules.For(e.Ref.GroupKind())
+		fmt.Fprintf(sum, "%s %s %s\n", e.Ref.ID(), e.Version, rule.Digest())
+		objects = append(objects, observe.Object{Ref: e.Ref, Version: e.Version, Rule: rule})
+		if known {
+			// What is not served is not waited for: it wakes the owner when it comes.
+			served = append(served, objects[len(objects)-1])
+		}
 		refs = append(refs, e.Ref)
 	}
 	digest := gitops.Digest(sum.Sum(nil))
@@ -60,13 +71,35 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 	r.lookAt(refs)
 	// What cannot be watched is compared instead of trusted.
 	syncCtx, cancel := context.WithTimeout(ctx, r.settings.SyncTimeout)
-	_ = r.Observer.WaitSynced(syncCtx, list, objects)
+	_ = r.Observer.WaitSynced(syncCtx, list, served)
 	cancel()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	r.owner.needs = digest
 	return nil
+}
+
+// checked is an object that the owner names to be healthy, as the cluster knows it:
+// without namespace where its kind has none, and in the version that the server
+// prefers where it does not serve the one that is named, as in Flux. It is false
+// where the kind is not served.
+func (r *run) checked(ctx context.Context, e gitops.InventoryEntry) (gitops.InventoryEntry, bool) {
+	resource, err := r.Cluster.Resource(ctx, e.Ref.GroupKind(), e.Version)
+	if isNotServed(err) && e.Version != "" {
+		e.Version = ""
+		resource, err = r.Cluster.Resource(ctx, e.Ref.GroupKind(), "")
+	}
+	if err == nil && !resource.Namespaced {
+		e.Ref.Namespace = ""
+	}
+	return e, err == nil
+}
+
+// needsStatus tells whether the health of a kind's objects depends, by the owner's
+// rules, on more than their metadata.
+func (r *run) needsStatus(kind gitops.GroupKind) bool {
+	return r.task.Checks.Rules.For(kind) != nil || health.NeedsStatus(kind)
 }
 
 // lookAt has the owner woken by objects that it does not declare.

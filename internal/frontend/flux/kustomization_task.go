@@ -158,6 +158,8 @@ func lastSuccess(obj *kustomizev1.Kustomization) engine.Success {
 		Revision: obj.Status.LastAppliedRevision,
 		Digest:   latest.Digest,
 		At:       latest.LastReconciled.Time,
+		// It moves with success, and with what only another specification can mend.
+		Generation: obj.Status.ObservedGeneration,
 		// What is contested is found again by comparing, not remembered.
 		Ready: conditionsOf(obj).is(meta.ReadyCondition, "True") && !conditionsOf(obj).is(contestedCondition, "True"),
 	}
