@@ -49,6 +49,7 @@ type kustomizations struct {
 	triggers   *triggers
 	pauses     *pauses
 	told       *told
+	rules      *healthRules
 }
 
 // reconcile brings one Kustomization as far as it can be brought now.
@@ -83,12 +84,16 @@ func (k *kustomizations) reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 
 // advance runs one Kustomization that is to be worked on.
 func (k *kustomizations) advance(ctx context.Context, obj *kustomizev1.Kustomization) (ctrl.Result, error) {
+	rules, err := k.rules.of(obj)
+	if err != nil {
+		return k.keep(ctx, obj, err)
+	}
 	snapshot, err := k.snapshot(obj)
 	if err != nil {
 		return k.keep(ctx, obj, err)
 	}
 	defer snapshot.Release()
-	task, err := k.task(obj, snapshot)
+	task, err := k.task(obj, snapshot, rules)
 	if err != nil {
 		return k.keep(ctx, obj, err)
 	}
@@ -228,6 +233,7 @@ func (k *kustomizations) next(obj *kustomizev1.Kustomization, report gitops.Repo
 func (k *kustomizations) forget(key client.ObjectKey) {
 	owner := gitops.OwnerRef{Group: kustomizeGroup, Kind: kustomizev1.KustomizationKind, Namespace: key.Namespace, Name: key.Name}
 	k.engine.Forget(owner)
+	k.rules.forget(key)
 	k.metrics.Forget(kustomizev1.KustomizationKind, key.Namespace, key.Name)
 	k.references.release(owner)
 }

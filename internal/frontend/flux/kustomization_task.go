@@ -17,6 +17,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/engine"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 )
 
 // refuseKustomization names the first thing that the spec asks for and that
@@ -27,7 +28,6 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 		"spec.decryption":                               spec.Decryption != nil,
 		"spec.kubeConfig":                               spec.KubeConfig != nil,
 		"spec.serviceAccountName":                       spec.ServiceAccountName != "",
-		"spec.healthCheckExprs":                         len(spec.HealthCheckExprs) > 0,
 		"spec.ignore":                                   len(spec.Ignore) > 0,
 		"spec.buildMetadata":                            len(spec.BuildMetadata) > 0,
 		"spec.ignoreMissingComponents":                  spec.IgnoreMissingComponents,
@@ -89,7 +89,7 @@ func (k *kustomizations) maintenance(obj *kustomizev1.Kustomization) engine.Task
 }
 
 // task translates the object into what the engine is to do.
-func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Snapshot) (engine.Task, error) {
+func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Snapshot, rules *health.Rules) (engine.Task, error) {
 	spec, err := k.buildSpec(obj)
 	if err != nil {
 		return engine.Task{}, err
@@ -105,6 +105,7 @@ func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Sn
 	if err != nil {
 		return engine.Task{}, err
 	}
+	task.Checks.Rules = rules
 	task.Last = lastSuccess(obj)
 	task.Siblings = func() []engine.Sibling { return k.siblings(obj) }
 	task.WriteAhead = k.writeAhead(obj, snapshot.Artifact.Revision)
