@@ -2,6 +2,7 @@ package operator_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -390,4 +391,52 @@ func TestHealthOfWorkloads(t *testing.T) {
 	// With room for its pods the deployment is healthy after all.
 	second := w.push(testenv.Files{"slow/deployment.yaml": strings.Replace(deployment, "      nodeSelector: {no: where}\n", "", 1)})
 	w.healthy("slow", second)
+}
+
+// TestHealthFailureIsToldOnce has objects that say something else of their failure
+// again and again: neither statuses nor events follow them.
+func TestHealthFailureIsToldOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.widgets("app")
+	more := strings.Replace(widget, "name: widget", "name: more", 1)
+	w.push(w.filled(testenv.Files{"app/more.yaml": more}))
+	app := w.kustomization("app", waits)
+	stalls := func(name, message string) {
+		t.Helper()
+		w.status(name, fmt.Sprintf(`"conditions":[{"type":"Stalled","status":"True","reason":"Test","message":%q}]`, message))
+	}
+	writes := func() int {
+		return len(slices.DeleteFunc(w.cluster.Requests(t, userAgent), func(r testenv.Request) bool {
+			o := r.ObjectRef
+			return r.Verb != "patch" || o.Subresource != "status" || o.Resource != "kustomizations" || o.Namespace != w.namespace || o.Name != app.Name
+		}))
+	}
+	stalls("app", "message 0")
+	w.notReady("app", "HealthCheckFailed", "message 0")
+	before := writes()
+	for i := range 30 {
+		stalls("app", fmt.Sprintf("message %d", i+1))
+		// Another state in between is none either, while that is so for a moment.
+		w.status("app", `"conditions":[{"type":"Ready","status":"False","message":"trying"}]`)
+	}
+	stalls("app", "message 31")
+	// Another object is news, and comes with the newest text of all.
+	stalls("more", "the other one")
+	k := w.notReady("app", "HealthCheckFailed", "message 31|the other one")
+	if n := writes() - before; n > 2 {
+		t.Errorf("the status was written %d times, want once or twice", n)
+	}
+	if events := w.events("Kustomization", "app", "failed early"); len(events) > 3 {
+		t.Errorf("%d events tell of the failure: %v", len(events), events)
+	}
+	if h := conditionOf(k.Status.Conditions, "Healthy"); !says(h.Message, "message 31|the other one") {
+		t.Errorf("Healthy is %+v", h)
+	}
+	// What was asked for is answered with the newest text.
+	stalls("app", "message 32")
+	value := w.request(w.named("app"))
+	waitFor(w, w.named("app"), "handled", func(k *kustomizev1.Kustomization) bool {
+		return k.Status.LastHandledReconcileAt == value && says(conditionOf(k.Status.Conditions, "Ready").Message, "message 32")
+	})
 }

@@ -182,8 +182,9 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 	if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
+	quiet := k.told.quiet(started, artifact.Revision, report, now)
 	if report.Waiting {
-		if due := k.pauses.due(started.UID, "waiting for "+artifact.Revision, now); due > 0 {
+		if due := max(k.pauses.due(started.UID, "waiting for "+artifact.Revision, now), quiet); due > 0 {
 			return ctrl.Result{RequeueAfter: soonest(now, due, report.Next)}, nil
 		}
 	} else {
@@ -193,11 +194,15 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 		}
 	}
 	after := before.DeepCopy()
-	news := describe(after, started, artifact, report)
+	news := describe(after, started, artifact, report, quiet > 0)
 	if _, err := k.objects.patchStatus(ctx, before, after); err != nil {
 		return ctrl.Result{}, err
 	}
 	next := k.next(started, report, now)
+	if quiet > 0 {
+		next = min(next, quiet)
+	}
+	k.told.unhealthy(started, artifact.Revision, report, news, now)
 	if news {
 		k.announceOutcome(after, artifact, report, next)
 	} else {
