@@ -11,6 +11,7 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 	"github.com/plumb-gitops/plumb/internal/plan"
 )
 
@@ -42,6 +43,9 @@ type Request struct {
 	Plan  gitops.Plan
 	// Force recreates objects on immutable fields, beside those that ask for it.
 	Force bool
+	// Rules are by which the health of what was written is assessed; nil for
+	// those of kstatus.
+	Rules *health.Rules
 	// Live is what is known of an object; the zero value where nothing is. It
 	// may be nil.
 	Live func(gitops.ObjectRef) gitops.Live

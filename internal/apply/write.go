@@ -12,7 +12,6 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/health"
 	"github.com/plumb-gitops/plumb/internal/ownership"
 )
 
@@ -71,7 +70,8 @@ func (r *run) finish(ctx context.Context, s *step, answer *unstructured.Unstruct
 // the write is not taken for the one after it.
 func (r *run) marker(answer *unstructured.Unstructured) gitops.Live {
 	live := ownership.Observe(answer, r.Keys)
-	live.Health = health.Assess(answer)
+	kind := gitops.GroupKind{Group: answer.GroupVersionKind().Group, Kind: answer.GetKind()}
+	live.Health = r.req.Rules.For(kind).Assess(answer)
 	return live
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+
 	"github.com/plumb-gitops/plumb/internal/frontend/flux"
 	"github.com/plumb-gitops/plumb/internal/frontend/flux/crds"
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -18,6 +20,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -33,6 +37,8 @@ type node struct {
 
 	ref     gitops.ObjectRef
 	version string
+	// rules are those of the Kustomization that holds the object.
+	rules *health.Rules
 }
 
 // treeWorkers is how many objects are read at the same time.
@@ -146,7 +152,7 @@ func (c *clients) lookAt(ctx context.Context, n *node) ([]*node, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read %s: %w", n.ref, err)
 	}
-	assessed := health.Assess(object)
+	assessed := n.rules.For(n.ref.GroupKind()).Assess(object)
 	n.Health, n.Message = assessed.Status, terminal.OneLine(assessed.Message)
 	if n.ref.Group != kustomizeGroup {
 		return nil, nil
@@ -158,17 +164,39 @@ func (c *clients) lookAt(ctx context.Context, n *node) ([]*node, error) {
 	if held := r.held(); held != "" {
 		n.Message = strings.TrimPrefix(n.Message+"; "+terminal.OneLine(flux.HeldSummary(held)), "; ")
 	}
-	return inventoryOf(r)
+	rules, err := rulesOf(object)
+	if err != nil {
+		return nil, err
+	}
+	return inventoryOf(r, rules)
 }
 
-func inventoryOf(r resource) ([]*node, error) {
+// rulesOf are the rules by which a Kustomization's objects are assessed. Those that
+// cannot be read are as none: its own condition tells of them.
+func rulesOf(object *unstructured.Unstructured) (*health.Rules, error) {
+	var owner kustomizev1.Kustomization
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &owner); err != nil || len(owner.Spec.HealthCheckExprs) == 0 {
+		return nil, nil
+	}
+	language, err := health.NewLanguage()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := flux.HealthRules(language, owner.Spec.HealthCheckExprs)
+	if err != nil {
+		return nil, nil
+	}
+	return rules, nil
+}
+
+func inventoryOf(r resource, rules *health.Rules) ([]*node, error) {
 	var nodes []*node
 	for _, entry := range r.Status.Inventory.Entries {
 		ref, err := gitops.ParseID(entry.ID)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r, err)
 		}
-		nodes = append(nodes, &node{ref: ref, version: entry.V})
+		nodes = append(nodes, &node{ref: ref, version: entry.V, rules: rules})
 	}
 	for _, name := range flux.HeldObjects(r.held()) {
 		for _, n := range nodes {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 	"github.com/plumb-gitops/plumb/internal/observe"
 	"github.com/plumb-gitops/plumb/internal/plan"
 )
@@ -72,6 +73,9 @@ type Engine struct {
 	// watchers are the owners that look at the health of an object that they
 	// do not declare; guarded by mu.
 	watchers map[place]map[gitops.OwnerRef]bool
+	// failed are the declared Jobs that had failed when they were removed;
+	// guarded by mu.
+	failed map[place]bool
 	// wake is called, without mu, for an owner that has to be run.
 	wake func(gitops.OwnerRef)
 }
@@ -87,6 +91,7 @@ func New(parts Parts, settings Settings, wake func(gitops.OwnerRef)) *Engine {
 		owners:   map[gitops.OwnerRef]*owner{},
 		declared: map[place]map[gitops.OwnerRef]bool{},
 		watchers: map[place]map[gitops.OwnerRef]bool{},
+		failed:   map[place]bool{},
 	}
 	parts.Clusters.Subscribe(e.observed)
 	return e
@@ -109,6 +114,7 @@ func (e *Engine) observed(clusterName string, o observe.Observation) {
 		}
 	}
 	e.mu.Lock()
+	e.noteFailed(at, o)
 	for _, table := range []map[place]map[gitops.OwnerRef]bool{e.watchers, e.declared} {
 		for ref := range table[at] {
 			concerned[ref] = true
@@ -123,6 +129,27 @@ func (e *Engine) observed(clusterName string, o observe.Observation) {
 	for ref := range concerned {
 		e.wake(ref)
 	}
+}
+
+// noteFailed remembers whether a Job that is removed had failed: one that its time
+// to live removes counts as done otherwise. Called with mu held.
+func (e *Engine) noteFailed(at place, o observe.Observation) {
+	if !health.IsJob(o.Ref.GroupKind()) || len(e.declared[at]) == 0 {
+		return
+	}
+	switch going := !o.After.Exists() || o.After.Deleting; {
+	case going && o.Before.Health.Status == gitops.HealthFailed:
+		e.failed[at] = true
+	case !going:
+		delete(e.failed, at)
+	}
+}
+
+// hadFailed tells whether a Job that is gone had failed.
+func (r *run) hadFailed(ref gitops.ObjectRef) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed[r.at(ref)]
 }
 
 // owner gives what is remembered of an owner.
@@ -207,6 +234,11 @@ func (e *Engine) setRefs(table map[place]map[gitops.OwnerRef]bool, owner gitops.
 			table[at] = map[gitops.OwnerRef]bool{}
 		}
 		table[at][owner] = true
+	}
+	for _, ref := range before {
+		if at := (place{clusterName, ref}); len(e.declared[at]) == 0 {
+			delete(e.failed, at)
+		}
 	}
 }
 

@@ -14,8 +14,9 @@ import (
 
 // wait is how far an owner's target is on its way to being healthy.
 type wait struct {
-	// digest and revision are what is waited for.
-	digest gitops.Digest
+	// digest is that of the build that is waited for, and checks that of what is
+	// asked of it.
+	digest, checks gitops.Digest
 	// since is when the wait began.
 	since time.Time
 	// reached is set once the target was healthy.
@@ -47,9 +48,9 @@ func (r *run) assess(ctx context.Context) error {
 	if err := r.read(ctx); err != nil {
 		return err
 	}
-	if w.digest != r.target.Digest || w.since.IsZero() {
-		ready := r.task.Last.Ready && r.task.Last.Digest == r.target.Digest.String()
-		*w = wait{digest: r.target.Digest, since: now, reached: ready && !r.wrote()}
+	if checks := r.task.Checks.digest(); w.digest != r.target.Digest || w.checks != checks || w.since.IsZero() {
+		ready := r.task.Last.Ready && r.task.Last.Digest == r.target.Digest.String() && r.task.Last.Generation == r.task.Generation
+		*w = wait{digest: r.target.Digest, checks: checks, since: now, reached: ready && !r.wrote()}
 	}
 	v := r.judge()
 	r.report.Checked = v.checked
@@ -63,15 +64,59 @@ func (r *run) assess(ctx context.Context) error {
 		return r.lostHealth(w, v, now)
 	}
 	if failed := v.only(gitops.HealthFailed); len(failed.bad) > 0 && !r.settings.WaitForAll {
-		return failed.err("failed early: ")
+		return r.unhealthy(failed, "failed early: ")
 	}
 	deadline := w.since.Add(r.task.Timeout)
 	if !now.Before(deadline) {
-		return v.err("timeout waiting for: ")
+		return r.unhealthy(v, "timeout waiting for: ")
 	}
 	r.report.Waiting = true
 	r.again(deadline)
 	return nil
+}
+
+// vanishing are the declared objects that are removed from the cluster once they
+// are done, and count as healthy then.
+func (r *run) vanishing() map[gitops.ObjectRef]bool {
+	var found map[gitops.ObjectRef]bool
+	for i := range r.manifests {
+		if m := &r.manifests[i]; health.Vanishes(m.Ref.GroupKind(), m.JSON) {
+			if found == nil {
+				found = map[gitops.ObjectRef]bool{}
+			}
+			found[m.Ref] = true
+		}
+	}
+	return found
+}
+
+// leaveDone takes out of a plan the creation of objects that were done and have been
+// removed since, as they declare it. As in Flux they are made again at the interval,
+// or where they had failed at the retry interval, and not because they are missing.
+func (r *run) leaveDone(p gitops.Plan) gitops.Plan {
+	vanishing := r.vanishing()
+	if len(vanishing) == 0 || r.compares() {
+		return p
+	}
+	now := r.Clock.Now()
+	for i := range p.Stages {
+		p.Stages[i].Changes = slices.DeleteFunc(p.Stages[i].Changes, func(c gitops.Change) bool {
+			if c.Basis != gitops.BasisRepair || c.Action != gitops.ActionCreate || !vanishing[c.Ref] {
+				return false
+			}
+			pause := r.task.RetryLimit
+			if r.hadFailed(c.Ref) {
+				pause = r.task.Retry
+			}
+			due := time.Unix(r.owner.left[c.Ref].At, 0).Add(pause)
+			if !now.Before(due) {
+				return false
+			}
+			r.again(due)
+			return true
+		})
+	}
+	return p
 }
 
 // wrote tells whether the run changed something that has to become healthy.
@@ -95,17 +140,43 @@ func (r *run) lostHealth(w *wait, v verdict, now time.Time) error {
 		r.again(deadline)
 		return nil
 	}
-	return v.err("not healthy any more: ")
+	return r.unhealthy(v, "not healthy any more: ")
 }
 
-// lookup gives what is known of an object.
-type lookup func(gitops.ObjectRef) (gitops.Live, bool)
+// unhealthy is the failure of some objects to be healthy.
+func (r *run) unhealthy(v verdict, prefix string) error {
+	for _, a := range v.bad {
+		r.report.Unhealthy = append(r.report.Unhealthy, a.ref)
+	}
+	return v.err(prefix)
+}
 
-// checked calls f for each object that has to be healthy.
-func (r *run) checked(f func(gitops.ObjectRef, lookup)) {
-	look := func(ref gitops.ObjectRef, known lookup) {
+// judge collects the health of all checked objects.
+func (r *run) judge() verdict {
+	var v verdict
+	vanishing := r.vanishing()
+	r.eachChecked(func(ref gitops.ObjectRef, at sight) {
+		v.checked++
+		h := r.healthOf(ref, at)
+		if h.Status == gitops.HealthNotFound && vanishing[ref] {
+			h = gitops.Health{Status: gitops.HealthCurrent}
+			if r.hadFailed(ref) {
+				h = gitops.Health{Status: gitops.HealthFailed, Message: "Job failed, and was removed by its time to live"}
+			}
+		}
+		if h.Status != gitops.HealthCurrent {
+			v.bad = append(v.bad, assessed{ref, h})
+		}
+	})
+	slices.SortFunc(v.bad, func(a, b assessed) int { return gitops.CompareRefs(a.ref, b.ref) })
+	return v
+}
+
+// eachChecked calls f for each object that has to be healthy.
+func (r *run) eachChecked(f func(gitops.ObjectRef, sight)) {
+	look := func(ref gitops.ObjectRef, at sight) {
 		if !r.settings.NoHealth[ref.GroupKind()] {
-			f(ref, known)
+			f(ref, at)
 		}
 	}
 	if r.task.Checks.All {
@@ -120,38 +191,32 @@ func (r *run) checked(f func(gitops.ObjectRef, lookup)) {
 			if self || foreign[m.Ref] || m.Policy.Paused || live.Policy.Paused || m.Policy.Apply == gitops.ApplyIgnore {
 				continue
 			}
-			look(m.Ref, r.Observer.Live)
+			look(m.Ref, sight{live: r.Observer.Live, err: func(ref gitops.ObjectRef) error { return r.Observer.Err(ref.GroupKind()) }})
 		}
 	}
-	for _, e := range r.task.Checks.Objects {
-		look(e.Ref, r.Observer.Named)
+	named := func(ref gitops.ObjectRef) (gitops.Live, bool) { return r.Observer.Named(r.task.Owner.Key(), ref) }
+	for _, e := range r.checks {
+		look(e.Ref, sight{live: named, err: r.Observer.NamedErr})
 	}
 }
 
-// judge collects the health of all checked objects.
-func (r *run) judge() verdict {
-	var v verdict
-	r.checked(func(ref gitops.ObjectRef, known lookup) {
-		v.checked++
-		if h := r.healthOf(ref, known); h.Status != gitops.HealthCurrent {
-			v.bad = append(v.bad, assessed{ref, h})
-		}
-	})
-	slices.SortFunc(v.bad, func(a, b assessed) int { return gitops.CompareRefs(a.ref, b.ref) })
-	return v
+// sight is where it is looked for how objects are, and why they may not be seen.
+type sight struct {
+	live func(gitops.ObjectRef) (gitops.Live, bool)
+	err  func(gitops.ObjectRef) error
 }
 
-func (r *run) healthOf(ref gitops.ObjectRef, look lookup) gitops.Health {
-	live, known := look(ref)
+func (r *run) healthOf(ref gitops.ObjectRef, at sight) gitops.Health {
+	live, known := at.live(ref)
 	switch {
 	case !known:
-		if err := r.Observer.Err(ref.GroupKind()); err != nil {
+		if err := at.err(ref); err != nil {
 			return gitops.Health{Status: gitops.HealthUnknown, Message: err.Error()}
 		}
 		return gitops.Health{Status: gitops.HealthUnknown, Message: "not seen yet"}
 	case !live.Exists():
 		return gitops.Health{Status: gitops.HealthNotFound, Message: "Resource not found"}
-	case live.Health.Status == "" && health.NeedsStatus(ref.GroupKind()):
+	case live.Health.Status == "" && r.needsStatus(ref.GroupKind()):
 		if last, wasRead := r.owner.readings[ref]; wasRead && r.reads() {
 			return last.health
 		}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/health"
 )
 
 // An owner with an identity of its own does not get the content of objects from the
@@ -31,8 +30,10 @@ const (
 // reading is the health of an object as it was read last.
 type reading struct {
 	resourceVersion string
-	at              time.Time
-	health          gitops.Health
+	// rule is the digest of the rule by which the health was assessed.
+	rule   gitops.Digest
+	at     time.Time
+	health gitops.Health
 	// retry is set where another try may tell more without a change of the object.
 	retry bool
 }
@@ -50,19 +51,20 @@ func (r *run) read(ctx context.Context) error {
 	for _, m := range r.manifests {
 		versions[m.Ref] = m.Version
 	}
-	for _, e := range r.task.Checks.Objects {
+	for _, e := range r.checks {
 		versions[e.Ref] = e.Version
 	}
 	var wanted []gitops.ObjectRef
 	known := map[gitops.ObjectRef]bool{}
 	now := r.Clock.Now()
-	r.checked(func(ref gitops.ObjectRef, look lookup) {
-		live, seen := look(ref)
-		if !seen || !live.Exists() || live.Health.Status != "" || !health.NeedsStatus(ref.GroupKind()) || known[ref] {
+	r.eachChecked(func(ref gitops.ObjectRef, at sight) {
+		live, seen := at.live(ref)
+		if !seen || !live.Exists() || live.Health.Status != "" || !r.needsStatus(ref.GroupKind()) || known[ref] {
 			return
 		}
 		known[ref] = true
 		last, wasRead := r.owner.readings[ref]
+		wasRead = wasRead && last.rule == r.task.Checks.Rules.For(ref.GroupKind()).Digest()
 		if wasRead && last.resourceVersion == live.ResourceVersion {
 			return
 		}
@@ -103,7 +105,8 @@ func (r *run) read(ctx context.Context) error {
 
 // readOne reads an object. One that may not be read is not healthy: that says so.
 func (r *run) readOne(ctx context.Context, ref gitops.ObjectRef, version string) reading {
-	got := reading{at: r.Clock.Now()}
+	rule := r.task.Checks.Rules.For(ref.GroupKind())
+	got := reading{at: r.Clock.Now(), rule: rule.Digest()}
 	resource, err := r.Client.Resource(ctx, ref.GroupKind(), version)
 	if err == nil {
 		object, getErr := r.Client.Get(ctx, resource, ref.Namespace, ref.Name)
@@ -112,7 +115,7 @@ func (r *run) readOne(ctx context.Context, ref gitops.ObjectRef, version string)
 			got.health = gitops.Health{Status: gitops.HealthNotFound, Message: "Resource not found"}
 			return got
 		case err == nil:
-			got.resourceVersion, got.health = object.GetResourceVersion(), health.Assess(object)
+			got.resourceVersion, got.health = object.GetResourceVersion(), rule.Assess(object)
 			return got
 		}
 	}

@@ -30,6 +30,8 @@ type run struct {
 	keeping bool
 	// manifests are those of target as the cluster knows them.
 	manifests []gitops.Manifest
+	// checks are the objects that the owner names to be healthy.
+	checks []gitops.InventoryEntry
 }
 
 // Run does what can be done now for an owner. It does not wait for objects to
@@ -188,7 +190,7 @@ func (r *run) apply(ctx context.Context) error {
 		return err
 	}
 	r.report.Foreign = p.Foreign
-	p, settled := r.handOver(r.pause(p))
+	p, settled := r.handOver(r.leaveDone(r.pause(p)))
 	if settled && !r.keeping && !r.removing {
 		p = r.guard(p)
 	}
@@ -204,6 +206,7 @@ func (r *run) apply(ctx context.Context) error {
 			Owner:      r.task.Owner,
 			Plan:       p,
 			Force:      r.task.Force,
+			Rules:      r.task.Checks.Rules,
 			Live:       r.live,
 			OwnedBy:    r.ownedBy,
 			WriteAhead: func(ctx context.Context) error { return r.writeAhead(ctx, p) },

@@ -2,10 +2,13 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 )
 
 // Task is what a front end wants to be true for one owner.
@@ -67,10 +70,22 @@ type Checks struct {
 	All bool
 	// Objects are looked at beside, or instead of, the applied ones.
 	Objects []gitops.InventoryEntry
+	// Rules say how objects are in place of the rules of kstatus; nil for none.
+	Rules *health.Rules
 }
 
 // None tells whether nothing has to be healthy.
 func (c Checks) None() bool { return !c.All && len(c.Objects) == 0 }
+
+// digest is equal for checks that ask for the same.
+func (c Checks) digest() gitops.Digest {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%t %s\n", c.All, c.Rules.Digest())
+	for _, e := range c.Objects {
+		fmt.Fprintf(sum, "%s %s\n", e.Ref.ID(), e.Version)
+	}
+	return gitops.Digest(sum.Sum(nil))
+}
 
 // Success is what is known of the last time everything went well.
 type Success struct {
@@ -79,6 +94,9 @@ type Success struct {
 	Revision string
 	// Digest is that of the build that was applied, as in a status.
 	Digest string
+	// Generation is that of the specification that it was reached with; what a
+	// newer one asks to be healthy has not been found to be so.
+	Generation int64
 	// At is when it was applied.
 	At time.Time
 	// Ready is set where nothing has gone wrong, and no other build been begun,

@@ -17,6 +17,7 @@ import (
 // that is what is watched already.
 func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 	needs := map[gitops.GroupKind]observe.Need{}
+	rules := r.task.Checks.Rules
 	add := func(ref gitops.ObjectRef, version string, health bool) {
 		kind := ref.GroupKind()
 		need := needs[kind]
@@ -25,6 +26,9 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 		}
 		// Whole objects are for the operator's own eyes: see read.
 		need.Kind, need.Health, need.Moves = kind, need.Health || health && !r.reads(), need.Moves || health && r.reads()
+		if need.Health || need.Moves {
+			need.Rule = rules.For(kind)
+		}
 		needs[kind] = need
 	}
 	for _, e := range inventory {
@@ -32,7 +36,7 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 	}
 	for _, m := range r.manifests {
 		kind := m.Ref.GroupKind()
-		add(m.Ref, m.Version, r.task.Checks.All && health.NeedsStatus(kind) && !r.settings.NoHealth[kind])
+		add(m.Ref, m.Version, r.task.Checks.All && r.needsStatus(kind) && !r.settings.NoHealth[kind])
 	}
 	list := make([]observe.Need, 0, len(needs))
 	for _, need := range needs {
@@ -44,13 +48,21 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 	slices.SortFunc(list, func(a, b observe.Need) int { return compareKinds(a.Kind, b.Kind) })
 	sum := sha256.New()
 	for _, need := range list {
-		fmt.Fprintf(sum, "%s %s %t %t\n", need.Kind, need.Version, need.Health, need.Moves)
+		fmt.Fprintf(sum, "%s %s %t %t %s\n", need.Kind, need.Version, need.Health, need.Moves, need.Rule.Digest())
 	}
-	var objects []observe.Object
+	var objects, served []observe.Object
 	var refs []gitops.ObjectRef
+	r.checks = nil
 	for _, e := range r.task.Checks.Objects {
-		fmt.Fprintf(sum, "%s %s\n", e.Ref.ID(), e.Version)
-		objects = append(objects, observe.Object{Ref: e.Ref, Version: e.Version, Moves: r.reads()})
+		e, known := r.checked(ctx, e)
+		r.checks = append(r.checks, e)
+		rule := rules.For(e.Ref.GroupKind())
+		fmt.Fprintf(sum, "%s %s %s\n", e.Ref.ID(), e.Version, rule.Digest())
+		objects = append(objects, observe.Object{Ref: e.Ref, Version: e.Version, Rule: rule, Moves: r.reads()})
+		if known {
+			// What is not served is not waited for: it wakes the owner when it comes.
+			served = append(served, objects[len(objects)-1])
+		}
 		refs = append(refs, e.Ref)
 	}
 	digest := gitops.Digest(sum.Sum(nil))
@@ -61,13 +73,35 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 	r.lookAt(refs)
 	// What cannot be watched is compared instead of trusted.
 	syncCtx, cancel := context.WithTimeout(ctx, r.settings.SyncTimeout)
-	_ = r.Observer.WaitSynced(syncCtx, list, objects)
+	_ = r.Observer.WaitSynced(syncCtx, list, served)
 	cancel()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	r.owner.needs = digest
 	return nil
+}
+
+// checked is an object that the owner names to be healthy, as the cluster knows it:
+// without namespace where its kind has none, and in the version that the server
+// prefers where it does not serve the one that is named, as in Flux. It is false
+// where the kind is not served.
+func (r *run) checked(ctx context.Context, e gitops.InventoryEntry) (gitops.InventoryEntry, bool) {
+	resource, err := r.Client.Resource(ctx, e.Ref.GroupKind(), e.Version)
+	if isNotServed(err) && e.Version != "" {
+		e.Version = ""
+		resource, err = r.Client.Resource(ctx, e.Ref.GroupKind(), "")
+	}
+	if err == nil && !resource.Namespaced {
+		e.Ref.Namespace = ""
+	}
+	return e, err == nil
+}
+
+// needsStatus tells whether the health of a kind's objects depends, by the owner's
+// rules, on more than their metadata.
+func (r *run) needsStatus(kind gitops.GroupKind) bool {
+	return r.task.Checks.Rules.For(kind) != nil || health.NeedsStatus(kind)
 }
 
 // lookAt has the owner woken by objects that it does not declare.

@@ -156,6 +156,8 @@ type Report struct {
 	Health Health
 	// Checked is how many objects Health was made from.
 	Checked int
+	// Unhealthy are the objects for which Err is a failure of health, sorted.
+	Unhealthy []ObjectRef
 	// Waiting is set while objects are not healthy yet and still have time; the
 	// run goes on by itself when one of them changes.
 	Waiting bool

@@ -1,12 +1,17 @@
-// Package health tells from an object how it is: the rules of kstatus, with Flux's
-// differences. It is pure: the same object has the same health at any time, and
-// nothing is asked of a cluster.
+// Package health tells from an object how it is: by the rules of kstatus, with
+// Flux's differences, or by expressions in CEL that an owner has of its own for a
+// kind. It is pure: the same object has the same health at any time, and nothing is
+// asked of a cluster.
+//
+// Expressions are written by those whom the operator works for. What one of them
+// costs is bounded, whatever it says, and what it quotes of an object stays in here.
 //
 // The observer assesses objects with it as they arrive, so that no object has to be
 // kept for its health.
 package health
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
@@ -20,17 +25,22 @@ import (
 // expects is Unknown. Nothing is changed in the object.
 //
 // The rules are those of kstatus, but for:
-//   - a Job is Current once it is complete and not while it runs, as in Flux. A Job
-//     that its time to live has removed is no object any more: whoever waits for it
-//     counts a Job that was seen and is gone as done;
+//   - a Job is Current once it is complete, or while it is suspended, and not while
+//     it runs, as in Flux. A Job that its time to live has removed is no object any
+//     more: see Vanishes;
 //   - a Pod that cannot be scheduled is InProgress for as long as that is so. In
 //     kstatus it becomes Failed 15 s after its creation, which would make health
 //     depend on the time at which it is looked at.
 func Assess(object *unstructured.Unstructured) gitops.Health {
 	kind := gitops.GroupKind{Group: object.GroupVersionKind().Group, Kind: object.GetKind()}
-	if kind == (gitops.GroupKind{Kind: "Pod"}) && object.GetDeletionTimestamp() == nil {
+	switch deleting := object.GetDeletionTimestamp() != nil; {
+	case kind == (gitops.GroupKind{Kind: "Pod"}) && !deleting:
 		if h, decided := pod(object); decided {
 			return h
+		}
+	case IsJob(kind) && !deleting:
+		if suspended, _, _ := unstructured.NestedBool(object.Object, "spec", "suspend"); suspended {
+			return gitops.Health{Status: gitops.HealthCurrent, Message: "Job is suspended"}
 		}
 	}
 	result, err := status.Compute(object)
@@ -38,7 +48,7 @@ func Assess(object *unstructured.Unstructured) gitops.Health {
 		return gitops.Health{Status: gitops.HealthUnknown, Message: fmt.Sprintf("status is not readable: %v", err)}
 	}
 	h := gitops.Health{Status: gitops.HealthStatus(result.Status), Message: result.Message}
-	if kind == (gitops.GroupKind{Group: "batch", Kind: "Job"}) && h.Status == gitops.HealthCurrent && !complete(object) {
+	if IsJob(kind) && h.Status == gitops.HealthCurrent && !complete(object) {
 		return gitops.Health{Status: gitops.HealthInProgress, Message: "Job in progress"}
 	}
 	return h
@@ -51,6 +61,24 @@ func OfMetadata(deleting bool) gitops.Health {
 	}
 	return gitops.Health{Status: gitops.HealthCurrent, Message: "Resource is current"}
 }
+
+// Vanishes tells whether a manifest declares an object that is removed from the
+// cluster once it is done: a Job with a time to live. As in Flux it counts as done
+// when it was applied and is gone.
+func Vanishes(kind gitops.GroupKind, manifest []byte) bool {
+	if !IsJob(kind) {
+		return false
+	}
+	var job struct {
+		Spec struct {
+			TimeToLive *json.Number `json:"ttlSecondsAfterFinished"`
+		} `json:"spec"`
+	}
+	return json.Unmarshal(manifest, &job) == nil && job.Spec.TimeToLive != nil
+}
+
+// IsJob tells whether a kind is that of Jobs.
+func IsJob(kind gitops.GroupKind) bool { return kind == gitops.GroupKind{Group: "batch", Kind: "Job"} }
 
 // complete tells whether a Job has the condition Complete.
 func complete(job *unstructured.Unstructured) bool {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
+	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
@@ -52,6 +53,8 @@ func resources(_ context.Context, kind gitops.GroupKind, version string) (schema
 	case "Namespace", "CustomResourceDefinition":
 		gvr.Resource = strings.ToLower(kind.Kind) + "s"
 		return gvr, false, nil
+	case "Unserved":
+		return gvr, false, &cluster.NotServedError{Group: kind.Group, Version: version, Kind: kind.Kind}
 	case "TokenReview":
 		gvr.Resource = "tokenreviews"
 		return gvr, false, nil

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -25,6 +26,9 @@ type demand struct {
 	full bool
 	// moves asks for every change to be told.
 	moves bool
+	// rule is by which the owner's objects are assessed, in a watch of one object
+	// that object; nil for the rules of kstatus.
+	rule *health.Rule
 }
 
 // Need declares what an owner needs, in place of what it declared before, and
@@ -34,11 +38,11 @@ func (o *Observer) Need(owner gitops.OwnerRef, needs []Need, objects []Object) {
 	wanted := make(map[key]demand, len(needs)+len(objects))
 	for _, n := range needs {
 		k := key{kind: n.Kind}
-		wanted[k] = newer(wanted[k], demand{version: n.Version, full: n.Health && health.NeedsStatus(n.Kind), moves: n.Moves})
+		wanted[k] = newer(wanted[k], n.demand())
 	}
 	for _, object := range objects {
 		k := key{kind: object.Ref.GroupKind(), object: nameOf(object.Ref)}
-		wanted[k] = newer(wanted[k], demand{version: object.Version, full: !object.Moves && health.NeedsStatus(k.kind), moves: object.Moves})
+		wanted[k] = newer(wanted[k], object.demand())
 	}
 	owner = owner.Key()
 	o.mu.Lock()
@@ -63,21 +67,37 @@ func (o *Observer) Need(owner gitops.OwnerRef, needs []Need, objects []Object) {
 	}
 }
 
+// demand is what the need asks of a watch.
+func (n Need) demand() demand {
+	d := demand{version: n.Version, full: n.Health && (n.Rule != nil || health.NeedsStatus(n.Kind)), moves: n.Moves}
+	if d.full || d.moves {
+		d.rule = n.Rule
+	}
+	return d
+}
+
+func (o Object) demand() demand {
+	full := !o.Moves && (o.Rule != nil || health.NeedsStatus(o.Ref.GroupKind()))
+	return demand{version: o.Version, full: full, moves: o.Moves, rule: o.Rule}
+}
+
 // newer joins two demands.
 func newer(a, b demand) demand {
-	joined := demand{version: a.version, full: a.full || b.full, moves: a.moves || b.moves}
+	joined := demand{version: a.version, full: a.full || b.full, moves: a.moves || b.moves, rule: cmp.Or(a.rule, b.rule)}
 	if a.version == "" || version.CompareKubeAwareVersionStrings(b.version, a.version) > 0 {
 		joined.version = b.version
 	}
 	return joined
 }
 
-// joined is what all owners of a watch want together. The observer's mu is held.
+// joined is the version and the fullness that all owners of a watch want together.
+// The observer's mu is held.
 func (w *watcher) joined() demand {
 	var all demand
 	for _, d := range w.owners {
 		all = newer(all, d)
 	}
+	all.rule = nil
 	return all
 }
 
@@ -87,6 +107,9 @@ func (w *watcher) want(owner gitops.OwnerRef, d demand) {
 		return
 	}
 	w.owners[owner] = d
+	if w.full && d.full && w.table.misjudged(owner, d.rule) {
+		w.judgeAnew()
+	}
 	if d.version == w.version && d.full == w.full && (!d.moves || w.table.moves.Load()) {
 		return
 	}
@@ -133,22 +156,29 @@ func (w *watcher) spare() {
 // Synced tells whether what an owner needs of a kind is known: its markers, and
 // their health if that is needed.
 func (o *Observer) Synced(need Need) bool {
-	return o.synced(key{kind: need.Kind}, need.Health)
+	return o.synced(key{kind: need.Kind}, need.demand().full)
 }
 
-func (o *Observer) synced(k key, withHealth bool) bool {
+func (o *Observer) synced(k key, full bool) bool {
 	t := o.table(k)
 	if t == nil {
 		return false
 	}
 	s := t.stateNow()
-	return s.synced && (!withHealth || s.full || !health.NeedsStatus(k.kind))
+	return s.synced && (!full || s.full)
 }
 
 // Err says why a kind is not watched or why its watch is interrupted; nil where
 // it is in step, or on its way without a failure so far, or not needed.
-func (o *Observer) Err(kind gitops.GroupKind) error {
-	t := o.table(key{kind: kind})
+func (o *Observer) Err(kind gitops.GroupKind) error { return o.err(key{kind: kind}) }
+
+// NamedErr is Err for an object that is watched by name.
+func (o *Observer) NamedErr(ref gitops.ObjectRef) error {
+	return o.err(key{kind: ref.GroupKind(), object: nameOf(ref)})
+}
+
+func (o *Observer) err(k key) error {
+	t := o.table(k)
 	if t == nil {
 		return nil
 	}
@@ -160,21 +190,21 @@ func (o *Observer) Err(kind gitops.GroupKind) error {
 // ends; the error says which.
 func (o *Observer) WaitSynced(ctx context.Context, needs []Need, objects []Object) error {
 	type wish struct {
-		key    key
-		health bool
+		key  key
+		full bool
 	}
 	waiting := make([]wish, 0, len(needs)+len(objects))
 	for _, n := range needs {
-		waiting = append(waiting, wish{key{kind: n.Kind}, n.Health})
+		waiting = append(waiting, wish{key{kind: n.Kind}, n.demand().full})
 	}
 	for _, object := range objects {
-		waiting = append(waiting, wish{key{kind: object.Ref.GroupKind(), object: nameOf(object.Ref)}, !object.Moves})
+		waiting = append(waiting, wish{key{kind: object.Ref.GroupKind(), object: nameOf(object.Ref)}, object.demand().full})
 	}
 	for {
 		o.mu.RLock()
 		progress := o.progress
 		o.mu.RUnlock()
-		waiting = slices.DeleteFunc(waiting, func(w wish) bool { return o.synced(w.key, w.health) })
+		waiting = slices.DeleteFunc(waiting, func(w wish) bool { return o.synced(w.key, w.full) })
 		if len(waiting) == 0 {
 			return nil
 		}

@@ -5,9 +5,11 @@
 // There is one watch per kind for all owners. It asks for objects with the owner
 // label and for their metadata only; where an owner needs the health of a kind whose
 // health is in its status, it asks for whole objects instead. Either way each object
-// is reduced on arrival and none is kept. Objects that an owner names for their
-// health without applying them are watched one by one, by name. While nothing
-// changes, nothing is asked of the API server beside the watches.
+// is reduced on arrival and none is kept: its health is assessed by the rule that its
+// owner has declared for the kind. Objects that an owner names for their health
+// without applying them are watched one by one, by name, for all who look at them,
+// each by a rule of its own. A rule that changes has the objects read once again.
+// While nothing changes, nothing is asked of the API server beside the watches.
 //
 // What we write ourselves is no news: whoever writes holds the object meanwhile and
 // records the answer, so that neither the echo of the write nor an older event that
@@ -64,6 +66,9 @@ type Need struct {
 	// Moves asks to be told of every change of the objects, for an owner that reads
 	// their health with rights of its own.
 	Moves bool
+	// Rule is by which the health of the owner's objects is assessed; nil for the
+	// rules of kstatus. Another rule than before costs one list of the kind.
+	Rule *health.Rule
 }
 
 // Object is an object outside of inventories whose health an owner waits for.
@@ -72,6 +77,8 @@ type Object struct {
 	Version string
 	// Moves asks to be told of every change instead of for the object's health.
 	Moves bool
+	// Rule is by which the owner looks at the object; nil for those of kstatus.
+	Rule *health.Rule
 }
 
 // Observation is a change that somebody else made.
@@ -161,22 +168,28 @@ func (o *Observer) tell(observation Observation) {
 // Live is what is known of an object in an inventory. It is not known while its
 // kind is not watched, not synced, or may not be watched. A known zero Live says
 // that there is no such object with the owner label. Health is empty where nobody
-// needs it.
+// needs it, and until it has been assessed by the rule that the object's owner has
+// declared.
 func (o *Observer) Live(ref gitops.ObjectRef) (live gitops.Live, known bool) {
-	t := o.table(key{kind: ref.GroupKind()})
-	if t == nil {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	w := o.watchers[key{kind: ref.GroupKind()}]
+	if w == nil {
 		return gitops.Live{}, false
 	}
-	return t.live(nameOf(ref))
+	return w.table.live(nameOf(ref), func(owner gitops.OwnerRef) *health.Rule { return w.owners[owner.Key()].rule })
 }
 
-// Named is what is known of an object that is watched by name, whatever its labels.
-func (o *Observer) Named(ref gitops.ObjectRef) (live gitops.Live, known bool) {
-	t := o.table(key{kind: ref.GroupKind(), object: nameOf(ref)})
-	if t == nil {
+// Named is what is known of an object that an owner watches by name, whatever its
+// labels, with its health by that owner's rule.
+func (o *Observer) Named(owner gitops.OwnerRef, ref gitops.ObjectRef) (live gitops.Live, known bool) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	w := o.watchers[key{kind: ref.GroupKind(), object: nameOf(ref)}]
+	if w == nil {
 		return gitops.Live{}, false
 	}
-	return t.live(nameOf(ref))
+	return w.table.live(nameOf(ref), func(gitops.OwnerRef) *health.Rule { return w.owners[owner.Key()].rule })
 }
 
 // NamesExactly tells whether we have not written an object and nobody has changed our
@@ -199,19 +212,29 @@ func (o *Observer) NamesExactly(ref gitops.ObjectRef, manifest []byte) (gitops.L
 	return live, true
 }
 
-// Record stores what a write of our own left, unless something newer is known. A
-// Live without health gets it from the watch, where the kind's health is needed. One
-// without owner labels is not stored: no watch would tell of it.
+// Record stores what a write of our own left, unless something newer is known. Its
+// health is that by the rule that its owner has declared; a Live without health gets
+// it from the watch, where the kind's health is needed. One without owner labels is
+// not stored: no watch would tell of it.
 func (o *Observer) Record(ref gitops.ObjectRef, live gitops.Live) {
 	if live.Owner == (gitops.OwnerRef{}) {
 		return
 	}
-	if !health.NeedsStatus(ref.GroupKind()) {
+	k := key{kind: ref.GroupKind()}
+	o.mu.RLock()
+	w := o.watchers[k]
+	var rule *health.Rule
+	if w != nil {
+		rule = w.owners[live.Owner.Key()].rule
+	}
+	o.mu.RUnlock()
+	if w == nil {
+		return
+	}
+	if rule == nil && !health.NeedsStatus(k.kind) {
 		live.Health = health.OfMetadata(live.Deleting)
 	}
-	if t := o.table(key{kind: ref.GroupKind()}); t != nil {
-		t.wrote(nameOf(ref), interned(live))
-	}
+	w.table.wrote(nameOf(ref), interned(live), rule)
 }
 
 // RecordDeleted stores that a deletion of our own was accepted. An object that

@@ -13,13 +13,6 @@ import (
 	"github.com/plumb-gitops/plumb/internal/ownership"
 )
 
-// reduced is an object as it arrives, without the object.
-type reduced struct {
-	name name
-	live gitops.Live
-	own  *ownFields
-}
-
 // ownFields is our own Apply entry. Objects made from one template have equal
 // ones, which are kept once.
 type ownFields struct {
@@ -31,14 +24,18 @@ func (f *ownFields) entry() metav1.ManagedFieldsEntry {
 	return metav1.ManagedFieldsEntry{APIVersion: f.apiVersion, FieldsV1: metav1.NewFieldsV1(f.fields.Value())}
 }
 
+// judges are the rules by which an object of an owner is assessed: the one that its
+// marker gets, and others that somebody else looks at it by.
+type judges func(owner gitops.OwnerRef) (rule *health.Rule, others []*health.Rule)
+
 // reduce takes what is kept out of an object: whole objects are unstructured, all
 // others carry metadata only. Whether the own entry is wanted is said by first.
-func reduce(object runtime.Object, kind gitops.GroupKind, keys gitops.Keys, first bool) (reduced, error) {
+func reduce(object runtime.Object, kind gitops.GroupKind, keys gitops.Keys, judges judges, first bool) (name, record, error) {
 	meta, ok := object.(metav1.Object)
 	if !ok {
-		return reduced{}, fmt.Errorf("%s: %T has no metadata", kind, object)
+		return name{}, record{}, fmt.Errorf("%s: %T has no metadata", kind, object)
 	}
-	r := reduced{name: name{namespace: meta.GetNamespace(), name: meta.GetName()}}
+	n, r := name{namespace: meta.GetNamespace(), name: meta.GetName()}, record{}
 	whole, isWhole := object.(*unstructured.Unstructured)
 	if isWhole {
 		// The fields of managedFields are decoded once for all that follows.
@@ -49,11 +46,15 @@ func reduce(object runtime.Object, kind gitops.GroupKind, keys gitops.Keys, firs
 		}
 	}
 	r.live = ownership.Observe(meta, keys)
+	rule, others := judges(r.live.Owner)
 	switch {
-	case !health.NeedsStatus(kind):
-		r.live.Health = health.OfMetadata(r.live.Deleting)
 	case isWhole:
-		r.live.Health = health.Assess(whole)
+		r.rule, r.live.Health = rule, rule.Assess(whole)
+		for _, other := range others {
+			r.others = append(r.others, judged{other, internedHealth(other.Assess(whole))})
+		}
+	case rule == nil && !health.NeedsStatus(kind):
+		r.live.Health = health.OfMetadata(r.live.Deleting)
 	}
 	r.live = interned(r.live)
 	if first {
@@ -61,18 +62,23 @@ func reduce(object runtime.Object, kind gitops.GroupKind, keys gitops.Keys, firs
 			r.own = &ownFields{apiVersion: shared(entry.APIVersion), fields: unique.Make(entry.FieldsV1.GetRawString())}
 		}
 	}
-	return r, nil
+	return n, r, nil
 }
 
 // interned shares the texts that many objects have in common.
 func interned(live gitops.Live) gitops.Live {
 	o := &live.Owner
 	o.Group, o.Kind, o.Namespace, o.Name = shared(o.Group), shared(o.Kind), shared(o.Namespace), shared(o.Name)
-	live.Health.Message = shared(live.Health.Message)
+	live.Health = internedHealth(live.Health)
 	for i := range live.TakeOver {
 		live.TakeOver[i] = shared(live.TakeOver[i])
 	}
 	return live
+}
+
+func internedHealth(h gitops.Health) gitops.Health {
+	h.Message = shared(h.Message)
+	return h
 }
 
 func shared(text string) string {

@@ -102,7 +102,7 @@ func (s *stream) move(event watch.Event) error {
 		}
 		s.initial = false
 		s.watcher.table.complete(meta.GetResourceVersion(), s.full)
-		s.watcher.wake()
+		s.watcher.listed()
 	}
 	s.position = meta.GetResourceVersion()
 	return nil

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 )
 
 // name tells the objects of one kind apart.
@@ -22,6 +23,38 @@ type record struct {
 	// own is our own Apply entry for NamesExactly; nil once it was asked for, or
 	// we wrote the object or somebody changed our fields since it was first seen.
 	own *ownFields
+	// rule is by which live.Health was assessed; nil for the rules of kstatus.
+	rule *health.Rule
+	// others are the object's health by other rules, in the watch of one object
+	// that several owners look at, ordered as the rules are.
+	others []judged
+}
+
+// judged is the health of an object by a rule.
+type judged struct {
+	rule   *health.Rule
+	health gitops.Health
+}
+
+// by is the record with its health by a rule; without health where it has not been
+// assessed by that rule.
+func (r *record) by(rule *health.Rule) gitops.Live {
+	live := r.live
+	if r.rule.Same(rule) {
+		return live
+	}
+	live.Health = gitops.Health{}
+	for _, other := range r.others {
+		if other.rule.Same(rule) {
+			live.Health = other.health
+		}
+	}
+	return live
+}
+
+// sameOthers tells whether an object's health by the rules of others is the same.
+func sameOthers(a, b []judged) bool {
+	return slices.EqualFunc(a, b, func(a, b judged) bool { return a.rule.Same(b.rule) && a.health == b.health })
 }
 
 // table holds what one watch has seen, corrected by what we wrote ourselves. The
@@ -83,17 +116,18 @@ func (t *table) begin() {
 }
 
 // put stores an object that the watch has told of.
-func (t *table) put(n name, live gitops.Live, own *ownFields) {
+func (t *table) put(n name, seen record) {
 	t.turns.Lock()
 	defer t.turns.Unlock()
-	if o, changed := t.store(n, live, own); changed {
+	if o, changed := t.store(n, seen); changed {
 		t.notify(o)
 	}
 }
 
-func (t *table) store(n name, live gitops.Live, own *ownFields) (Observation, bool) {
+func (t *table) store(n name, seen record) (Observation, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	live := seen.live
 	if t.seen != nil {
 		t.seen[n] = struct{}{}
 	}
@@ -104,25 +138,31 @@ func (t *table) store(n name, live gitops.Live, own *ownFields) (Observation, bo
 		delete(t.gone, n)
 	}
 	r := t.objects[n]
-	discovered := r == nil && !t.state.synced
+	// What comes late, because it could not be watched at first, may not be waited
+	// for by anybody any more.
+	late := t.state.lasting || (t.named && t.state.err != nil)
+	discovered := r == nil && !t.state.synced && !late
 	if r == nil {
-		r = &record{own: own}
+		r = &record{own: seen.own}
 		t.objects[n] = r
 	} else if older(live.ResourceVersion, r.live.ResourceVersion) {
 		return Observation{}, false
 	}
 	before := r.live
 	if live.Health.Status == "" && live.ResourceVersion == before.ResourceVersion {
-		live.Health = before.Health
+		live.Health, seen.rule, seen.others = before.Health, r.rule, r.others
 	}
-	r.live = live
+	// Another rule is a change also where it finds the same: who waits for it has
+	// to know that it was asked.
+	anew := before.Health.Status != "" && live.Health.Status != "" && !r.rule.Same(seen.rule) || !sameOthers(r.others, seen.others)
+	r.live, r.rule, r.others = live, seen.rule, seen.others
 	if !discovered && (before.UID != live.UID || before.Fields != live.Fields) {
 		r.own = nil
 	}
 	if live.Health.Status == "" || (t.seen != nil && before.Health.Status == "") {
 		before.Health = live.Health // to begin or to cease looking at health is no change
 	}
-	if discovered || t.unchanged(before, live) || t.held[n] != nil {
+	if discovered || (t.unchanged(before, live) && !anew) || t.held[n] != nil {
 		return Observation{}, false
 	}
 	return t.observation(n, before, live), true
@@ -225,17 +265,37 @@ func (t *table) stateNow() state {
 	return t.state
 }
 
-// live is what is known of an object.
-func (t *table) live(n name) (gitops.Live, bool) {
+// live is what is known of an object, with its health by the rule that its owner
+// has now.
+func (t *table) live(n name, ruleOf func(gitops.OwnerRef) *health.Rule) (gitops.Live, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if !t.state.synced {
 		return gitops.Live{}, false
 	}
-	if r := t.objects[n]; r != nil {
-		return r.live, true
+	r := t.objects[n]
+	if r == nil {
+		return gitops.Live{}, true
 	}
-	return gitops.Live{}, true
+	rule := ruleOf(r.live.Owner)
+	live := r.by(rule)
+	if live.Health.Status == "" && rule == nil && !health.NeedsStatus(t.kind) {
+		live.Health = health.OfMetadata(live.Deleting)
+	}
+	return live, true
+}
+
+// misjudged tells whether the health of an owner's objects, or that of the one
+// object that is watched by name, has been assessed by another rule than this one.
+func (t *table) misjudged(owner gitops.OwnerRef, rule *health.Rule) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, r := range t.objects {
+		if (t.named || r.live.Owner.Key() == owner) && r.by(rule).Health.Status == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // ownEntry gives our own Apply entry of an object as it was first seen.
@@ -258,8 +318,9 @@ func (t *table) dropOwn(n name) {
 	}
 }
 
-// wrote stores the answer to a write of our own, unless something newer is known.
-func (t *table) wrote(n name, live gitops.Live) {
+// wrote stores the answer to a write of our own, with its health by a rule, unless
+// something newer is known.
+func (t *table) wrote(n name, live gitops.Live, rule *health.Rule) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.objects[n]
@@ -274,9 +335,9 @@ func (t *table) wrote(n name, live gitops.Live) {
 	r.own = nil
 	if !older(live.ResourceVersion, r.live.ResourceVersion) {
 		if live.Health.Status == "" && live.ResourceVersion == r.live.ResourceVersion {
-			live.Health = r.live.Health
+			live.Health, rule = r.live.Health, r.rule
 		}
-		r.live = live
+		r.live, r.rule = live, rule
 	}
 	if h := t.held[n]; h != nil {
 		h.before = live

@@ -7,11 +7,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 )
 
 func marker(uid, resourceVersion string, fields byte) gitops.Live {
 	return gitops.Live{UID: uid, ResourceVersion: resourceVersion, Fields: gitops.Digest{fields}, Owner: gitops.OwnerRef{Name: "o"}}
 }
+
+// kstatus says that no owner has a rule of its own.
+func kstatus(gitops.OwnerRef) *health.Rule { return nil }
 
 // step is what happens to a table; told is what is told because of it.
 type step func(t *table)
@@ -19,9 +23,9 @@ type step func(t *table)
 func TestTable(t *testing.T) {
 	t.Parallel()
 	n := name{"ns", "a"}
-	put := func(live gitops.Live) step { return func(t *table) { t.put(n, live, nil) } }
+	put := func(live gitops.Live) step { return func(t *table) { t.put(n, record{live: live}) } }
 	remove := func(uid, rv string) step { return func(t *table) { t.remove(n, uid, rv) } }
-	wrote := func(live gitops.Live) step { return func(t *table) { t.wrote(n, live) } }
+	wrote := func(live gitops.Live) step { return func(t *table) { t.wrote(n, live, nil) } }
 	deleted := func(uid string) step { return func(t *table) { t.deleted(n, uid) } }
 	hold, release := func(t *table) { t.hold(n) }, func(t *table) { t.release(n) }
 	begin := func(t *table) { t.begin() }
@@ -98,7 +102,7 @@ func TestTable(t *testing.T) {
 			for _, do := range row.steps {
 				do(tb)
 			}
-			live, known := tb.live(n)
+			live, known := tb.live(n, kstatus)
 			if diff := cmp.Diff(row.live, live); diff != "" || !known {
 				t.Errorf("live, known = %v (-want +got):\n%s", known, diff)
 			}
@@ -116,12 +120,12 @@ func TestTableIsKnownOnlyWhileInStep(t *testing.T) {
 	t.Parallel()
 	tb := newTable(gitops.GroupKind{Kind: "X"}, false, func(Observation) {})
 	n := name{"ns", "a"}
-	known := func() bool { _, known := tb.live(n); return known }
+	known := func() bool { _, known := tb.live(n, kstatus); return known }
 	if known() {
 		t.Error("known before the first list")
 	}
 	tb.begin()
-	tb.put(n, marker("u", "1", 1), nil)
+	tb.put(n, record{live: marker("u", "1", 1)})
 	if known() {
 		t.Error("known before the first list has ended")
 	}
@@ -149,11 +153,11 @@ func TestOwnEntryIsKeptWhileItHolds(t *testing.T) {
 		kept bool
 	}{
 		"nothing":            {func(*table) {}, true},
-		"a change of health": {func(t *table) { t.put(n, healthy, nil) }, true},
-		"a second list":      {func(t *table) { t.begin(); t.put(n, healthy, own); t.complete("7", true) }, true},
-		"a changed field":    {func(t *table) { t.put(n, marker("u", "6", 2), nil) }, false},
-		"another object":     {func(t *table) { t.put(n, marker("v", "6", 1), nil) }, false},
-		"our write":          {func(t *table) { t.wrote(n, marker("u", "6", 1)) }, false},
+		"a change of health": {func(t *table) { t.put(n, record{live: healthy}) }, true},
+		"a second list":      {func(t *table) { t.begin(); t.put(n, record{live: healthy, own: own}); t.complete("7", true) }, true},
+		"a changed field":    {func(t *table) { t.put(n, record{live: marker("u", "6", 2)}) }, false},
+		"another object":     {func(t *table) { t.put(n, record{live: marker("v", "6", 1)}) }, false},
+		"our write":          {func(t *table) { t.wrote(n, marker("u", "6", 1), nil) }, false},
 		"the answer is yes":  {func(t *table) { t.dropOwn(n) }, false},
 		"a lasting failure":  {func(t *table) { t.fail(errors.New("forbidden"), true) }, false},
 	} {
@@ -161,7 +165,7 @@ func TestOwnEntryIsKeptWhileItHolds(t *testing.T) {
 			t.Parallel()
 			tb := newTable(gitops.GroupKind{Kind: "X"}, false, func(Observation) {})
 			tb.begin()
-			tb.put(n, marker("u", "5", 1), own)
+			tb.put(n, record{live: marker("u", "5", 1), own: own})
 			tb.complete("5", true)
 			row.do(tb)
 			if _, got := tb.ownEntry(n); (got != nil) != row.kept {

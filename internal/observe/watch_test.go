@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
+	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/ownership"
 	"github.com/plumb-gitops/plumb/internal/testenv"
@@ -107,7 +108,7 @@ func TestObjectsByName(t *testing.T) {
 	if err := f.WaitSynced(deadline(t), nil, []Object{object}); err != nil {
 		t.Fatal(err)
 	}
-	if got, known := f.Named(object.Ref); !known || got.Exists() {
+	if got, known := f.Named(f.owner, object.Ref); !known || got.Exists() {
 		t.Errorf("Named = %+v, %v, want a known absence", got, known)
 	}
 	if _, known := f.Live(object.Ref); known {
@@ -123,7 +124,7 @@ func TestObjectsByName(t *testing.T) {
 		}
 		o = f.observation()
 	}
-	if got, known := f.Named(object.Ref); !known || got.Health.Status != gitops.HealthCurrent {
+	if got, known := f.Named(f.owner, object.Ref); !known || got.Health.Status != gitops.HealthCurrent {
 		t.Errorf("Named = %+v, %v, want a healthy object", got, known)
 	}
 }
@@ -208,9 +209,10 @@ func TestKindsThatCannotBeWatched(t *testing.T) {
 		need Need
 		want func(error) bool
 	}{
-		"not a kind":       {Need{Kind: gitops.GroupKind{Group: "example.test", Kind: "Nothing"}, Version: "v1"}, meta.IsNoMatchError},
-		"not to be listed": {Need{Kind: gitops.GroupKind{Group: "authentication.k8s.io", Kind: "TokenReview"}, Version: "v1"}, apierrors.IsMethodNotSupported},
-		"not served":       {Need{Kind: gitops.GroupKind{Group: "example.test", Kind: "Widget"}, Version: "v1"}, apierrors.IsNotFound},
+		"not a kind":             {Need{Kind: gitops.GroupKind{Group: "example.test", Kind: "Nothing"}, Version: "v1"}, meta.IsNoMatchError},
+		"not known to be served": {Need{Kind: gitops.GroupKind{Group: "example.test", Kind: "Unserved"}, Version: "v1"}, cluster.IsNotServed},
+		"not to be listed":       {Need{Kind: gitops.GroupKind{Group: "authentication.k8s.io", Kind: "TokenReview"}, Version: "v1"}, apierrors.IsMethodNotSupported},
+		"not served":             {Need{Kind: gitops.GroupKind{Group: "example.test", Kind: "Widget"}, Version: "v1"}, apierrors.IsNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

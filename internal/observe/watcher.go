@@ -1,10 +1,12 @@
 package observe
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 )
 
 const (
@@ -33,6 +37,8 @@ const (
 	firstPause          = 100 * time.Millisecond
 	longestPause        = 30 * time.Second
 	longestLastingPause = 5 * time.Minute
+	// judgePause is that between two readings because of changed rules.
+	judgePause = time.Second
 	// missingTries is how often a kind may be missing before that is lasting: a
 	// definition is served a moment after it is established.
 	missingTries = 4
@@ -63,6 +69,11 @@ type watcher struct {
 	version   string
 	full      bool
 	sparing   bool
+	// listing is set while an initial set is received, stale where rules have
+	// changed since it began, and pacing while the next reading waits for its time,
+	// a pause after judged.
+	listing, stale, pacing bool
+	judged                 time.Time
 }
 
 // start begins a watch. The observer's mu is held.
@@ -89,6 +100,71 @@ func (o *Observer) start(k key, owner gitops.OwnerRef, d demand) *watcher {
 func (w *watcher) restart(d demand) {
 	w.version, w.full = d.version, d.full
 	w.interrupt()
+}
+
+// judgeAnew has all objects read and assessed again, because a rule has changed:
+// they are not kept. The first change is followed at once, and more of them in
+// quick succession by one reading in a pause: after a start many owners come with
+// rules of theirs. The observer's mu is held.
+func (w *watcher) judgeAnew() {
+	o := w.observer
+	switch wait := judgePause - o.clock.Since(w.judged); {
+	case w.listing:
+		w.stale = true
+	case w.pacing:
+	case wait <= 0:
+		w.judged = o.clock.Now()
+		w.interrupt()
+	default:
+		w.pacing = true
+		o.clock.AfterFunc(wait, func() {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			w.pacing = false
+			if o.watchers[w.key] == w {
+				w.judgeAnew()
+			}
+		})
+	}
+}
+
+// lists says that an initial set begins: it is assessed by the rules of now.
+func (w *watcher) lists() {
+	w.observer.mu.Lock()
+	defer w.observer.mu.Unlock()
+	w.listing, w.stale = true, false
+	w.table.begin()
+}
+
+// listed says that an initial set is complete.
+func (w *watcher) listed() {
+	w.observer.mu.Lock()
+	defer w.observer.mu.Unlock()
+	w.listing = false
+	if w.stale {
+		w.stale = false
+		w.judgeAnew()
+	}
+	w.observer.progressed()
+}
+
+// judges are the rules by which an object of an owner is assessed now.
+func (w *watcher) judges(owner gitops.OwnerRef) (rule *health.Rule, others []*health.Rule) {
+	w.observer.mu.RLock()
+	defer w.observer.mu.RUnlock()
+	if w.key.object == (name{}) {
+		return w.owners[owner.Key()].rule, nil
+	}
+	for _, d := range w.owners {
+		if d.rule != nil && !slices.ContainsFunc(others, d.rule.Same) {
+			others = append(others, d.rule)
+		}
+	}
+	slices.SortFunc(others, func(a, b *health.Rule) int {
+		left, right := a.Digest(), b.Digest()
+		return bytes.Compare(left[:], right[:])
+	})
+	return nil, others
 }
 
 // retry ends a pause between two tries.
@@ -162,7 +238,8 @@ func (w *watcher) wake() {
 // that lived is followed by the next one after a moment.
 func (w *watcher) pause(ctx context.Context, err error, failures int) bool {
 	longest := longestPause
-	if lasts(err) {
+	if lasts(err) && w.key.object == (name{}) {
+		// Whoever watches one object waits for it.
 		longest = longestLastingPause
 	}
 	d := longest
@@ -198,7 +275,7 @@ func initializing(err error) bool {
 }
 
 func missing(err error) bool {
-	return apierrors.IsNotFound(err) || meta.IsNoMatchError(err)
+	return apierrors.IsNotFound(err) || meta.IsNoMatchError(err) || cluster.IsNotServed(err)
 }
 
 // connect follows one connection from a position, or from the start where that is
@@ -240,7 +317,7 @@ func (w *watcher) connect(ctx context.Context, full bool, position string) (stri
 	defer events.Stop()
 	s := stream{watcher: w, full: full, position: position, initial: position == ""}
 	if s.initial {
-		w.table.begin()
+		w.lists()
 	} else {
 		w.table.recovered()
 		w.wake()
@@ -284,7 +361,7 @@ func (w *watcher) open(ctx context.Context, cancel context.CancelCauseFunc, t ta
 
 // list fills the table page by page.
 func (w *watcher) list(ctx context.Context, t target) (string, error) {
-	w.table.begin()
+	w.lists()
 	position, err := w.observer.client.list(ctx, t, func(object runtime.Object) error {
 		return w.put(object, true)
 	})
@@ -292,16 +369,16 @@ func (w *watcher) list(ctx context.Context, t target) (string, error) {
 		return "", err
 	}
 	w.table.complete(position, t.full)
-	w.wake()
+	w.listed()
 	return position, nil
 }
 
 func (w *watcher) put(object runtime.Object, first bool) error {
-	r, err := reduce(object, w.key.kind, w.observer.options.Keys, first)
+	n, seen, err := reduce(object, w.key.kind, w.observer.options.Keys, w.judges, first)
 	if err != nil {
 		return err
 	}
-	w.table.put(r.name, r.live, r.own)
+	w.table.put(n, seen)
 	return nil
 }
 

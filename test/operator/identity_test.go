@@ -8,6 +8,8 @@ import (
 	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/kustomize"
+	"github.com/fluxcd/pkg/apis/meta"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -208,4 +210,34 @@ func TestServiceAccountChanged(t *testing.T) {
 	}) {
 		t.Error("nothing was written as the new service account")
 	}
+}
+
+func TestServiceAccountLooksByItsOwnRule(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.serviceAccount("deployer", may("", "configmaps"))
+	revision := w.push(testenv.Files{"app/a.yaml": configMap("a", "1")})
+	gate := w.namedConfig("gate")
+	gate.Data = map[string]string{"key": "closed"}
+	w.check(w.client.Create(w.context(), gate))
+	w.source()
+	w.kustomization("app", as("deployer"), func(k *kustomizev1.Kustomization) {
+		k.Spec.HealthChecks = []meta.NamespacedObjectKindReference{{APIVersion: "v1", Kind: "ConfigMap", Namespace: w.namespace, Name: "gate"}}
+		k.Spec.HealthCheckExprs = []kustomize.CustomHealthCheck{{
+			APIVersion: "v1", Kind: "ConfigMap",
+			HealthCheckExpressions: kustomize.HealthCheckExpressions{Current: "data.key == 'open'"},
+		}}
+	})
+	waitFor(w, w.named("app"), "waiting for the gate", func(k *kustomizev1.Kustomization) bool {
+		return conditionOf(k.Status.Conditions, "Healthy").Status == "Unknown"
+	})
+	w.patch(w.namedConfig("gate"), `{"data":{"key":"open"}}`)
+	w.ready("app", revision)
+	user := "system:serviceaccount:" + w.namespace + ":deployer"
+	if !slices.ContainsFunc(w.cluster.Requests(t, userAgent), func(r testenv.Request) bool {
+		return r.Verb == "get" && r.ObjectRef.Name == "gate" && r.ImpersonatedUser != nil && r.ImpersonatedUser.Username == user
+	}) {
+		t.Error("the object was not read with the account's rights")
+	}
+	w.checkIdentity("deployer")
 }

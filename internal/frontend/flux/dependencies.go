@@ -2,17 +2,18 @@ package flux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
-	"github.com/google/cel-go/cel"
-	"github.com/google/cel-go/ext"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/plumb-gitops/plumb/internal/health"
 )
 
 // checkDependencies says which dependency is not ready, and nil where all are.
@@ -32,7 +33,7 @@ func (k *kustomizations) checkDependencies(ctx context.Context, obj *kustomizev1
 			return fmt.Errorf("read dependency '%s': %w", key, err)
 		}
 		if ref.ReadyExpr != "" {
-			ready, err := evaluateReady(ctx, ref.ReadyExpr, obj, dep)
+			ready, err := k.evaluateReady(ref.ReadyExpr, obj, dep)
 			if err != nil {
 				return err
 			}
@@ -98,30 +99,14 @@ func (k *kustomizations) dependencyCycle(ctx context.Context, obj *kustomizev1.K
 	return walk(obj, start.String())
 }
 
-// readyCostLimit bounds the work of one readyExpr, in CEL's own units: some
-// tens of milliseconds at most.
-const readyCostLimit = 1_000_000
-
 // evaluateReady evaluates a readyExpr over self and dep. An expression that
 // does not compile or does not give a boolean stalls the object.
-func evaluateReady(ctx context.Context, expression string, self, dep *kustomizev1.Kustomization) (bool, error) {
+func (k *kustomizations) evaluateReady(text string, self, dep *kustomizev1.Kustomization) (bool, error) {
 	invalid := func(err error) error {
 		return &blocked{reason: meta.InvalidCELExpressionReason, stalled: true,
 			cause: fmt.Errorf("readyExpr of dependency '%s': %w", client.ObjectKeyFromObject(dep), err)}
 	}
-	env, err := cel.NewEnv(cel.Variable("self", cel.DynType), cel.Variable("dep", cel.DynType),
-		ext.Strings(), ext.Lists(), ext.Sets(), ext.Math(), ext.Encoders())
-	if err != nil {
-		return false, fmt.Errorf("set up CEL: %w", err)
-	}
-	ast, issues := env.Compile(expression)
-	if issues.Err() != nil {
-		return false, invalid(issues.Err())
-	}
-	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
-		return false, invalid(fmt.Errorf("gives %s, not a bool", t))
-	}
-	program, err := env.Program(ast, cel.CostLimit(readyCostLimit), cel.InterruptCheckFrequency(100))
+	expression, err := k.rules.language.Compile(text, "self", "dep")
 	if err != nil {
 		return false, invalid(err)
 	}
@@ -131,16 +116,14 @@ func evaluateReady(ctx context.Context, expression string, self, dep *kustomizev
 			return false, fmt.Errorf("convert %s for readyExpr: %w", name, err)
 		}
 	}
-	value, _, err := program.ContextEval(ctx, variables)
-	if err != nil {
+	ready, err := expression.Holds(variables)
+	switch {
+	case errors.Is(err, health.ErrNotBool):
+		return false, invalid(err)
+	case err != nil:
 		// A field that is not there yet is a state, not a mistake.
-		return false, &blocked{reason: meta.DependencyNotReadyReason, waiting: true,
-			// The error may quote the dependency's own fields.
-			cause: fmt.Errorf("readyExpr of dependency '%s' cannot be evaluated: a field that it reads is not there", client.ObjectKeyFromObject(dep))}
-	}
-	ready, ok := value.Value().(bool)
-	if !ok {
-		return false, invalid(fmt.Errorf("gives %v, not a bool", value.Type()))
+		return false, &blocked{reason: meta.DependencyNotReadyReason, waiting: true, retry: k.options.RequeueDependency,
+			cause: fmt.Errorf("dependency '%s': readyExpr %w", client.ObjectKeyFromObject(dep), err)}
 	}
 	return ready, nil
 }

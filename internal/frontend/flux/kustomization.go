@@ -55,6 +55,7 @@ type kustomizations struct {
 	triggers   *triggers
 	pauses     *pauses
 	told       *told
+	rules      *healthRules
 }
 
 // reconcile brings one Kustomization as far as it can be brought now.
@@ -89,12 +90,16 @@ func (k *kustomizations) reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 
 // advance runs one Kustomization that is to be worked on.
 func (k *kustomizations) advance(ctx context.Context, obj *kustomizev1.Kustomization) (ctrl.Result, error) {
+	rules, err := k.rules.of(obj)
+	if err != nil {
+		return k.keep(ctx, obj, err)
+	}
 	snapshot, err := k.snapshot(obj)
 	if err != nil {
 		return k.keep(ctx, obj, err)
 	}
 	defer snapshot.Release()
-	task, err := k.task(obj, snapshot)
+	task, err := k.task(obj, snapshot, rules)
 	if err != nil {
 		return k.keep(ctx, obj, err)
 	}
@@ -187,8 +192,9 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 	if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
+	quiet := k.told.quiet(started, artifact.Revision, report, now)
 	if report.Waiting {
-		if due := k.pauses.due(started.UID, "waiting for "+artifact.Revision, now); due > 0 {
+		if due := max(k.pauses.due(started.UID, "waiting for "+artifact.Revision, now), quiet); due > 0 {
 			return ctrl.Result{RequeueAfter: soonest(now, due, report.Next)}, nil
 		}
 	} else {
@@ -198,13 +204,17 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 		}
 	}
 	after := before.DeepCopy()
-	news := describe(after, started, artifact, report)
+	news := describe(after, started, artifact, report, quiet > 0)
 	if _, err := k.objects.patchStatus(ctx, before, after); err != nil {
 		return ctrl.Result{}, err
 	}
 	k.announceLeft(after, report.Left)
 	k.announceHeld(before, after, artifact.Revision)
 	next := k.next(started, report, now)
+	if quiet > 0 {
+		next = min(next, quiet)
+	}
+	k.told.unhealthy(started, artifact.Revision, report, news, now)
 	if news {
 		k.announceOutcome(after, artifact, report, next)
 	} else {
@@ -240,6 +250,7 @@ func (k *kustomizations) next(obj *kustomizev1.Kustomization, report gitops.Repo
 func (k *kustomizations) forget(key client.ObjectKey) {
 	owner := gitops.OwnerRef{Group: kustomizeGroup, Kind: kustomizev1.KustomizationKind, Namespace: key.Namespace, Name: key.Name}
 	k.engine.Forget(owner)
+	k.rules.forget(key)
 	k.metrics.Forget(kustomizev1.KustomizationKind, key.Namespace, key.Name)
 	k.references.release(owner)
 }

@@ -33,14 +33,20 @@ func requested(annotations map[string]string, status meta.ReconcileRequestStatus
 
 // describe writes the outcome of a run into the status. It returns whether the
 // outcome is news: worth an event, and an entry in the history. A run that finds
-// everything as it was leaves the status as it was.
-func describe(after, started *kustomizev1.Kustomization, artifact gitops.Artifact, report gitops.Report) bool {
+// everything as it was leaves the status as it was. Quiet is set where a failure of
+// health was told a short while ago: its text may have changed since.
+func describe(after, started *kustomizev1.Kustomization, artifact gitops.Artifact, report gitops.Report, quiet bool) bool {
 	status := &after.Status
 	c := conditioned{list: &status.Conditions, generation: started.Generation}
 	status.LastAttemptedRevision = artifact.Revision
 	status.Inventory = toInventory(report.Inventory, status.Inventory)
 	describeContests(c, report.Contested)
 	describeHeld(c, started, artifact.Revision, report)
+	quiet = quiet && report.Failed() == gitops.StageHealth && c.is(meta.ReadyCondition, metav1.ConditionFalse) &&
+		c.get(meta.ReadyCondition).Reason == meta.HealthCheckFailedReason
+	if quiet {
+		return false
+	}
 	describeHealth(c, started, report)
 	if report.Waiting {
 		describeProgress(c, artifact.Revision, started.GetTimeout())

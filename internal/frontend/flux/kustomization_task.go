@@ -17,6 +17,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/engine"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 )
 
 // refuseKustomization names the first thing that the spec asks for and that
@@ -27,7 +28,6 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 		"spec.decryption.serviceAccountName":            spec.Decryption != nil && spec.Decryption.ServiceAccountName != "",
 		"spec.decryption.provider":                      spec.Decryption != nil && spec.Decryption.Provider != sopsProvider,
 		"spec.kubeConfig":                               spec.KubeConfig != nil,
-		"spec.healthCheckExprs":                         len(spec.HealthCheckExprs) > 0,
 		"spec.ignore":                                   len(spec.Ignore) > 0,
 		"spec.sourceRef of kind " + spec.SourceRef.Kind: spec.SourceRef.Kind != sourcev1.GitRepositoryKind,
 	}
@@ -87,7 +87,7 @@ func (k *kustomizations) maintenance(obj *kustomizev1.Kustomization) engine.Task
 }
 
 // task translates the object into what the engine is to do.
-func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Snapshot) (engine.Task, error) {
+func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Snapshot, rules *health.Rules) (engine.Task, error) {
 	spec, err := k.buildSpec(obj)
 	if err != nil {
 		return engine.Task{}, err
@@ -104,6 +104,7 @@ func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Sn
 	if err != nil {
 		return engine.Task{}, err
 	}
+	task.Checks.Rules = rules
 	task.Last = lastSuccess(obj)
 	task.Siblings = func() []engine.Sibling { return k.siblings(obj) }
 	task.WriteAhead = k.writeAhead(obj, snapshot.Artifact.Revision)
@@ -157,6 +158,8 @@ func lastSuccess(obj *kustomizev1.Kustomization) engine.Success {
 		Revision: obj.Status.LastAppliedRevision,
 		Digest:   latest.Digest,
 		At:       latest.LastReconciled.Time,
+		// It moves with success, and with what only another specification can mend.
+		Generation: obj.Status.ObservedGeneration,
 		// What is contested is found again by comparing, not remembered.
 		Ready: conditionsOf(obj).is(meta.ReadyCondition, "True") && !conditionsOf(obj).is(contestedCondition, "True"),
 	}

@@ -5,7 +5,11 @@ import (
 	"sync"
 	"time"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
 // blocked says why an object cannot be worked on now, although nothing is
@@ -152,6 +156,11 @@ type telling struct {
 	// disputed is since when each dispute has lasted.
 	disputed map[string]time.Time
 	changes  []string
+	// sick are the objects that were last said not to be healthy, at a revision and
+	// an instant.
+	sick     map[gitops.ObjectRef]bool
+	revision string
+	at       time.Time
 }
 
 func newTold() *told { return &told{byObject: map[types.UID]*telling{}} }
@@ -215,6 +224,47 @@ func (t *told) take(uid types.UID) []string {
 	lines := t.of(uid).changes
 	t.of(uid).changes = nil
 	return lines
+}
+
+// quiet is how long the outcome of a run is no news: while the health of the same
+// objects was told to have failed less than a retry interval ago, or of more than
+// those, other texts, or a moment in which none of them is Failed, are not worth a
+// status write and an event. 0 says that it is to be told.
+func (t *told) quiet(obj *kustomizev1.Kustomization, revision string, report gitops.Report, now time.Time) time.Duration {
+	failed := report.Failed() == gitops.StageHealth
+	if (!failed && !report.Waiting) || requested(obj.Annotations, obj.Status.ReconcileRequestStatus) {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	of := t.of(obj.UID)
+	if of.sick == nil || of.revision != revision || conditionsOf(obj).get(meta.ReadyCondition).ObservedGeneration != obj.Generation {
+		return 0
+	}
+	for _, ref := range report.Unhealthy {
+		if failed && !of.sick[ref] {
+			return 0
+		}
+	}
+	return max(of.at.Add(obj.GetRetryInterval()).Sub(now), 0)
+}
+
+// unhealthy remembers what a run told of the health of objects.
+func (t *told) unhealthy(obj *kustomizev1.Kustomization, revision string, report gitops.Report, news bool, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	of := t.of(obj.UID)
+	switch {
+	case report.Failed() == gitops.StageHealth && news:
+		if of.revision != revision || of.sick == nil || now.Sub(of.at) >= obj.GetRetryInterval() {
+			of.sick, of.revision, of.at = map[gitops.ObjectRef]bool{}, revision, now
+		}
+		for _, ref := range report.Unhealthy {
+			of.sick[ref] = true
+		}
+	case report.Failed() != gitops.StageHealth && !report.Waiting:
+		of.sick = nil
+	}
 }
 
 // forget drops an object that is gone.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 )
 
 // Preview is what a Kustomization asks for, read once: for commands that show what
@@ -34,6 +35,13 @@ func NewPreview(ctx context.Context, client kubernetes.Interface, obj *kustomize
 	owner := kustomizationRef(obj)
 	inventory, err := fromInventory(obj.Status.Inventory)
 	if err != nil {
+		return Preview{}, err
+	}
+	language, err := health.NewLanguage()
+	if err != nil {
+		return Preview{}, err
+	}
+	if _, err := HealthRules(language, obj.Spec.HealthCheckExprs); err != nil {
 		return Preview{}, err
 	}
 	table := newReferences(client, func(gitops.OwnerRef) {})

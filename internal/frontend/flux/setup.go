@@ -27,6 +27,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/engine"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/health"
 )
 
 // AddToScheme adds the kinds that this front end serves.
@@ -75,6 +76,10 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 	if err := addIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 		return nil, fmt.Errorf("index custom resources: %w", err)
 	}
+	language, err := health.NewLanguage()
+	if err != nil {
+		return nil, err
+	}
 	events := &events{recorder: parts.Recorder, log: mgr.GetLogger()}
 	sources := newSources()
 	forKustomizations, forGitRepositories := &triggers{}, &triggers{}
@@ -102,6 +107,7 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 		triggers:   forKustomizations,
 		pauses:     newPauses(),
 		told:       newTold(),
+		rules:      newHealthRules(language),
 	}
 	k.engine = parts.Engine(func(owner gitops.OwnerRef) {
 		forKustomizations.add(types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}, urgent)
