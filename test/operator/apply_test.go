@@ -112,7 +112,6 @@ func badApplies() map[string]badInput {
 }
 
 func TestBadApply(t *testing.T) {
-	t.Parallel()
 	for name, row := range badApplies() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -258,7 +258,6 @@ func TestDecryptWithoutKeys(t *testing.T) {
 }
 
 func TestDecryptionRefused(t *testing.T) {
-	t.Parallel()
 	identity, age := sopstest.Age(t)
 	_, stranger := sopstest.Age(t)
 	ours := sopstest.Encryption{For: []sopstest.Recipient{age}, Only: onlyData}

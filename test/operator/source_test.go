@@ -172,7 +172,6 @@ func badSources() map[string]badSource {
 }
 
 func TestBadSource(t *testing.T) {
-	t.Parallel()
 	for name, row := range badSources() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
