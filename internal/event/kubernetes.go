@@ -36,7 +36,7 @@ type sighting struct {
 // write makes a Kubernetes event, or raises the count of an equal one that was
 // written in the RepeatWindow.
 func (r *Recorder) write(ctx context.Context, next record) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.options.RequestTimeout)
 	defer cancel()
 	id := identity{
 		component: next.component, kind: next.object.Kind, namespace: next.object.Namespace, name: next.object.Name,

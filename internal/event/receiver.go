@@ -63,7 +63,7 @@ func (r *Recorder) post(ctx context.Context, next record) error {
 
 // postOnce also tells whether another try can help.
 func (r *Recorder) postOnce(ctx context.Context, body []byte) (again bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.options.RequestTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.options.Address, bytes.NewReader(body))
 	if err != nil {

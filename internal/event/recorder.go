@@ -44,7 +44,7 @@ const (
 	MaxDelay = 5 * time.Second
 	// busyPause is how often that is looked at.
 	busyPause = 50 * time.Millisecond
-	// requestTimeout bounds one request to either destination.
+	// requestTimeout is the default of Options.RequestTimeout.
 	requestTimeout = 5 * time.Second
 )
 
@@ -70,6 +70,9 @@ type Options struct {
 	// RetryDelays are the pauses before another try to reach the receiver; nil
 	// for one, two and four seconds.
 	RetryDelays []time.Duration
+	// RequestTimeout bounds one request to either destination; 5 seconds where it
+	// is 0.
+	RequestTimeout time.Duration
 }
 
 // Recorder hands events on. Its methods may be called from any goroutine.
@@ -100,6 +103,9 @@ func New(options Options) (*Recorder, error) {
 	}
 	if options.RetryDelays == nil {
 		options.RetryDelays = []time.Duration{time.Second, 2 * time.Second, 4 * time.Second}
+	}
+	if options.RequestTimeout == 0 {
+		options.RequestTimeout = requestTimeout
 	}
 	r := &Recorder{
 		options:    options,

@@ -214,6 +214,7 @@ func TestHangingReceiver(t *testing.T) {
 	o := options(t, api, dropped)
 	o.Address = receiver.URL
 	o.RetryDelays = []time.Duration{}
+	o.RequestTimeout = time.Minute // the request that hangs is not given up
 	r, stop := run(t, o)
 
 	r.Record("c", object(), event())
@@ -228,6 +229,7 @@ func TestHangingReceiver(t *testing.T) {
 		t.Errorf("%d events turned away, want the 10 that do not fit", got)
 	}
 	close(receiver.hold)
+	receiver.wait(t, QueueLength)
 	stop()
 	if got := len(receiver.requests()); got != 1+QueueLength {
 		t.Errorf("%d events posted, want all %d that were queued", got, 1+QueueLength)

@@ -249,8 +249,7 @@ func Either[T client.Object](l *Lab, stop <-chan struct{}, obj T, done func(T) b
 	})
 }
 
-// GoneOr watches an object, which is there, until it is not; false where stop is
-// closed before.
+// GoneOr waits until an object is not there; false where stop is closed before.
 func GoneOr(l *Lab, stop <-chan struct{}, obj client.Object) bool {
 	l.Helper()
 	return l.either(stop, obj, func(e watch.Event) bool { return e.Type == watch.Deleted })
@@ -262,6 +261,11 @@ func (l *Lab) either(stop <-chan struct{}, obj client.Object, done func(watch.Ev
 	defer cancel()
 	stream := l.watch(ctx, obj)
 	defer stream.Stop()
+	// It may have gone before the watch began, and that tells of what is there only.
+	err := l.Client.Get(ctx, client.ObjectKeyFromObject(obj), obj.DeepCopyObject().(client.Object))
+	if apierrors.IsNotFound(err) && done(watch.Event{Type: watch.Deleted}) {
+		return true
+	}
 	for {
 		select {
 		case <-stop:
