@@ -29,9 +29,12 @@ type finisher struct {
 	bytes int
 }
 
+// errDecrypted stands for every error about an object with decrypted values.
+var errDecrypted = errors.New("it holds decrypted values and is not valid; what is wrong is not told, as that may quote them: decrypt it and build it by hand to see")
+
 // object decrypts, substitutes, expands a list, and finishes each object. It gives
 // no manifest for what is not meant for a cluster.
-func (f *finisher) object(ctx context.Context, object Object) ([]gitops.Manifest, error) {
+func (f *finisher) object(ctx context.Context, object Object) (manifests []gitops.Manifest, err error) {
 	value, err := decode(object.JSON)
 	if err != nil {
 		return nil, f.fail(gitops.ObjectRef{}, object.Origin, err)
@@ -39,6 +42,12 @@ func (f *finisher) object(ctx context.Context, object Object) ([]gitops.Manifest
 	if object, value, err = f.decrypt(ctx, object, value); err != nil {
 		return nil, err
 	}
+	defer func() {
+		// Whatever is wrong with it now may quote what was encrypted.
+		if err != nil && object.Sensitive {
+			manifests, err = nil, f.fail(gitops.ObjectRef{}, object.Origin, errDecrypted)
+		}
+	}()
 	if f.wantsVariables(object.JSON, value) {
 		text, err := f.steps.Substituter.Substitute(object.JSON, *f.spec.Substitute)
 		if err != nil {
@@ -56,7 +65,6 @@ func (f *finisher) object(ctx context.Context, object Object) ([]gitops.Manifest
 		}
 		return []gitops.Manifest{*manifest}, nil
 	}
-	var manifests []gitops.Manifest
 	for i, item := range items {
 		value, ok := item.(map[string]any)
 		if !ok {

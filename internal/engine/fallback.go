@@ -11,7 +11,7 @@ import (
 // fellShort tells whether the newest build could not be applied, so that what
 // was applied before is to be kept in order.
 func (r *run) fellShort() bool {
-	return r.report.Err != nil && !r.keeping && r.owner.target != nil && !errors.Is(r.report.Err, context.Canceled)
+	return r.report.Err != nil && r.task.Unreadable == nil && !r.keeping && r.owner.target != nil && !errors.Is(r.report.Err, context.Canceled)
 }
 
 // fallBack keeps in order what was applied before the newest build was refused:

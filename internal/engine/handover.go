@@ -17,6 +17,8 @@ const (
 	// handOverLimit is how long it waits at most: an owner that is not built, for
 	// want of a Secret say, does not keep others from pruning.
 	handOverLimit = 10 * time.Second
+	// claimLimit is how long the claim of an owner with other rights keeps an object.
+	claimLimit = 5 * time.Minute
 )
 
 // Prepare builds for an owner that cannot be run yet, so that others know what
@@ -59,8 +61,9 @@ func (r *run) handOver(p gitops.Plan) (out gitops.Plan, settled bool) {
 	}
 	wait := r.unbuilt() && r.patient()
 	var kept []gitops.InventoryEntry
+	claims := map[gitops.ObjectRef]time.Time{}
 	p.Stages[last].Changes = slices.DeleteFunc(p.Stages[last].Changes, func(c gitops.Change) bool {
-		if !wait && !r.claimed(c.Ref) {
+		if !wait && !r.honours(c.Ref, claims) {
 			return false
 		}
 		kept = append(kept, gitops.InventoryEntry{Ref: c.Ref, Version: c.Version})
@@ -69,8 +72,34 @@ func (r *run) handOver(p gitops.Plan) (out gitops.Plan, settled bool) {
 	if len(kept) > 0 && (wait || r.removing && r.patient()) {
 		r.again(r.Clock.Now().Add(handOverPause))
 	}
+	r.owner.claims = claims
 	p.Inventory = p.Inventory.Union(gitops.NewInventory(kept))
 	return p, !wait
+}
+
+// honours tells whether an object is kept from being deleted because another owner
+// declares it. One that works with other rights may declare what it is not allowed
+// to take over: its claim is honoured for a time, and not while this owner is being
+// deleted and has waited for long enough.
+func (r *run) honours(ref gitops.ObjectRef, claims map[gitops.ObjectRef]time.Time) bool {
+	claimed, alike := r.claimed(ref)
+	if !claimed || alike {
+		return claimed
+	}
+	now, limit := r.Clock.Now(), claimLimit
+	if r.removing {
+		limit = handOverLimit
+	}
+	since, known := r.owner.claims[ref]
+	if !known {
+		since = now
+	}
+	claims[ref] = since
+	if now.Sub(since) >= limit {
+		return false
+	}
+	r.again(since.Add(limit))
+	return true
 }
 
 // patient tells whether deletions of this revision have not waited for too long.
@@ -141,16 +170,21 @@ func (r *run) isOwner(ref gitops.ObjectRef) bool {
 	return ref.Group == r.Keys.OwnerGroup && ref.Kind == r.Keys.OwnerKind
 }
 
-// claimed tells whether another owner declares an object.
-func (r *run) claimed(ref gitops.ObjectRef) bool {
+// claimed tells whether another owner declares an object, and whether one does that
+// works with the same rights.
+func (r *run) claimed(ref gitops.ObjectRef) (claimed, alike bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for owner := range r.Engine.declared[r.at(ref)] {
-		if owner != r.task.Owner.Key() {
-			return true
+		if owner == r.task.Owner.Key() {
+			continue
+		}
+		claimed = true
+		if o := r.owners[owner]; o != nil && o.works.Load() == r.Cluster {
+			alike = true
 		}
 	}
-	return false
+	return claimed, alike
 }
 
 // leave wakes the owners that declare what another one does not declare any more.

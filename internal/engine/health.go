@@ -208,6 +208,10 @@ type sight struct {
 
 func (r *run) healthOf(ref gitops.ObjectRef, at sight) gitops.Health {
 	live, known := at.live(ref)
+	if r.reads() {
+		// What others were told of the object is not for this owner.
+		live.Health = gitops.Health{}
+	}
 	switch {
 	case !known:
 		if err := at.err(ref); err != nil {

@@ -25,6 +25,8 @@ type owner struct {
 	// reached is the revision that was applied last without error; its health
 	// may still be waited for.
 	reached atomic.Pointer[string]
+	// works is cluster, to be read without a lock.
+	works atomic.Pointer[Cluster]
 
 	// running serialises the runs of the owner and guards every field below
 	// but those of wake.
@@ -34,6 +36,9 @@ type owner struct {
 	// cluster is what the work for the owner is done with; nil before its first run.
 	// Declared and watched are places in it.
 	cluster *Cluster
+	// claims are since when owners with other rights have kept this one from
+	// deleting objects.
+	claims map[gitops.ObjectRef]time.Time
 	// built is the newest successful build, kept for its trace.
 	built *gitops.Build
 	// failed is the newest failed build; nil after a success.
@@ -106,7 +111,7 @@ func (o *owner) reset(uid string) {
 	o.declares.Store(nil)
 	o.stuck.Store(nil)
 	o.reached.Store(nil)
-	o.contests, o.readings = nil, nil
+	o.contests, o.readings, o.claims = nil, nil, nil
 }
 
 // rejection is a build that the cluster refused for a reason that another try

@@ -23,8 +23,10 @@ const (
 	// status written every second.
 	readPause        = 50 * time.Millisecond
 	readHealthyPause = 10 * time.Second
-	// readAgain is when an object is read again that could not be read now.
-	readAgain = time.Second
+	// readAgain is when an object is read again that could not be read now; it
+	// doubles with each failure up to readAgainLimit.
+	readAgain      = time.Second
+	readAgainLimit = 5 * time.Minute
 )
 
 // reading is the health of an object as it was read last.
@@ -36,6 +38,8 @@ type reading struct {
 	health gitops.Health
 	// retry is set where another try may tell more without a change of the object.
 	retry bool
+	// failures counts those in a row that are to be tried again.
+	failures int
 }
 
 // reads tells whether the owner reads the health of its objects itself.
@@ -59,7 +63,7 @@ func (r *run) read(ctx context.Context) error {
 	now := r.Clock.Now()
 	r.eachChecked(func(ref gitops.ObjectRef, at sight) {
 		live, seen := at.live(ref)
-		if !seen || !live.Exists() || live.Health.Status != "" || !r.needsStatus(ref.GroupKind()) || known[ref] {
+		if !seen || !live.Exists() || !r.needsStatus(ref.GroupKind()) || known[ref] {
 			return
 		}
 		known[ref] = true
@@ -71,6 +75,9 @@ func (r *run) read(ctx context.Context) error {
 		pause := readPause
 		if last.health.Status == gitops.HealthCurrent {
 			pause = readHealthyPause
+		}
+		if last.failures > 0 {
+			pause = min(readAgain<<min(last.failures-1, 10), readAgainLimit)
 		}
 		if due := last.at.Add(pause); wasRead && now.Before(due) {
 			r.again(due)
@@ -91,13 +98,16 @@ func (r *run) read(ctx context.Context) error {
 			got := r.readOne(ctx, ref, versions[ref])
 			mu.Lock()
 			defer mu.Unlock()
+			if got.retry {
+				got.failures = r.owner.readings[ref].failures + 1
+			}
 			r.owner.readings[ref] = got
 		})
 	}
 	group.Wait()
 	for _, ref := range wanted {
-		if r.owner.readings[ref].retry {
-			r.again(now.Add(readAgain))
+		if last := r.owner.readings[ref]; last.retry {
+			r.again(now.Add(min(readAgain<<min(last.failures-1, 10), readAgainLimit)))
 		}
 	}
 	return ctx.Err()

@@ -68,6 +68,16 @@ func (e *Engine) Remove(ctx context.Context, removal Removal) gitops.Report {
 		}
 		return r.awaitEnd(ctx)
 	})
+	if removal.Wait && r.report.Err != nil {
+		// What is not known to be gone is still waited for in the next run.
+		var left []gitops.InventoryEntry
+		for _, entry := range removal.Inventory {
+			if !o.end.gone[entry.Ref] && !r.outlives(entry.Ref) {
+				left = append(left, entry)
+			}
+		}
+		r.report.Inventory = r.report.Inventory.Union(gitops.NewInventory(left))
+	}
 	r.report.Finished = e.Clock.Now()
 	return r.report
 }

@@ -42,6 +42,7 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 	defer o.running.Unlock()
 	r := &run{Engine: e, owner: o, report: gitops.Report{
 		Owner: task.Owner, Inventory: task.Inventory, Started: e.Clock.Now(),
+		Unreadable: task.Unreadable != nil,
 	}}
 	if err := r.begin(task); err != nil {
 		r.report.Err, r.report.Finished = err, e.Clock.Now()
@@ -93,6 +94,7 @@ func (r *run) enter(owner gitops.OwnerRef, access Access) error {
 		r.withdraw(owner.Key(), o)
 		o.reset(o.uid)
 		o.cluster = c
+		o.works.Store(c)
 	}
 	r.Cluster = c
 	return nil
@@ -135,6 +137,7 @@ func (r *run) stage(name gitops.StageName, f func() error) {
 func (r *run) build(ctx context.Context) error {
 	o := r.owner
 	if r.task.Unreadable != nil {
+		r.keeping = true
 		return &gitops.Error{Stage: gitops.StagePlan, Kind: gitops.Invalid, Cause: r.task.Unreadable}
 	}
 	r.target, r.keeping = o.target, true

@@ -29,6 +29,8 @@ type Task struct {
 	Prune bool
 	// Approved is the revision whose deletions somebody has confirmed; empty for none.
 	Approved string
+	// Held is why deletions are held, as the owner's status says; empty for none.
+	Held gitops.HoldReason
 	// Force recreates objects whose immutable fields changed.
 	Force bool
 	// Compare, where it is not empty, has every object dry-run once for each

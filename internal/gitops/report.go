@@ -149,6 +149,9 @@ type Report struct {
 	Stages []StageResult
 	// Inventory is what the owner is responsible for after the run.
 	Inventory Inventory
+	// Unreadable is set where the stored inventory could not be read: Inventory is
+	// not known then, and what is stored must stay.
+	Unreadable bool
 	// Changes are what the run did to objects.
 	Changes ChangeSet
 	// Health is the worst health of what the owner waits for; it has an empty

@@ -105,6 +105,9 @@ func implementation(name string, declared *decls.FunctionDecl) (functions.Functi
 // decorate puts the guard before each call. A regular expression that does not
 // depend on the object is read here, once.
 func (g *guards) decorate(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
+	if made, ok := i.(interpreter.InterpretableConstructor); ok {
+		return &guardedConstructor{made}, nil
+	}
 	call, ok := i.(interpreter.InterpretableCall)
 	if !ok {
 		return i, nil
@@ -148,6 +151,27 @@ type guardedCall struct {
 // Eval makes the call.
 func (c *guardedCall) Eval(variables interpreter.Activation) ref.Val {
 	return c.Exec(interpreter.AsFrame(variables))
+}
+
+// guardedConstructor is a list or a map in the expression, which is made anew in each
+// turn of a loop.
+type guardedConstructor struct {
+	interpreter.InterpretableConstructor
+}
+
+// Eval makes the list or map.
+func (c *guardedConstructor) Eval(variables interpreter.Activation) ref.Val {
+	return c.Exec(interpreter.AsFrame(variables))
+}
+
+// Exec makes the list or map, if it can be paid.
+func (c *guardedConstructor) Exec(frame *interpreter.ExecutionFrame) ref.Val {
+	found, _ := frame.ResolveName(purse)
+	spent, ok := found.(*spending)
+	if !ok || !spent.take(1+len(c.InitVals())) {
+		return types.NewErrFromString(tooBig)
+	}
+	return c.InterpretableConstructor.Exec(frame)
 }
 
 // Exec makes the call, if it can be paid.

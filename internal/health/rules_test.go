@@ -100,6 +100,7 @@ func TestExpressionsThatExplode(t *testing.T) {
 		return "[" + start + "]" + strings.Repeat(".map(x, "+once+")", 60)
 	}
 	for name, text := range map[string]string{
+		"lists written out, made in each turn":   "size(" + many("0", 220) + ".map(a, " + many("0", 220) + ".map(b, " + many("0", 5000) + "))) > 0",
 		"a loop in a loop":                       "status.list.all(a, status.list.all(b, a == b))",
 		"loops five deep":                        "status.list.all(a, status.list.all(b, status.list.all(c, status.list.all(d, status.list.all(e, true)))))",
 		"a list of lists":                        "status.list.map(a, status.list).size() > 0 && status.list.map(a, status.list.map(b, [a, b])).size() > 0",

@@ -110,7 +110,7 @@ func (w *watcher) want(owner gitops.OwnerRef, d demand) {
 	if w.full && d.full && w.table.misjudged(owner, d.rule) {
 		w.judgeAnew()
 	}
-	if d.version == w.version && d.full == w.full && (!d.moves || w.table.moves.Load()) {
+	if d.version == w.version && d.full == w.full && d.moves == w.table.moves.Load() {
 		return
 	}
 	all := w.joined()

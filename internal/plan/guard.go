@@ -15,8 +15,8 @@ type Guard struct {
 	Enabled bool
 	// Confirmed lets everything through: somebody looked at what was held.
 	Confirmed bool
-	// Before is what was held of the same build before. It stays held, also where
-	// part of it was deleted by others since and the rest alone would not be.
+	// Before is what was held before. It stays held, also where the rest of it, or
+	// what is built now, would not be alone.
 	Before gitops.Hold
 }
 
@@ -43,11 +43,15 @@ func (g Guard) Hold(p gitops.Plan, declared int, inventory gitops.Inventory) git
 	case guarded > guardedCount && 2*guarded > len(inventory):
 		all = gitops.HoldManyDeletions
 	}
+	heldBefore := make(map[gitops.ObjectRef]bool, len(g.Before.Refs))
+	for _, ref := range g.Before.Refs {
+		heldBefore[ref] = true
+	}
 	held := gitops.Hold{Reason: all}
 	var done []gitops.Change
 	var kept []gitops.InventoryEntry
 	for _, change := range deletions {
-		before := slices.Contains(g.Before.Refs, change.Ref)
+		before := heldBefore[change.Ref]
 		switch {
 		case change.Unguarded || all == "" && !before && !holdsOthers(change.Ref.GroupKind()):
 			done = append(done, change)

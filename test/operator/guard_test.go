@@ -364,6 +364,48 @@ func TestHeldOverRestart(t *testing.T) {
 	}
 }
 
+// What is held stays held over later builds and restarts, although the objects that
+// came instead are in the inventory by then and make the deletions look few.
+func TestHeldStaysHeldWhateverFollows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := t.TempDir()
+	stop := w.runOwn(dir, func(*config.Operator) {})
+	files := func(prefix, value string) testenv.Files {
+		all := testenv.Files{}
+		for i := range 12 {
+			name := fmt.Sprintf("%s-%02d", prefix, i)
+			all["app/"+name+".yaml"] = configMap(name, value)
+		}
+		return all
+	}
+	replaced := files("new", "1")
+	for path := range files("old", "1") {
+		replaced[path] = testenv.Delete
+	}
+	first := w.push(files("old", "1"))
+	w.source(func(s *sourcev1.GitRepository) { w.owned(s) })
+	w.kustomization("app", func(k *kustomizev1.Kustomization) { w.owned(k) })
+	w.ready("app", first)
+	old := w.data("old-07", "1")
+	second := w.push(replaced)
+	w.held("app", second, "ManyDeletions", "12 deletions are held")
+	third := w.push(testenv.Files{"app/new-00.yaml": configMap("new-00", "2")})
+	w.held("app", third, "ManyDeletions", "12 deletions are held")
+	w.data("new-00", "2")
+	w.same(old)
+	stop()
+
+	stop = w.runOwn(dir, func(*config.Operator) {})
+	fourth := w.push(testenv.Files{"app/new-00.yaml": configMap("new-00", "3")})
+	w.held("app", fourth, "ManyDeletions", "12 deletions are held")
+	w.data("new-00", "3")
+	w.same(old)
+	w.annotate(w.named("app"), approval, fourth)
+	w.gone(old)
+	w.notHeld("app", fourth)
+}
+
 // child is a manifest of a Kustomization that builds a folder.
 func child(w *world, name, path string, dependsOn ...string) string {
 	text := fmt.Sprintf(`apiVersion: kustomize.toolkit.fluxcd.io/v1

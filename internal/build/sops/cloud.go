@@ -76,14 +76,14 @@ func readAzure(value []byte, client *http.Client) (azcore.TokenCredential, error
 		credential, err = azidentity.NewClientSecretCredential(a.TenantID, a.ClientID, a.ClientSecret, &azidentity.ClientSecretCredentialOptions{ClientOptions: options})
 	case a.TenantID != "" && a.Certificate != "":
 		credential, err = a.withCertificate(options)
-	case a.TenantID == "":
-		credential, err = azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{ClientOptions: options, ID: azidentity.ClientID(a.ClientID)})
 	default:
+		// A client alone would stand for the identity of the machine, which is the
+		// operator's and not that of whoever wrote the Secret.
 		err = errors.New("no secret")
 	}
 	if err != nil {
 		// The error may quote what it was given.
-		return nil, errors.New("it needs tenantId and clientId with clientSecret or clientCertificate; or tenant, appId and password; or clientId alone for a managed identity")
+		return nil, errors.New("it needs tenantId and clientId with clientSecret or clientCertificate; or tenant, appId and password")
 	}
 	return credential, nil
 }

@@ -143,6 +143,10 @@ func (k *keyring) open(ctx context.Context, d document) (opened build.Opened, en
 			return build.Opened{}, true, err
 		}
 	}
+	// SOPS reads these two as JSON, by a descent that has no bottom; this reader has.
+	if (d.in == formats.Json || d.in == formats.Binary) && !json.Valid(d.content) {
+		return build.Opened{}, true, fmt.Errorf("it is no %s document that SOPS can read", formatName(d.in))
+	}
 	tree, err := storeOf(d.in).LoadEncryptedFile(d.content)
 	switch {
 	case errors.Is(err, sops.MetadataNotFound):

@@ -272,7 +272,7 @@ func TestUnlock(t *testing.T) {
 		"credentials for AWS that are none":  {entries("sops.aws-kms", "canary: [\n"), "it is no valid YAML"},
 		"a client of Azure":                  {entries("sops.azure-kv", "tenantId: t\nclientId: c\nclientSecret: s\n"), ""},
 		"a client of Azure as az prints it":  {entries("sops.azure-kv", `{"tenant":"t","appId":"c","password":"s"}`), ""},
-		"a managed identity of Azure":        {entries("sops.azure-kv", "clientId: c\n"), ""},
+		"the identity of the machine, Azure": {entries("sops.azure-kv", "clientId: canary\n"), "it needs tenantId and clientId"},
 		"a client of Azure that lacks":       {entries("sops.azure-kv", "tenantId: t\nclientId: canary\n"), "it needs tenantId and clientId"},
 		"an account of Google":               {entries("sops.gcp-kms", `{"type":"service_account"}`), ""},
 		"a file of the operator, for Google": {entries("sops.gcp-kms", `{"type":"external_account","credential_source":{"file":"/canary"}}`), `credentials of type "external_account" are refused`},

@@ -87,7 +87,12 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 	}
 	switch lost, err := k.lostIdentity(ctx, obj); {
 	case err != nil:
-		return nil, err
+		terminates, termErr := k.namespaceTerminates(ctx, obj.Namespace)
+		if termErr != nil || !terminates {
+			return nil, err
+		}
+		k.announceOrphans(obj, gitops.SeverityError, "its own namespace is being deleted, and "+err.Error(), inventoryNames(inventory))
+		return nil, nil
 	case lost:
 		k.announceOrphans(obj, gitops.SeverityError, fmt.Sprintf("service account '%s/%s', with whose rights they were applied, does not exist any more",
 			obj.Namespace, k.serviceAccount(obj)), inventoryNames(inventory))
@@ -103,6 +108,7 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 	case report.Err != nil:
 		return k.notRemoved(ctx, obj, report)
 	}
+	k.announceOrphans(obj, gitops.SeverityInfo, "another Kustomization declares what this one managed", inventoryNames(report.Inventory))
 	return nil, nil
 }
 

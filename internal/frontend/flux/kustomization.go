@@ -131,7 +131,13 @@ func (k *kustomizations) keep(ctx context.Context, obj *kustomizev1.Kustomizatio
 	case !errors.As(err, &b):
 		b = &blocked{reason: meta.ReconciliationFailedReason, cause: err, retry: obj.GetRetryInterval()}
 	case b.stalled:
-		return k.stall(ctx, obj, b)
+		// What was applied before is kept in order meanwhile.
+		pause := obj.GetRequeueAfter()
+		if report.Err != nil {
+			pause = obj.GetRetryInterval()
+		}
+		_, err := k.stall(ctx, obj, b)
+		return ctrl.Result{RequeueAfter: soonest(now, pause, report.Next)}, err
 	}
 	asked := requested(obj.Annotations, obj.Status.ReconcileRequestStatus)
 	if due := k.pauses.due(obj.UID, b.Error(), now); due > 0 && !asked {

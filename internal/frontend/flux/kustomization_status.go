@@ -39,7 +39,9 @@ func describe(after, started *kustomizev1.Kustomization, artifact gitops.Artifac
 	status := &after.Status
 	c := conditioned{list: &status.Conditions, generation: started.Generation}
 	status.LastAttemptedRevision = artifact.Revision
-	status.Inventory = toInventory(report.Inventory, status.Inventory)
+	if !report.Unreadable {
+		status.Inventory = toInventory(report.Inventory, status.Inventory)
+	}
 	describeContests(c, report.Contested)
 	describeHeld(c, started, artifact.Revision, report)
 	quiet = quiet && report.Failed() == gitops.StageHealth && c.is(meta.ReadyCondition, metav1.ConditionFalse) &&

@@ -13,6 +13,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/engine"
@@ -35,6 +36,9 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 		if unserved[field] {
 			return refused(field)
 		}
+	}
+	if name := spec.ServiceAccountName; name != "" && len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf("spec.serviceAccountName %q is no name of a service account", name)}
 	}
 	if ns := spec.SourceRef.Namespace; options.NoCrossNamespaceRefs && ns != "" && ns != obj.Namespace {
 		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
@@ -97,6 +101,9 @@ func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Sn
 	task.Build = spec
 	task.Prune = obj.Spec.Prune
 	task.Approved = obj.Annotations[ApproveAnnotation]
+	if c := conditionsOf(obj).get(HeldCondition); c.Status == "True" {
+		task.Held = gitops.HoldReason(c.Reason)
+	}
 	if requested(obj.Annotations, obj.Status.ReconcileRequestStatus) || obj.Status.ObservedGeneration != obj.Generation {
 		task.Compare = fmt.Sprintf("%d %s", obj.Generation, obj.Annotations[meta.ReconcileRequestAnnotation])
 	}
@@ -165,6 +172,9 @@ func lastSuccess(obj *kustomizev1.Kustomization) engine.Success {
 	}
 }
 
+// maxNamedChecks bounds the objects that one Kustomization names to be healthy.
+const maxNamedChecks = 500
+
 // checks translates wait and healthChecks. With wait, healthChecks are ignored,
 // as in Flux.
 func checks(obj *kustomizev1.Kustomization) (engine.Checks, error) {
@@ -172,6 +182,10 @@ func checks(obj *kustomizev1.Kustomization) (engine.Checks, error) {
 		return engine.Checks{All: true}, nil
 	}
 	var c engine.Checks
+	if n := len(obj.Spec.HealthChecks); n > maxNamedChecks {
+		return c, &blocked{reason: meta.HealthCheckFailedReason, stalled: true,
+			cause: fmt.Errorf("spec.healthChecks names %d objects, each of which is watched; at most %d are served: use wait, or several Kustomizations", n, maxNamedChecks)}
+	}
 	for _, check := range obj.Spec.HealthChecks {
 		gv, err := schema.ParseGroupVersion(check.APIVersion)
 		if err != nil {
