@@ -7,28 +7,42 @@ import (
 
 // held is what was held back for an owner.
 type held struct {
-	// judged is set once deletions were judged in this process.
+	// judged is set once deletions were judged in this process, and digest the build
+	// for which hold is the outcome.
 	judged bool
+	digest gitops.Digest
 	hold   gitops.Hold
-	// approved is the newest confirmation, and digest the build that it was first
-	// seen with: it confirms no other one.
-	approved string
-	digest   gitops.Digest
+	// size is how many objects the inventory had before something was held.
+	size int
+	// approved is the newest confirmation, and approvedFor the build that it was
+	// first seen with: it confirms no other one.
+	approved    string
+	approvedFor gitops.Digest
 }
 
 // guard holds back the deletions of a plan that have to be confirmed. What was held
-// once stays held until it is confirmed or declared again, whatever is built
-// meanwhile: the new objects of a build that replaces all others are in the stored
-// inventory by then, and would make it look like a small change. Of what a former
-// process held only the fact is known, so all that is to be deleted first counts.
+// of one build stays held until it is confirmed. A new build is judged anew, against
+// the inventory as it was before something was held: the objects that came instead
+// are in it since, and would make the deletions look few. Of what a former process
+// held only the fact is known, so all that is to be deleted counts then.
 func (r *run) guard(p gitops.Plan) gitops.Plan {
 	o := &r.owner.held
-	guard := plan.Guard{Enabled: r.settings.DeletionGuard, Confirmed: r.confirmed(), Before: o.hold}
-	if !o.judged && r.task.Held != "" {
+	guard := plan.Guard{Enabled: r.settings.DeletionGuard, Confirmed: r.confirmed()}
+	switch {
+	case !o.judged && r.task.Held != "":
 		guard.Before = gitops.Hold{Reason: r.task.Held, Refs: deletedBy(p)}
+	case o.digest == r.target.Digest:
+		guard.Before = o.hold
 	}
+	switch {
+	case !o.judged && r.task.Held != "":
+		o.size = 1 // not known any more: nothing is few of it
+	case len(o.hold.Refs) == 0:
+		o.size = len(r.task.Inventory)
+	}
+	guard.Size = o.size
 	p = guard.Hold(p, len(r.manifests), r.task.Inventory)
-	o.judged, o.hold = true, p.Held
+	o.judged, o.digest, o.hold = true, r.target.Digest, p.Held
 	r.report.Held, r.report.Judged = p.Held, true
 	return p
 }
@@ -57,7 +71,7 @@ func (r *run) confirmed() bool {
 		return false
 	}
 	if o.approved != approved {
-		o.approved, o.digest = approved, r.target.Digest
+		o.approved, o.approvedFor = approved, r.target.Digest
 	}
-	return o.digest == r.target.Digest
+	return o.approvedFor == r.target.Digest
 }

@@ -15,9 +15,12 @@ type Guard struct {
 	Enabled bool
 	// Confirmed lets everything through: somebody looked at what was held.
 	Confirmed bool
-	// Before is what was held before. It stays held, also where the rest of it, or
-	// what is built now, would not be alone.
+	// Before is what was held of the same build before. It stays held, also where
+	// part of it was deleted by others since and the rest alone would not be.
 	Before gitops.Hold
+	// Size is how many objects the inventory had before something was held; 0 for as
+	// many as it has.
+	Size int
 }
 
 // Hold takes the deletions out of a plan that have to be confirmed. They stay in
@@ -36,11 +39,15 @@ func (g Guard) Hold(p gitops.Plan, declared int, inventory gitops.Inventory) git
 			guarded++
 		}
 	}
+	size := len(inventory)
+	if g.Size > 0 {
+		size = min(size, g.Size)
+	}
 	all := gitops.HoldReason("")
 	switch {
 	case declared == 0 && len(inventory) > 1:
 		all = gitops.HoldEmptyBuild
-	case guarded > guardedCount && 2*guarded > len(inventory):
+	case guarded > guardedCount && 2*guarded > size:
 		all = gitops.HoldManyDeletions
 	}
 	heldBefore := make(map[gitops.ObjectRef]bool, len(g.Before.Refs))
