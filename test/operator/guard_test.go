@@ -396,7 +396,7 @@ func TestHeldStaysHeldWhateverFollows(t *testing.T) {
 	w.same(old)
 	stop()
 
-	stop = w.runOwn(dir, func(*config.Operator) {})
+	w.runOwn(dir, func(*config.Operator) {})
 	fourth := w.push(testenv.Files{"app/new-00.yaml": configMap("new-00", "3")})
 	w.held("app", fourth, "ManyDeletions", "12 deletions are held")
 	w.data("new-00", "3")
