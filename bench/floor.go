@@ -21,8 +21,7 @@ const floorRevision = "main@sha1:0123456789abcdef0123456789abcdef01234567"
 func (b *bare) announce(ctx context.Context, custom, objects []item) (outcome func() error, err error) {
 	inventory := map[string][]map[string]string{}
 	for _, it := range objects {
-		key := it.name
-		inventory[key] = append(inventory[key], map[string]string{"id": it.namespace + "_" + it.name + "__" + it.kind, "v": "v1"})
+		inventory[it.name] = append(inventory[it.name], map[string]string{"id": it.namespace + "_" + it.name + "__" + it.kind, "v": "v1"})
 	}
 	watch, err := track(ctx, b.plane.client, deployments(), partOf)
 	if err != nil {

@@ -31,14 +31,11 @@ func (r *run) guard(p gitops.Plan) gitops.Plan {
 	switch {
 	case !o.judged && r.task.Held != "":
 		guard.Before = gitops.Hold{Reason: r.task.Held, Refs: deletedBy(p)}
-	case o.digest == r.target.Digest:
-		guard.Before = o.hold
-	}
-	switch {
-	case !o.judged && r.task.Held != "":
 		o.size = 1 // not known any more: nothing is few of it
 	case len(o.hold.Refs) == 0:
 		o.size = len(r.task.Inventory)
+	case o.digest == r.target.Digest:
+		guard.Before = o.hold
 	}
 	guard.Size = o.size
 	p = guard.Hold(p, len(r.manifests), r.task.Inventory)

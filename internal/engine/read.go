@@ -42,6 +42,17 @@ type reading struct {
 	failures int
 }
 
+// pause is how long the object is not read again.
+func (l reading) pause() time.Duration {
+	switch {
+	case l.failures > 0:
+		return min(readAgain<<min(l.failures-1, 10), readAgainLimit)
+	case l.health.Status == gitops.HealthCurrent:
+		return readHealthyPause
+	}
+	return readPause
+}
+
 // reads tells whether the owner reads the health of its objects itself.
 func (r *run) reads() bool { return r.task.Access.User != "" }
 
@@ -72,14 +83,7 @@ func (r *run) read(ctx context.Context) error {
 		if wasRead && last.resourceVersion == live.ResourceVersion {
 			return
 		}
-		pause := readPause
-		if last.health.Status == gitops.HealthCurrent {
-			pause = readHealthyPause
-		}
-		if last.failures > 0 {
-			pause = min(readAgain<<min(last.failures-1, 10), readAgainLimit)
-		}
-		if due := last.at.Add(pause); wasRead && now.Before(due) {
+		if due := last.at.Add(last.pause()); wasRead && now.Before(due) {
 			r.again(due)
 			return
 		}
@@ -107,7 +111,7 @@ func (r *run) read(ctx context.Context) error {
 	group.Wait()
 	for _, ref := range wanted {
 		if last := r.owner.readings[ref]; last.retry {
-			r.again(now.Add(min(readAgain<<min(last.failures-1, 10), readAgainLimit)))
+			r.again(now.Add(last.pause()))
 		}
 	}
 	return ctx.Err()

@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -159,7 +158,7 @@ func commandOf(d *appsv1.Deployment) []string {
 // its probes say that it is ready.
 func (w *world) start(kubeconfig string, command []string) (stop func()) {
 	w.Helper()
-	health := freeAddress(w.T)
+	health := lab.FreeAddress(w.T)
 	args, err := json.Marshal(append(command, "--kubeconfig="+kubeconfig, "--storage-path="+w.TempDir(),
 		"--storage-addr=127.0.0.1:0", "--metrics-addr=127.0.0.1:0", "--health-addr="+health))
 	w.check(err)
@@ -209,16 +208,6 @@ func answers(url string) bool {
 	}
 	defer response.Body.Close()
 	return response.StatusCode == http.StatusOK
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // await waits, by kubectl, until an object is as it should be.

@@ -141,7 +141,7 @@ func New(t *testing.T) *Lab {
 	l.Namespace = l.Cluster.Namespace(t)
 	l.Proxy = testenv.NewProxy(t, l.Cluster)
 	l.agent = l.Namespace
-	l.data, l.address = t.TempDir(), freeAddress(t)
+	l.data, l.address = t.TempDir(), FreeAddress(t)
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		clientgoscheme.AddToScheme, kustomizev1.AddToScheme, sourcev1.AddToScheme, apiextensionsv1.AddToScheme,
@@ -183,9 +183,9 @@ func install(c *testenv.Cluster) error {
 	return installed.err
 }
 
-// freeAddress is an address of this machine that nobody listens on. An operator
+// FreeAddress is an address of this machine that nobody listens on. An operator
 // that is started again has to be found where it was.
-func freeAddress(t *testing.T) string {
+func FreeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
