@@ -7,7 +7,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/build"
 )
 
-// TestNestedWithoutEnd gives SOPS's JSON reader a document that it would follow down
+// TestNestedWithoutEnd gives the reader of JSON a document that it must not follow down
 // until the stack of the process overflows, which nothing can catch.
 func TestNestedWithoutEnd(t *testing.T) {
 	t.Parallel()

@@ -1,10 +1,11 @@
 // Package sops opens what SOPS encrypted, with keys that are handed in.
 //
 // A Decrypter makes a Keyring of the entries of a Secret, which say by their names
-// what they are. SOPS's own code reads files and talks to services that keep keys; it
-// asks for data keys here, and never looks for keys by itself: not in the environment,
-// in home folders or through programs, as its command does. A kind of key for which
-// no entry is there is refused before SOPS sees it. OpenPGP is done here, in memory.
+// what they are. Documents are read and printed here, as SOPS does; its own code
+// decrypts their values and talks to services that keep keys. It asks for data keys
+// here, and never looks for keys by itself: not in the environment, in home folders or
+// through programs, as its command does. A kind of key for which no entry is there is
+// refused before SOPS sees it. OpenPGP is done here, in memory.
 //
 // Keys and plain text are in memory only. An error says what is encrypted for whom
 // and what is missing, and quotes neither keys nor content. What a service answers is

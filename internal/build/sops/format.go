@@ -1,22 +1,14 @@
 package sops
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"regexp"
 	"strings"
 
 	"github.com/getsops/sops/v3"
 	"github.com/getsops/sops/v3/cmd/sops/formats"
-	"github.com/getsops/sops/v3/config"
-	sopsdotenv "github.com/getsops/sops/v3/stores/dotenv"
-	sopsini "github.com/getsops/sops/v3/stores/ini"
-	sopsjson "github.com/getsops/sops/v3/stores/json"
-	sopsyaml "github.com/getsops/sops/v3/stores/yaml"
-	"go.yaml.in/yaml/v3"
+	"github.com/getsops/sops/v3/stores"
 )
 
 // marks are what an encrypted document of a form has in its text. A binary file is
@@ -84,50 +76,48 @@ func isEnvelope(content []byte) bool {
 	return json.Unmarshal(fields["data"], &data) == nil && fields["sops"] != nil
 }
 
-// storeOf reads and prints documents of a form.
-func storeOf(format formats.Format) sops.Store {
-	stores := config.NewStoresConfig()
+// form is how documents are read and printed. They are read and printed as by SOPS's own
+// stores, byte for byte. Those are not linked: they link the configuration of SOPS's
+// command, and with it clients of three object stores, which are 15 MB of program.
+type form struct {
+	read     func(content []byte) (sops.TreeBranches, error)
+	metadata stores.MetadataOpts
+	print    func(documents sops.TreeBranches) ([]byte, error)
+}
+
+var (
+	errUnreadable  = errors.New("it is no document that SOPS can read")
+	errUnprintable = errors.New("it cannot be printed")
+)
+
+func formFor(format formats.Format) form {
 	switch format {
 	case formats.Yaml:
-		return sopsyaml.NewStore(&stores.YAML)
+		return form{read: readYAML, print: printYAML}
 	case formats.Json:
-		return sopsjson.NewStore(&stores.JSON)
+		return form{read: readJSON, print: printJSON}
 	case formats.Dotenv:
-		return sopsdotenv.NewStore(&stores.Dotenv)
+		return form{read: readDotenv, print: printDotenv, metadata: stores.MetadataOpts{Flatten: stores.MetadataFlattenFull}}
 	case formats.Ini:
-		return sopsini.NewStore(&stores.INI)
+		return form{read: readINI, print: printINI, metadata: stores.MetadataOpts{Flatten: stores.MetadataFlattenBelowTop, EscapeNewlines: true}}
 	default:
-		return sopsjson.NewBinaryStore(&stores.JSONBinary)
+		return form{read: readJSON, print: printBinary}
 	}
 }
 
-// checkAliases refuses aliases, which SOPS writes out when it encrypts: one document
-// could expand to any size.
-func checkAliases(content []byte) error {
-	decoder := yaml.NewDecoder(bytes.NewReader(content))
-	for {
-		var node yaml.Node
-		switch err := decoder.Decode(&node); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return errors.New("it is no valid YAML")
-		}
-		if line := aliasIn(&node); line > 0 {
-			return fmt.Errorf("line %d has an alias, which an encrypted document cannot have", line)
-		}
+// load reads an encrypted document. Its error is sops.MetadataNotFound for one that is
+// not encrypted; no error quotes the document.
+func (f form) load(content []byte) (sops.Tree, error) {
+	documents, err := f.read(content)
+	if err != nil {
+		return sops.Tree{}, err
 	}
-}
-
-// aliasIn is the line of the first alias at and below a node, 0 where there is none.
-func aliasIn(node *yaml.Node) int {
-	if node.Kind == yaml.AliasNode {
-		return node.Line
+	branches, metadata, err := stores.ExtractMetadata(documents, f.metadata)
+	switch {
+	case errors.Is(err, sops.MetadataNotFound):
+		return sops.Tree{}, err
+	case err != nil:
+		return sops.Tree{}, errUnreadable
 	}
-	for _, child := range node.Content {
-		if line := aliasIn(child); line > 0 {
-			return line
-		}
-	}
-	return 0
+	return sops.Tree{Branches: branches, Metadata: metadata}, nil
 }

@@ -138,21 +138,14 @@ func (k *keyring) open(ctx context.Context, d document) (opened build.Opened, en
 	if len(d.content) > maxBytes {
 		return build.Opened{}, true, fmt.Errorf("it has %d bytes, and what is encrypted may have %d: split it", len(d.content), maxBytes)
 	}
-	if d.in == formats.Yaml {
-		if err := checkAliases(d.content); err != nil {
-			return build.Opened{}, true, err
-		}
-	}
-	// SOPS reads these two as JSON, by a descent that has no bottom; this reader has.
-	if (d.in == formats.Json || d.in == formats.Binary) && !json.Valid(d.content) {
-		return build.Opened{}, true, fmt.Errorf("it is no %s document that SOPS can read", formatName(d.in))
-	}
-	tree, err := storeOf(d.in).LoadEncryptedFile(d.content)
+	tree, err := formFor(d.in).load(d.content)
 	switch {
 	case errors.Is(err, sops.MetadataNotFound):
 		return build.Opened{}, false, nil
-	case err != nil:
+	case errors.Is(err, errUnreadable):
 		return build.Opened{}, true, fmt.Errorf("it is no %s document that SOPS can read", formatName(d.in))
+	case err != nil:
+		return build.Opened{}, true, err
 	}
 	dataKey, err := k.dataKey(ctx, &tree.Metadata)
 	if err != nil {
@@ -168,7 +161,7 @@ func (k *keyring) open(ctx context.Context, d document) (opened build.Opened, en
 			return build.Opened{}, true, err
 		}
 	}
-	content, err := storeOf(d.out).EmitPlainFile(tree.Branches)
+	content, err := formFor(d.out).print(tree.Branches)
 	if err != nil {
 		return build.Opened{}, true, fmt.Errorf("SOPS cannot print it as %s: give its key the ending of its form", formatName(d.out))
 	}

@@ -210,7 +210,7 @@ func TestCannotOpen(t *testing.T) {
 		"a number that was put in the open": {ours, "c: 4711\n" + to(age).Encrypt(t, "a.yaml", yaml), "a value in it cannot be decrypted"},
 		"no checksum":                       {ours, strings.Replace(to(age).Encrypt(t, "a.yaml", yaml), "mac: ENC[", "mac: ENC[x", 1), "its checksum (MAC) does not fit"},
 		"an alias":                          {ours, "c: &c [1]\nd: *c\n" + to(age).Encrypt(t, "a.yaml", yaml), "line 2 has an alias"},
-		"no YAML":                           {ours, "c: [\n" + to(age).Encrypt(t, "a.yaml", yaml), "it is no valid YAML"},
+		"no YAML":                           {ours, "c: [\n" + to(age).Encrypt(t, "a.yaml", yaml), "it is no YAML document that SOPS can read"},
 		"too much":                          {ours, to(age).Encrypt(t, "a.yaml", yaml) + "# " + strings.Repeat("x", 5<<20), "bytes, and what is encrypted may have 5242880: split it"},
 		"too many keys":                     {ours, strings.Replace(to(age).Encrypt(t, "a.yaml", yaml), "    age:\n", "    age:\n"+strings.Repeat("        - recipient: x\n          enc: x\n", 100), 1), "it is encrypted for 101 keys, the limit is 100"},
 	}
