@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -36,9 +38,21 @@ type Options struct {
 	// less is no limit.
 	QPS   float32
 	Burst int
+	// Remote names a cluster that may be away at any time, by its address; empty for
+	// the one that the operator cannot do without. A request to it waits for its
+	// answer for a minute at most, and while it cannot be reached its requests fail
+	// at once with an UnreachableError.
+	Remote string
 	// Clock is the real one where it is nil.
 	Clock clock.PassiveClock
 }
+
+const (
+	// dialTimeout and answerTimeout bound the wait for a remote cluster. An API
+	// server works on a request for a minute at most.
+	dialTimeout   = 10 * time.Second
+	answerTimeout = time.Minute
+)
 
 // Connection is the way to one cluster with the rights of whoever configured it: in
 // the operator's own cluster, the operator's. Work on objects is done with a Client
@@ -77,13 +91,18 @@ func Connect(cfg *rest.Config, opts Options) (*Connection, error) {
 		limit := newLimit(opts.QPS, opts.Burst)
 		cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &limited{next: next, limit: limit} })
 	}
-	restClient, err := restClientFor(cfg)
-	if err != nil {
-		return nil, err
-	}
 	clk := opts.Clock
 	if clk == nil {
 		clk = clock.RealClock{}
+	}
+	if opts.Remote != "" {
+		cfg.Timeout = answerTimeout
+		cfg.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext
+		cfg.Wrap((&breaker{name: opts.Remote, clock: clk}).wrap)
+	}
+	restClient, err := restClientFor(cfg)
+	if err != nil {
+		return nil, err
 	}
 	kinds := newMapper(&discoverer{client: discovery.NewDiscoveryClient(restClient)}, clk)
 	return &Connection{config: cfg, own: &Client{rest: restClient, kinds: kinds}}, nil

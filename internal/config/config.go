@@ -64,6 +64,12 @@ type Operator struct {
 	// DefaultServiceAccount is whose rights are used for owners that name no service
 	// account; empty for the operator's own.
 	DefaultServiceAccount string
+	// DefaultKubeconfigServiceAccount is whose tokens remote clusters are given that
+	// are described by a ConfigMap which names no service account; empty for none.
+	DefaultKubeconfigServiceAccount string
+	// KubeconfigExec lets kubeconfigs run programs in the operator's container, and
+	// KubeconfigTLS lets them switch off the check of certificates.
+	KubeconfigExec, KubeconfigTLS bool
 	// DeletionGuard holds back deletions that are more likely a mistake than a
 	// wish until they are confirmed.
 	DeletionGuard bool

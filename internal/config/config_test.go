@@ -183,6 +183,7 @@ func TestRefusedFlags(t *testing.T) {
 		"a port out of range":                 {[]string{"--health-addr=:70000"}, `--health-addr ":70000" is no address`},
 		"artifacts that are not served":       {[]string{"--storage-addr=0"}, `--storage-addr "0" cannot be off`},
 		"an events address without scheme":    {[]string{"--events-addr=user:secret@host"}, "--events-addr is no URL that begins with http:// or https://"},
+		"another account with a colon":        {[]string{"--default-kubeconfig-service-account=a:b"}, `--default-kubeconfig-service-account "a:b" is no name of a service account`},
 		"an account with a colon":             {[]string{"--default-service-account=a:b"}, `--default-service-account "a:b" is no name of a service account`},
 		"no worker":                           {[]string{"--concurrent=0"}, `--concurrent "0" must be 1 or more`},
 		"no applier":                          {[]string{"--concurrent-ssa=-1"}, `--concurrent-ssa "-1" must be 1 or more`},

@@ -61,6 +61,9 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.StringToStringVar(&f.gates, "feature-gates", nil, "gates to set, as `Name=true,Name=false`")
 
 	set.StringVar(&c.DefaultServiceAccount, "default-service-account", "", "`name` of the service account with whose rights a Kustomization that names none is applied; empty for the operator's own rights")
+	set.StringVar(&c.DefaultKubeconfigServiceAccount, "default-kubeconfig-service-account", "", "`name` of the service account whose tokens a remote cluster is given where the ConfigMap of a kubeConfig names none")
+	set.BoolVar(&c.KubeconfigExec, "insecure-kubeconfig-exec", false, "let kubeconfigs of remote clusters run programs in the operator's container")
+	set.BoolVar(&c.KubeconfigTLS, "insecure-kubeconfig-tls", false, "let kubeconfigs of remote clusters switch off the check of certificates")
 	set.BoolVar(&c.NoCrossNamespaceRefs, "no-cross-namespace-refs", false, "refuse references to objects of other namespaces")
 	set.StringVar(&c.AgeSecret, "sops-age-secret", "", "`name` of a Secret in RUNTIME_NAMESPACE with age identities, for Kustomizations with decryption that name no Secret")
 	set.BoolVar(&c.NoRemoteBases, "no-remote-bases", true, "refuse bases of a kustomization that are URLs (Flux's default is false)")

@@ -57,9 +57,8 @@ func (f *Flags) Operator() (Operator, error) {
 	if f.digestAlgorithm != "sha256" {
 		v.wrong("artifact-digest-algo", f.digestAlgorithm, "is not served, only sha256 is")
 	}
-	if name := c.DefaultServiceAccount; name != "" && len(validation.IsDNS1123Subdomain(name)) > 0 {
-		v.wrong("default-service-account", name, "is no name of a service account")
-	}
+	v.account("default-service-account", c.DefaultServiceAccount)
+	v.account("default-kubeconfig-service-account", c.DefaultKubeconfigServiceAccount)
 	if problems := validation.IsDNS1123Label(c.RuntimeNamespace); len(problems) > 0 {
 		v.errs = append(v.errs, fmt.Errorf("RUNTIME_NAMESPACE %q is no name of a namespace", c.RuntimeNamespace))
 	}
@@ -92,6 +91,13 @@ type validator struct{ errs []error }
 
 func (v *validator) wrong(flag string, value any, why string) {
 	v.errs = append(v.errs, fmt.Errorf("--%s %q %s", flag, fmt.Sprint(value), why))
+}
+
+// account checks the name of a service account, which may be empty.
+func (v *validator) account(flag, name string) {
+	if name != "" && len(validation.IsDNS1123Subdomain(name)) > 0 {
+		v.wrong(flag, name, "is no name of a service account")
+	}
 }
 
 // address checks host:port, and gives "" for 0, which is off.

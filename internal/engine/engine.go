@@ -121,7 +121,7 @@ func (e *Engine) observed(clusterName string, o observe.Observation) {
 		}
 	}
 	for ref := range concerned {
-		if e.owners[ref] == nil {
+		if o := e.owners[ref]; o == nil || !o.worksIn(clusterName) {
 			delete(concerned, ref)
 		}
 	}
@@ -189,7 +189,9 @@ func (e *Engine) withdraw(key gitops.OwnerRef, o *owner) {
 	e.leave(key, o.cluster.Name, o.declared, nil)
 	e.setRefs(e.watchers, key, o.cluster.Name, o.watched, nil)
 	o.cluster.Observer.Need(key, nil, nil)
+	e.Clusters.Release(o.cluster)
 	o.declared, o.watched, o.cluster = nil, nil, nil
+	o.works.Store(nil)
 }
 
 // Suspend stops repairs for an owner until its next run, which compares every

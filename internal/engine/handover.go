@@ -159,15 +159,27 @@ func (r *run) declaredOwners() []gitops.OwnerRef {
 	defer r.mu.Unlock()
 	var owners []gitops.OwnerRef
 	for at := range r.Engine.declared {
-		if ref := at.ref; at.cluster == "" && r.isOwner(ref) {
+		if ref := at.ref; at.cluster == "" && r.isOwnerKind(ref) {
 			owners = append(owners, gitops.OwnerRef{Group: ref.Group, Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name})
 		}
 	}
 	return owners
 }
 
+func (e *Engine) isOwnerKind(ref gitops.ObjectRef) bool {
+	return ref.Group == e.Keys.OwnerGroup && ref.Kind == e.Keys.OwnerKind
+}
+
+// isOwner tells whether an object of the run's cluster may be an owner here: one of
+// another cluster is that of somebody else.
 func (r *run) isOwner(ref gitops.ObjectRef) bool {
-	return ref.Group == r.Keys.OwnerGroup && ref.Kind == r.Keys.OwnerKind
+	return r.Cluster.Name == "" && r.isOwnerKind(ref)
+}
+
+// isSelf tells whether an object is the owner of the run.
+func (r *run) isSelf(ref gitops.ObjectRef) bool {
+	owner := r.task.Owner
+	return r.isOwner(ref) && ref.Namespace == owner.Namespace && ref.Name == owner.Name
 }
 
 // claimed tells whether another owner declares an object, and whether one does that

@@ -186,9 +186,7 @@ func (r *run) eachChecked(f func(gitops.ObjectRef, sight)) {
 		}
 		for _, m := range r.manifests {
 			live, _ := r.Observer.Live(m.Ref)
-			self := m.Ref.Kind == r.task.Owner.Kind && m.Ref.Group == r.task.Owner.Group &&
-				m.Ref.Name == r.task.Owner.Name && m.Ref.Namespace == r.task.Owner.Namespace
-			if self || foreign[m.Ref] || m.Policy.Paused || live.Policy.Paused || m.Policy.Apply == gitops.ApplyIgnore {
+			if r.isSelf(m.Ref) || foreign[m.Ref] || m.Policy.Paused || live.Policy.Paused || m.Policy.Apply == gitops.ApplyIgnore {
 				continue
 			}
 			look(m.Ref, sight{live: r.Observer.Live, err: func(ref gitops.ObjectRef) error { return r.Observer.Err(ref.GroupKind()) }})

@@ -33,9 +33,12 @@ type owner struct {
 	running sync.Mutex
 
 	uid string
-	// cluster is what the work for the owner is done with; nil before its first run.
-	// Declared and watched are places in it.
+	// cluster is what the work for the owner is done with, and access what it was
+	// acquired for; nil before its first run. Declared and watched are places in it.
 	cluster *Cluster
+	access  AccessID
+	// moved is set from when the owner went to another cluster until it was reported.
+	moved *gitops.Move
 	// claims are since when owners with other rights have kept this one from
 	// deleting objects.
 	claims map[gitops.ObjectRef]time.Time
@@ -78,6 +81,12 @@ type owner struct {
 	// wake guards audit, the objects that the audit wants to be compared.
 	wake  sync.Mutex
 	audit map[gitops.ObjectRef]bool
+}
+
+// worksIn tells whether the owner's objects are in a cluster.
+func (o *owner) worksIn(clusterName string) bool {
+	c := o.works.Load()
+	return c != nil && c.Name == clusterName
 }
 
 func (o *owner) wantAudit(ref gitops.ObjectRef) {

@@ -179,12 +179,14 @@ func (r *run) isOther(owner gitops.OwnerRef) bool {
 func (r *run) outlives(ref gitops.ObjectRef) bool {
 	owner := r.task.Owner
 	switch {
+	case r.Cluster.Name != "":
+		return false
 	case plan.IsNamespace(ref.GroupKind()):
 		return ref.Name == owner.Namespace
 	case plan.IsCustomResourceDefinition(ref.GroupKind()):
 		return strings.HasSuffix(ref.Name, "."+owner.Group)
 	}
-	return r.isOwner(ref) && ref.Namespace == owner.Namespace && ref.Name == owner.Name
+	return r.isSelf(ref)
 }
 
 // lasting is the error that names the objects that do not end, with what keeps them.

@@ -48,6 +48,7 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 		r.report.Err, r.report.Finished = err, e.Clock.Now()
 		return r.report
 	}
+	r.report.Moved, o.moved = o.moved, nil
 	if task.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, task.Timeout)
@@ -84,18 +85,26 @@ func (r *run) begin(task Task) error {
 }
 
 // enter finds what the work is done with. Whoever comes with other rights, or to
-// another cluster, than before knows nothing of the objects there.
+// another cluster, than before knows nothing of the objects there; what is in the
+// cluster that it leaves stays there.
 func (r *run) enter(owner gitops.OwnerRef, access Access) error {
-	c, err := r.Clusters.Cluster(access)
+	o := r.owner
+	if o.cluster != nil && o.access == access.ID() {
+		r.Cluster = o.cluster
+		return nil
+	}
+	c, err := r.Clusters.Acquire(access)
 	if err != nil {
 		return &gitops.Error{Stage: gitops.StagePlan, Kind: gitops.Invalid, Cause: err}
 	}
-	if o := r.owner; o.cluster != c {
-		r.withdraw(owner.Key(), o)
-		o.reset(o.uid)
-		o.cluster = c
-		o.works.Store(c)
+	from := o.cluster
+	r.withdraw(owner.Key(), o)
+	o.reset(o.uid)
+	if from != nil && from.Name != c.Name {
+		o.moved = &gitops.Move{From: from.Name, To: c.Name}
 	}
+	o.cluster, o.access = c, access.ID()
+	o.works.Store(c)
 	r.Cluster = c
 	return nil
 }

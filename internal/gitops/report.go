@@ -173,6 +173,9 @@ type Report struct {
 	// Left are objects that left the inventory and stay in the cluster, where
 	// nobody manages them now.
 	Left []LeftObject
+	// Moved is set where the owner's objects were in another cluster until now: what
+	// is there stays there.
+	Moved *Move
 	// Contested are fields that somebody else changes again and again.
 	Contested []Contest
 	// Warnings are sentences of the build for people.
@@ -185,6 +188,12 @@ type Report struct {
 	// Next is when the owner should be looked at again at the latest, such as
 	// the end of a health wait; zero where only an event brings it back.
 	Next time.Time
+}
+
+// Move is a change of the cluster that an owner's objects are in. The names are those
+// of clusters; the operator's own has none.
+type Move struct {
+	From, To string
 }
 
 // Failed is the stage that the run ended in, and "" where it did not fail.

@@ -265,7 +265,7 @@ func TestRightsBetweenTenants(t *testing.T) {
 	want := []string{
 		"*/* list,watch",
 		"/configmaps get,list,watch", "/events create,patch,update", "/namespaces get", "/secrets get,list,watch",
-		"/serviceaccounts get,list,watch", "/serviceaccounts impersonate",
+		"/serviceaccounts get,list,watch", "/serviceaccounts impersonate", "/serviceaccounts/token create",
 		"coordination.k8s.io/leases create,get,list,patch,update,watch in flux-system",
 		"events.k8s.io/events create,patch,update",
 	}

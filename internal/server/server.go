@@ -107,13 +107,13 @@ type server struct {
 	artifacts   *artifact.Store
 	artifactURL string
 	recorder    *event.Recorder
-	observer    *observe.Observer
+	clusters    *clusters
 	engine      *engine.Engine
 }
 
 func (s *server) close() {
-	if s.observer != nil {
-		s.observer.Close()
+	if s.clusters != nil {
+		s.clusters.close()
 	}
 	if s.git != nil {
 		if err := s.git.Close(); err != nil {
@@ -123,8 +123,11 @@ func (s *server) close() {
 }
 
 // part is the client configuration of one part of the operator.
-func (s *server) part(name string) *rest.Config {
-	cfg := rest.CopyConfig(s.rest)
+func (s *server) part(name string) *rest.Config { return s.partOf(s.rest, name) }
+
+// partOf is that in a cluster.
+func (s *server) partOf(of *rest.Config, name string) *rest.Config {
+	cfg := rest.CopyConfig(of)
 	cfg.UserAgent = fmt.Sprintf("plumb/%s (%s)", s.options.Version, name)
 	// The API server's priority and fairness does better what a limit here would.
 	cfg.QPS, cfg.Burst = -1, 0
@@ -141,10 +144,7 @@ func (s *server) connect(context.Context) error {
 	if s.metrics, err = telemetry.NewMetrics(s.options.Registry); err != nil {
 		return err
 	}
-	s.connection, err = cluster.Connect(s.rest, cluster.Options{
-		Version: s.options.Version, Part: "apply", QPS: s.config.API.QPS, Burst: s.config.API.Burst, Clock: s.clock,
-	})
-	if err != nil {
+	if s.connection, err = s.connectTo(s.rest, ""); err != nil {
 		return err
 	}
 	s.typed, err = kubernetes.NewForConfig(s.part("references"))
@@ -304,17 +304,42 @@ func (s *server) recordEvents(context.Context) error {
 }
 
 func (s *server) observe(context.Context) error {
-	var err error
-	s.observer, err = observe.New(observe.Options{
-		Config: s.part("observe"),
+	observer, err := s.observer(s.rest, s.connection)
+	if err != nil {
+		return err
+	}
+	s.clusters = newClusters(s.connection, observer, s.applier, s.openRemote)
+	return nil
+}
+
+// openRemote opens the way to a remote cluster.
+func (s *server) openRemote(remote *engine.Remote) (*cluster.Connection, *observe.Observer, error) {
+	connection, err := s.connectTo(remote.Config, remote.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	observer, err := s.observer(remote.Config, connection)
+	return connection, observer, err
+}
+
+// connectTo makes the connection to a cluster; the operator's own has no name.
+func (s *server) connectTo(config *rest.Config, remote string) (*cluster.Connection, error) {
+	return cluster.Connect(config, cluster.Options{
+		Version: s.options.Version, Part: "apply", Remote: remote, QPS: s.config.API.QPS, Burst: s.config.API.Burst, Clock: s.clock,
+	})
+}
+
+// observer makes the observer of a cluster.
+func (s *server) observer(config *rest.Config, connection *cluster.Connection) (*observe.Observer, error) {
+	return observe.New(observe.Options{
+		Config: s.partOf(config, "observe"),
 		Resources: func(ctx context.Context, kind gitops.GroupKind, version string) (schema.GroupVersionResource, bool, error) {
-			r, err := s.connection.Resource(ctx, kind, version)
+			r, err := connection.Resource(ctx, kind, version)
 			return r.GVR, r.Namespaced, err
 		},
 		Keys:   s.keys(),
 		Logger: slog.New(logr.ToSlogHandler(s.options.Log)),
 	})
-	return err
 }
 
 func (s *server) keys() gitops.Keys { return flux.Keys(s.config.OverrideManagers...) }
@@ -332,7 +357,7 @@ func (s *server) setUp(ctx context.Context) error {
 	makeEngine := func(wake func(gitops.OwnerRef), exists func(gitops.OwnerRef) bool) *engine.Engine {
 		return engine.New(engine.Parts{
 			Builder:  NewBuilder(!s.config.NoRemoteBases),
-			Clusters: newClusters(s.connection, s.observer, s.applier),
+			Clusters: s.clusters,
 			Keys:     s.keys(),
 			Clock:    s.clock,
 			Exists:   exists,
@@ -353,8 +378,12 @@ func (s *server) setUp(ctx context.Context) error {
 		Concurrent: s.config.Concurrent,
 		Selector:   s.config.WatchSelector,
 		Kustomization: flux.KustomizationOptions{
-			NoCrossNamespaceRefs:    s.config.NoCrossNamespaceRefs,
-			DefaultServiceAccount:   s.config.DefaultServiceAccount,
+			NoCrossNamespaceRefs:  s.config.NoCrossNamespaceRefs,
+			DefaultServiceAccount: s.config.DefaultServiceAccount,
+			Kubeconfigs:           cluster.KubeconfigPolicy{Exec: s.config.KubeconfigExec, InsecureTLS: s.config.KubeconfigTLS},
+
+			DefaultKubeconfigServiceAccount: s.config.DefaultKubeconfigServiceAccount,
+
 			AgeSecret:               client.ObjectKey{Namespace: s.config.RuntimeNamespace, Name: s.config.AgeSecret},
 			StrictSubstitution:      s.config.Gates.StrictPostBuildSubstitutions,
 			AdditiveDependencyCheck: s.config.Gates.AdditiveCELDependencyCheck,

@@ -47,6 +47,7 @@ type Cluster struct {
 	dir  string
 	cmd  *exec.Cmd
 	gone chan struct{}
+	once sync.Once
 }
 
 // shared is the control plane of this test binary. It is a variable of the
@@ -106,11 +107,18 @@ func Start(t testing.TB) *Cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.stop(); err != nil {
+		if err := c.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
 	return c
+}
+
+// Stop ends a control plane before the test that has it to itself.
+func (c *Cluster) Stop() error {
+	var err error
+	c.once.Do(func() { err = c.stop() })
+	return err
 }
 
 // Namespace makes a namespace for t, named after it, and returns its name. It

@@ -100,9 +100,6 @@ func refusals() map[string]func(*kustomizev1.Kustomization) {
 		"spec.decryption.serviceAccountName": func(k *kustomizev1.Kustomization) {
 			k.Spec.Decryption = &kustomizev1.Decryption{Provider: "sops", ServiceAccountName: "x"}
 		},
-		"spec.kubeConfig": func(k *kustomizev1.Kustomization) {
-			k.Spec.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "x"}}
-		},
 		"spec.sourceRef of kind OCIRepository": func(k *kustomizev1.Kustomization) { k.Spec.SourceRef.Kind = "OCIRepository" },
 	}
 }
@@ -171,10 +168,10 @@ func TestRefusedAndMended(t *testing.T) {
 	w.source()
 	w.kustomization("app")
 	w.ready("app", first)
-	w.patch(w.named("app"), `{"spec":{"kubeConfig":{"secretRef":{"name":"x"}}}}`)
-	w.notReady("app", "FeatureGateDisabled", "spec.kubeConfig")
+	w.patch(w.named("app"), `{"spec":{"decryption":{"provider":"sops","serviceAccountName":"x"}}}`)
+	w.notReady("app", "FeatureGateDisabled", "spec.decryption.serviceAccountName")
 	w.patch(w.namedConfig("a"), `{"data":{"key":"drift"}}`)
-	w.patch(w.named("app"), `{"spec":{"kubeConfig":null}}`)
+	w.patch(w.named("app"), `{"spec":{"decryption":null}}`)
 	w.ready("app", first)
 	w.data("a", "1")
 

@@ -11,15 +11,20 @@ import (
 	"github.com/plumb-gitops/plumb/internal/engine"
 )
 
-// access says with whose rights a Kustomization is applied: those of the service
-// account of its own namespace that it names, or of the one that the operator's
-// configuration names for all that name none.
-func (k *kustomizations) access(obj *kustomizev1.Kustomization) engine.Access {
-	name := k.serviceAccount(obj)
-	if name == "" {
-		return engine.Access{}
+// access says where a Kustomization is applied and with whose rights: those of the
+// service account of its own namespace that it names, or of the one that the
+// operator's configuration names for all that name none. In a remote cluster the
+// account is one of that cluster.
+func (k *kustomizations) access(obj *kustomizev1.Kustomization) (engine.Access, error) {
+	remote, err := k.remote(obj)
+	if err != nil {
+		return engine.Access{}, err
 	}
-	return engine.Access{User: fmt.Sprintf("system:serviceaccount:%s:%s", obj.Namespace, name)}
+	access := engine.Access{Remote: remote}
+	if name := k.serviceAccount(obj); name != "" {
+		access.User = fmt.Sprintf("system:serviceaccount:%s:%s", obj.Namespace, name)
+	}
+	return access, nil
 }
 
 func (k *kustomizations) serviceAccount(obj *kustomizev1.Kustomization) string {
@@ -29,20 +34,28 @@ func (k *kustomizations) serviceAccount(obj *kustomizev1.Kustomization) string {
 	return k.options.DefaultServiceAccount
 }
 
-// lostIdentity tells whether the service account of a Kustomization is gone for
-// certain: nobody has the rights then to delete what was applied with them. Whoever
+// lostAccess says what is gone for certain of that with which a Kustomization was
+// applied, "" for nothing: nobody can delete then what was applied with it. Whoever
 // cannot find out gets the error, and has to ask again.
-func (k *kustomizations) lostIdentity(ctx context.Context, obj *kustomizev1.Kustomization) (bool, error) {
+func (k *kustomizations) lostAccess(ctx context.Context, obj *kustomizev1.Kustomization) (string, error) {
+	if obj.Spec.KubeConfig != nil {
+		ref := remoteReference(obj)
+		lost, err := k.lostRemote(ctx, ref)
+		if err != nil || !lost {
+			return "", err
+		}
+		return fmt.Sprintf("%s '%s/%s', with which the cluster was reached that they are in, does not exist any more", ref.kind, ref.namespace, ref.name), nil
+	}
 	name := k.serviceAccount(obj)
 	if name == "" {
-		return false, nil
+		return "", nil
 	}
 	_, err := k.references.client.CoreV1().ServiceAccounts(obj.Namespace).Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return true, nil
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Sprintf("service account '%s/%s', with whose rights they were applied, does not exist any more", obj.Namespace, name), nil
+	case err != nil:
+		return "", fmt.Errorf("look for service account %q: %w", name, err)
 	}
-	if err != nil {
-		return false, fmt.Errorf("look for service account %q: %w", name, err)
-	}
-	return false, nil
+	return "", nil
 }

@@ -22,8 +22,8 @@ func TestAccess(t *testing.T) {
 			k := &kustomizations{options: KustomizationOptions{DefaultServiceAccount: test.standard}}
 			obj := &kustomizev1.Kustomization{}
 			obj.Namespace, obj.Spec.ServiceAccountName = "apps", test.account
-			if got := k.access(obj).User; got != test.want {
-				t.Errorf("got %q, want %q", got, test.want)
+			if got, err := k.access(obj); err != nil || got.User != test.want || got.Remote != nil {
+				t.Errorf("got %+v and %v, want %q", got, err, test.want)
 			}
 		})
 	}

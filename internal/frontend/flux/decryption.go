@@ -20,7 +20,7 @@ const (
 	ageKeys = ".agekey"
 )
 
-// referred are the ConfigMaps and Secrets that the build of a Kustomization needs.
+// referred are the ConfigMaps and Secrets that a Kustomization is worked on with.
 func referred(obj *kustomizev1.Kustomization, options KustomizationOptions) []reference {
 	var refs []reference
 	if obj.Spec.PostBuild != nil {
@@ -29,6 +29,9 @@ func referred(obj *kustomizev1.Kustomization, options KustomizationOptions) []re
 		}
 	}
 	if ref, _ := decryptionSecret(obj, options); ref.name != "" {
+		refs = append(refs, ref)
+	}
+	if ref := remoteReference(obj); ref.name != "" {
 		refs = append(refs, ref)
 	}
 	return refs

@@ -2,6 +2,7 @@ package flux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -85,7 +86,10 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 	if err != nil {
 		return k.hold(ctx, obj, err)
 	}
-	switch lost, err := k.lostIdentity(ctx, obj); {
+	if err := k.references.want(kustomizationRef(obj), referred(obj, k.options)); err != nil {
+		return nil, err
+	}
+	switch lost, err := k.lostAccess(ctx, obj); {
 	case err != nil:
 		terminates, termErr := k.namespaceTerminates(ctx, obj.Namespace)
 		if termErr != nil || !terminates {
@@ -93,12 +97,18 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 		}
 		k.announceOrphans(obj, gitops.SeverityError, "its own namespace is being deleted, and "+err.Error(), inventoryNames(inventory))
 		return nil, nil
-	case lost:
-		k.announceOrphans(obj, gitops.SeverityError, fmt.Sprintf("service account '%s/%s', with whose rights they were applied, does not exist any more",
-			obj.Namespace, k.serviceAccount(obj)), inventoryNames(inventory))
+	case lost != "":
+		k.announceOrphans(obj, gitops.SeverityError, lost, inventoryNames(inventory))
 		return nil, nil
 	}
-	report := k.remove(ctx, obj, inventory)
+	access, err := k.access(obj)
+	if errors.Is(err, errReferenceUnread) {
+		return &ctrl.Result{RequeueAfter: k.options.RequeueDependency}, nil
+	}
+	if err != nil {
+		return k.notRemoved(ctx, obj, gitops.Report{Err: err, Inventory: inventory})
+	}
+	report := k.remove(ctx, obj, access, inventory)
 	switch {
 	case report.Err == nil && report.Waiting:
 		return k.awaitTermination(ctx, obj, report)
@@ -113,9 +123,9 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 }
 
 // remove has the engine delete the objects, and tells what it did.
-func (k *kustomizations) remove(ctx context.Context, obj *kustomizev1.Kustomization, inventory gitops.Inventory) gitops.Report {
+func (k *kustomizations) remove(ctx context.Context, obj *kustomizev1.Kustomization, access engine.Access, inventory gitops.Inventory) gitops.Report {
 	removal := engine.Removal{
-		Owner: kustomizationRef(obj), Access: k.access(obj), Inventory: inventory, Timeout: obj.GetTimeout(),
+		Owner: kustomizationRef(obj), Access: access, Inventory: inventory, Timeout: obj.GetTimeout(),
 		Wait:     obj.GetDeletionPolicy() == kustomizev1.DeletionPolicyWaitForTermination,
 		Siblings: func() []engine.Sibling { return k.siblings(obj) },
 	}

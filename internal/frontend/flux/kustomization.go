@@ -13,6 +13,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/engine"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -25,6 +26,11 @@ type KustomizationOptions struct {
 	// DefaultServiceAccount is whose rights are used for a Kustomization that names
 	// no service account; empty for the operator's own.
 	DefaultServiceAccount string
+	// Kubeconfigs says what the kubeconfigs of remote clusters may ask for.
+	Kubeconfigs cluster.KubeconfigPolicy
+	// DefaultKubeconfigServiceAccount is whose tokens a remote cluster is given where
+	// its ConfigMap names no service account; empty for none.
+	DefaultKubeconfigServiceAccount string
 	// AgeSecret has the age identities for Kustomizations with decryption that name
 	// no Secret themselves; no name for none.
 	AgeSecret client.ObjectKey
@@ -90,22 +96,33 @@ func (k *kustomizations) reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 
 // advance runs one Kustomization that is to be worked on.
 func (k *kustomizations) advance(ctx context.Context, obj *kustomizev1.Kustomization) (ctrl.Result, error) {
+	if err := k.references.want(kustomizationRef(obj), referred(obj, k.options)); err != nil {
+		return k.wait(ctx, obj, gitops.Report{}, err)
+	}
+	access, err := k.access(obj)
+	if err != nil {
+		// Credentials that were taken away are not used any more.
+		if !errors.Is(err, errReferenceUnread) {
+			k.engine.Suspend(kustomizationRef(obj))
+		}
+		return k.wait(ctx, obj, gitops.Report{}, err)
+	}
 	rules, err := k.rules.of(obj)
 	if err != nil {
-		return k.keep(ctx, obj, err)
+		return k.keep(ctx, obj, access, err)
 	}
 	snapshot, err := k.snapshot(obj)
 	if err != nil {
-		return k.keep(ctx, obj, err)
+		return k.keep(ctx, obj, access, err)
 	}
 	defer snapshot.Release()
-	task, err := k.task(obj, snapshot, rules)
+	task, err := k.task(obj, access, snapshot, rules)
 	if err != nil {
-		return k.keep(ctx, obj, err)
+		return k.keep(ctx, obj, access, err)
 	}
 	if err := k.checkDependencies(ctx, obj, snapshot.Artifact.Revision); err != nil {
 		k.engine.Prepare(ctx, task)
-		return k.keep(ctx, obj, err)
+		return k.keep(ctx, obj, access, err)
 	}
 	report := k.engine.Run(ctx, task)
 	if errors.Is(report.Err, context.Canceled) {
@@ -116,14 +133,21 @@ func (k *kustomizations) advance(ctx context.Context, obj *kustomizev1.Kustomiza
 
 // keep repairs what was applied before while a new revision cannot be worked
 // on, and says why it cannot.
-func (k *kustomizations) keep(ctx context.Context, obj *kustomizev1.Kustomization, err error) (ctrl.Result, error) {
-	now := k.clock.Now()
-	report := k.engine.Run(ctx, k.maintenance(obj))
+func (k *kustomizations) keep(ctx context.Context, obj *kustomizev1.Kustomization, access engine.Access, err error) (ctrl.Result, error) {
+	report := k.engine.Run(ctx, k.maintenance(obj, access))
 	k.told.add(obj.UID, changeLines(report.Changes))
 	k.announceChanges(obj, obj.Status.LastAppliedRevision)
+	k.announceMove(obj, report)
 	if report.Err != nil && !errors.Is(report.Err, context.Canceled) && k.told.first(obj.UID, "keep "+report.Err.Error()) {
 		k.events.failed(obj, failureReason(report.Err), "keeping what was applied: "+report.Err.Error(), obj.Status.LastAppliedRevision)
 	}
+	return k.wait(ctx, obj, report, err)
+}
+
+// wait says why a Kustomization cannot be worked on, and has it tried again. The report
+// is that of keeping what was applied before.
+func (k *kustomizations) wait(ctx context.Context, obj *kustomizev1.Kustomization, report gitops.Report, err error) (ctrl.Result, error) {
+	now := k.clock.Now()
 	var b *blocked
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -189,6 +213,7 @@ func (k *kustomizations) stall(ctx context.Context, obj *kustomizev1.Kustomizati
 func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustomization, artifact gitops.Artifact, report gitops.Report) (ctrl.Result, error) {
 	now := k.clock.Now()
 	k.told.add(started.UID, changeLines(report.Changes))
+	k.announceMove(started, report)
 	if more := k.announceDisputes(started, report, now); more > 0 {
 		if at := now.Add(more); report.Next.IsZero() || at.Before(report.Next) {
 			report.Next = at

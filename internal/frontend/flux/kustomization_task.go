@@ -28,7 +28,6 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 	unserved := map[string]bool{
 		"spec.decryption.serviceAccountName":            spec.Decryption != nil && spec.Decryption.ServiceAccountName != "",
 		"spec.decryption.provider":                      spec.Decryption != nil && spec.Decryption.Provider != sopsProvider,
-		"spec.kubeConfig":                               spec.KubeConfig != nil,
 		"spec.ignore":                                   len(spec.Ignore) > 0,
 		"spec.sourceRef of kind " + spec.SourceRef.Kind: spec.SourceRef.Kind != sourcev1.GitRepositoryKind,
 	}
@@ -74,11 +73,11 @@ func (k *kustomizations) snapshot(obj *kustomizev1.Kustomization) (gitops.Snapsh
 }
 
 // maintenance is the task of keeping what was applied before.
-func (k *kustomizations) maintenance(obj *kustomizev1.Kustomization) engine.Task {
+func (k *kustomizations) maintenance(obj *kustomizev1.Kustomization, access engine.Access) engine.Task {
 	inventory, err := fromInventory(obj.Status.Inventory)
 	return engine.Task{
 		Owner:      kustomizationRef(obj),
-		Access:     k.access(obj),
+		Access:     access,
 		Generation: obj.Generation,
 		WriteAhead: k.writeAhead(obj, obj.Status.LastAttemptedRevision),
 		Inventory:  inventory,
@@ -91,12 +90,12 @@ func (k *kustomizations) maintenance(obj *kustomizev1.Kustomization) engine.Task
 }
 
 // task translates the object into what the engine is to do.
-func (k *kustomizations) task(obj *kustomizev1.Kustomization, snapshot gitops.Snapshot, rules *health.Rules) (engine.Task, error) {
+func (k *kustomizations) task(obj *kustomizev1.Kustomization, access engine.Access, snapshot gitops.Snapshot, rules *health.Rules) (engine.Task, error) {
 	spec, err := k.buildSpec(obj)
 	if err != nil {
 		return engine.Task{}, err
 	}
-	task := k.maintenance(obj)
+	task := k.maintenance(obj, access)
 	task.Snapshot = &snapshot
 	task.Build = spec
 	task.Prune = obj.Spec.Prune
@@ -230,9 +229,6 @@ func (k *kustomizations) buildSpec(obj *kustomizev1.Kustomization) (build.Spec, 
 	}
 	for _, i := range s.Images {
 		spec.Images = append(spec.Images, build.Image{Name: i.Name, NewName: i.NewName, NewTag: i.NewTag, Digest: i.Digest})
-	}
-	if err := k.references.want(kustomizationRef(obj), referred(obj, k.options)); err != nil {
-		return spec, err
 	}
 	var err error
 	if spec.Decryption, err = k.decryption(obj); err != nil || s.PostBuild == nil {

@@ -30,6 +30,26 @@ func (k *kustomizations) announceOrphans(obj *kustomizev1.Kustomization, severit
 	})
 }
 
+// announceMove tells that a Kustomization is applied to another cluster from now on,
+// and what it leaves in the one before.
+func (k *kustomizations) announceMove(obj *kustomizev1.Kustomization, report gitops.Report) {
+	names := storedNames(obj.Status.Inventory)
+	if report.Moved == nil || len(names) == 0 {
+		return
+	}
+	called := func(name string) string {
+		if name == "" {
+			return "the operator's own cluster"
+		}
+		return "cluster " + name
+	}
+	k.events.kustomization(obj, gitops.Event{
+		Severity: gitops.SeverityInfo, Reason: orphanedReason, Revision: obj.Status.LastAppliedRevision,
+		Message: fmt.Sprintf("It is applied to %s from now on; %s left in %s and not managed any more:\n%s", called(report.Moved.To),
+			counted(len(names), "object is", "objects are"), called(report.Moved.From), list(names)),
+	})
+}
+
 // announceLeft tells which objects were let go of one by one, and why.
 func (k *kustomizations) announceLeft(obj *kustomizev1.Kustomization, left []gitops.LeftObject) {
 	if len(left) == 0 {
