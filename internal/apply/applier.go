@@ -7,11 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/utils/clock"
 
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/health"
+	"github.com/plumb-gitops/plumb/internal/ownership"
 	"github.com/plumb-gitops/plumb/internal/plan"
 )
 
@@ -127,6 +129,9 @@ type step struct {
 	settled bool
 	// recreate says that the dry-run was refused for an immutable field.
 	recreate bool
+	// relaxed is the manifest with what is left to others as it is in the cluster; nil
+	// for the manifest itself.
+	relaxed []byte
 	// before is the resource version ahead of the write; empty where unknown.
 	before string
 	policy gitops.ObjectPolicy
@@ -165,6 +170,24 @@ func (r *run) newStep(change gitops.Change) *step {
 		r.makes[m.Ref.Name] = change.Action == gitops.ActionCreate
 	}
 	return s
+}
+
+// manifest is what is sent for a step.
+func (s *step) manifest() []byte {
+	if s.relaxed != nil {
+		return s.relaxed
+	}
+	return s.change.Manifest.JSON
+}
+
+// relax leaves to others, in what is sent, what the declaration leaves to them.
+func (r *run) relax(s *step, live *unstructured.Unstructured) error {
+	if len(s.change.Manifest.Ignored) == 0 || live == nil {
+		return nil
+	}
+	var err error
+	s.relaxed, err = ownership.Relax(s.change.Manifest.JSON, live, r.Keys, s.change.Manifest.Ignored)
+	return err
 }
 
 // all is the run: everything that can be found out without writing, then stage

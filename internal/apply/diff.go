@@ -95,6 +95,9 @@ func (r *run) difference(ctx context.Context, s *step) (Difference, error) {
 		d.Action = gitops.ActionSkip
 		return d, nil
 	}
+	if err := r.relax(s, live); err != nil {
+		return d, err
+	}
 	after := declared
 	if s.found && (live != nil || !r.makes[ref.Namespace]) {
 		answer, _, err := r.send(ctx, s, cluster.ApplyOptions{DryRun: true})

@@ -46,7 +46,7 @@ func (r *run) needsLook(s *step) bool {
 	switch {
 	case s.settled || s.validated:
 		return false
-	case s.policy.Apply == gitops.ApplyIfNotPresent || s.change.Basis == gitops.BasisCompare:
+	case r.compares(s):
 		return true
 	case s.change.Basis == gitops.BasisRepair:
 		return false
@@ -54,6 +54,12 @@ func (r *run) needsLook(s *step) bool {
 	// An object that is not in sight of the plan may exist without our labels,
 	// and ask to be left alone.
 	return !r.single() || s.change.Action == gitops.ActionCreate
+}
+
+// compares tells whether a step needs the object as it is: what the apply would
+// change is not known, or what it may change depends on who has it.
+func (r *run) compares(s *step) bool {
+	return s.policy.Apply == gitops.ApplyIfNotPresent || s.change.Basis == gitops.BasisCompare || len(s.change.Manifest.Ignored) > 0
 }
 
 // single tells whether at most one object is applied: it is accepted or refused
@@ -70,7 +76,7 @@ func (r *run) single() bool {
 
 // look finds out what an apply would do, without doing it.
 func (r *run) look(ctx context.Context, s *step) error {
-	if s.change.Basis != gitops.BasisCompare && s.policy.Apply != gitops.ApplyIfNotPresent {
+	if !r.compares(s) {
 		_, err := r.dryRun(ctx, s, false)
 		return err
 	}
@@ -87,6 +93,9 @@ func (r *run) look(ctx context.Context, s *step) error {
 			return nil
 		}
 		s.before = live.GetResourceVersion()
+		if err := r.relax(s, live); err != nil {
+			return r.refused(s, gitops.StageApply, err)
+		}
 		answer, err := r.dryRun(ctx, s, true)
 		if err != nil || answer == nil {
 			return err
@@ -95,7 +104,7 @@ func (r *run) look(ctx context.Context, s *step) error {
 			r.settle(s, gitops.Done{
 				Action:  gitops.ActionUnchanged,
 				Live:    r.marker(live),
-				Changed: ownership.Differences(s.change.Manifest.JSON, live.Object),
+				Changed: ownership.Differences(s.manifest(), live.Object),
 			})
 			return nil
 		}

@@ -61,7 +61,7 @@ func (r *run) finish(ctx context.Context, s *step, answer *unstructured.Unstruct
 	r.settle(s, gitops.Done{
 		Action:  action,
 		Live:    live,
-		Changed: ownership.Differences(s.change.Manifest.JSON, answer.Object),
+		Changed: ownership.Differences(s.manifest(), answer.Object),
 	})
 	return nil
 }
@@ -94,8 +94,7 @@ func (r *run) send(ctx context.Context, s *step, options cluster.ApplyOptions) (
 	options.FieldManager = r.Keys.Manager
 	_, fresh := r.defined[s.change.Ref.GroupKind()]
 	late := r.poll(ctx, func() (bool, error) {
-		answer, created, err = r.Cluster.Apply(ctx, s.res, s.change.Ref.Namespace, s.change.Ref.Name, s.change.Manifest.JSON,
-			options)
+		answer, created, err = r.Cluster.Apply(ctx, s.res, s.change.Ref.Namespace, s.change.Ref.Name, s.manifest(), options)
 		return !fresh || !cluster.IsNotServed(err), nil
 	})
 	return answer, created, cmp.Or(err, late)
@@ -110,7 +109,10 @@ func (r *run) takeOver(ctx context.Context, s *step, obj *unstructured.Unstructu
 		if err != nil || patch == nil {
 			return obj, err
 		}
-		_, err = r.Cluster.JSONPatch(ctx, s.res, ref.Namespace, ref.Name, patch, r.Keys.Manager)
+		taken, err := r.Cluster.JSONPatch(ctx, s.res, ref.Namespace, ref.Name, patch, r.Keys.Manager)
+		if err == nil {
+			err = r.relax(s, taken)
+		}
 		if err == nil {
 			obj, _, err = r.apply(ctx, s)
 		} else if isOvertaken(err) {
@@ -182,6 +184,7 @@ func (r *run) recreate(ctx context.Context, s *step) error {
 			return err
 		}
 	}
+	s.relaxed = nil
 	answer, _, err := r.apply(ctx, s)
 	if err != nil {
 		failed := r.refused(s, gitops.StageApply, err)

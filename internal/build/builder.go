@@ -122,11 +122,15 @@ func (b *Builder) render(ctx context.Context, files Files, spec Spec) (rendered,
 	if err != nil {
 		return rendered{}, err
 	}
+	ignored, err := compileIgnored(spec.Ignore)
+	if err != nil {
+		return rendered{}, err
+	}
 	rendering, err := b.steps.Renderer.Render(ctx, files, spec, keys)
 	if err != nil {
 		return rendered{}, err
 	}
-	finish := finisher{steps: b.steps, limits: b.limits, spec: spec, keys: keys}
+	finish := finisher{steps: b.steps, limits: b.limits, spec: spec, keys: keys, ignored: ignored}
 	result := rendered{warnings: rendering.Warnings, unrepeatable: rendering.Unrepeatable}
 	result.manifests = make([]gitops.Manifest, 0, len(rendering.Objects))
 	for _, object := range rendering.Objects {

@@ -25,6 +25,8 @@ type finisher struct {
 	limits Limits
 	spec   Spec
 	keys   Keyring
+	// ignored are the rules of the spec.
+	ignored []ignored
 	// bytes is the length of all manifests so far.
 	bytes int
 }
@@ -144,6 +146,7 @@ func (f *finisher) manifest(value map[string]any, object Object) (*gitops.Manife
 		JSON:      text,
 		Digest:    sha256.Sum256(text),
 		Policy:    f.spec.Keys.Policy(annotations, labels),
+		Ignored:   ignoredIn(f.ignored, ref, version, annotations, labels),
 		Sensitive: object.Sensitive || ref.Group == "" && ref.Kind == "Secret",
 		Origin:    origin,
 	}, nil

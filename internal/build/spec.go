@@ -45,6 +45,8 @@ type Spec struct {
 	Decryption *Decryption
 	// Substitute replaces variables in the rendered objects; nil replaces none.
 	Substitute *Substitution
+	// Ignore leaves fields to others.
+	Ignore []IgnoreRule
 	// Keys names the labels and annotations of the front end.
 	Keys gitops.Keys
 }

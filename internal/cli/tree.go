@@ -37,8 +37,10 @@ type node struct {
 
 	ref     gitops.ObjectRef
 	version string
-	// rules are those of the Kustomization that holds the object.
-	rules *health.Rules
+	// rules are those of the Kustomization that holds the object, and elsewhere is set
+	// where it is applied to another cluster.
+	rules     *health.Rules
+	elsewhere bool
 }
 
 // treeWorkers is how many objects are read at the same time.
@@ -129,6 +131,10 @@ func (c *clients) look(ctx context.Context, level []*node) ([][]*node, error) {
 
 func (c *clients) lookAt(ctx context.Context, n *node) ([]*node, error) {
 	n.Object = n.ref.String()
+	if n.elsewhere {
+		n.Health, n.Message = gitops.HealthUnknown, "in another cluster (kubeConfig)"
+		return nil, nil
+	}
 	mapper, err := c.mapper()
 	if err != nil {
 		return nil, err
@@ -168,7 +174,8 @@ func (c *clients) lookAt(ctx context.Context, n *node) ([]*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return inventoryOf(r, rules)
+	_, elsewhere, _ := unstructured.NestedMap(object.Object, "spec", "kubeConfig")
+	return inventoryOf(r, rules, elsewhere)
 }
 
 // rulesOf are the rules by which a Kustomization's objects are assessed. Those that
@@ -189,14 +196,14 @@ func rulesOf(object *unstructured.Unstructured) (*health.Rules, error) {
 	return rules, nil
 }
 
-func inventoryOf(r resource, rules *health.Rules) ([]*node, error) {
+func inventoryOf(r resource, rules *health.Rules, elsewhere bool) ([]*node, error) {
 	var nodes []*node
 	for _, entry := range r.Status.Inventory.Entries {
 		ref, err := gitops.ParseID(entry.ID)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r, err)
 		}
-		nodes = append(nodes, &node{ref: ref, version: entry.V, rules: rules})
+		nodes = append(nodes, &node{ref: ref, version: entry.V, rules: rules, elsewhere: elsewhere})
 	}
 	for _, name := range flux.HeldObjects(r.held()) {
 		for _, n := range nodes {

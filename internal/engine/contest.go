@@ -76,7 +76,7 @@ func (r *run) contest(p gitops.Plan) {
 		} else if fight := r.owner.contests[done.Ref]; fight != nil && fight.found.By == Admission {
 			fight.found = gitops.Contest{}
 		}
-		if repaired[done.Ref] {
+		if repaired[done.Ref] && done.Action != gitops.ActionUnchanged {
 			r.Metrics.Repaired(r.task.Owner.Kind, 1)
 			r.fight(done.Ref).repaired(now, r.task.RetryLimit)
 		}

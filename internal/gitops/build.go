@@ -86,6 +86,9 @@ type Manifest struct {
 	// Digest is that of JSON.
 	Digest Digest
 	Policy ObjectPolicy
+	// Ignored are fields that are left to others once the object exists, as JSON
+	// pointers into it (RFC 6901).
+	Ignored []string
 	// Sensitive marks an object whose values must not be shown: a Secret, or
 	// one with decrypted values.
 	Sensitive bool

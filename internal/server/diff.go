@@ -43,7 +43,11 @@ func Diff(ctx context.Context, rc *rest.Config, preview flux.Preview, files gito
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", err)
 	}
-	connection, err := cluster.Connect(rc, cluster.Options{Version: options.Version, Part: "diff", QPS: -1})
+	at := cluster.Options{Version: options.Version, Part: "diff", QPS: -1}
+	if r := preview.Remote; r != nil {
+		rc, at.Remote = r.Config, r.Name
+	}
+	connection, err := cluster.Connect(rc, at)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,6 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 	unserved := map[string]bool{
 		"spec.decryption.serviceAccountName":            spec.Decryption != nil && spec.Decryption.ServiceAccountName != "",
 		"spec.decryption.provider":                      spec.Decryption != nil && spec.Decryption.Provider != sopsProvider,
-		"spec.ignore":                                   len(spec.Ignore) > 0,
 		"spec.sourceRef of kind " + spec.SourceRef.Kind: spec.SourceRef.Kind != sourcev1.GitRepositoryKind,
 	}
 	for _, field := range sortedKeys(unserved) {
@@ -218,6 +217,11 @@ func (k *kustomizations) buildSpec(obj *kustomizev1.Kustomization) (build.Spec, 
 
 		IgnoreMissingComponents: s.IgnoreMissingComponents,
 	}
+	ignore, err := ignoreRules(obj)
+	if err != nil {
+		return spec, err
+	}
+	spec.Ignore = ignore
 	for _, option := range s.BuildMetadata {
 		spec.Metadata = append(spec.Metadata, string(option))
 	}
@@ -230,7 +234,6 @@ func (k *kustomizations) buildSpec(obj *kustomizev1.Kustomization) (build.Spec, 
 	for _, i := range s.Images {
 		spec.Images = append(spec.Images, build.Image{Name: i.Name, NewName: i.NewName, NewTag: i.NewTag, Digest: i.Digest})
 	}
-	var err error
 	if spec.Decryption, err = k.decryption(obj); err != nil || s.PostBuild == nil {
 		return spec, err
 	}
@@ -244,6 +247,29 @@ func (k *kustomizations) buildSpec(obj *kustomizev1.Kustomization) (build.Spec, 
 		Always:    obj.GetSubstituteStrategy() == kustomizev1.SubstituteStrategyAlways,
 	}
 	return spec, nil
+}
+
+// maxIgnoredPaths bounds the fields that one Kustomization leaves to others.
+const maxIgnoredPaths = 1000
+
+// ignoreRules translates spec.ignore.
+func ignoreRules(obj *kustomizev1.Kustomization) ([]build.IgnoreRule, error) {
+	wrong := func(err error) *blocked {
+		return &blocked{reason: meta.ReconciliationFailedReason, stalled: true, cause: err}
+	}
+	var rules []build.IgnoreRule
+	paths := 0
+	for i, rule := range obj.Spec.Ignore {
+		r := build.IgnoreRule{Paths: rule.Paths, Target: selector(rule.Target)}
+		if err := r.Check(); err != nil {
+			return nil, wrong(fmt.Errorf("spec.ignore[%d]: %w", i, err))
+		}
+		if paths += len(rule.Paths); paths > maxIgnoredPaths {
+			return nil, wrong(fmt.Errorf("spec.ignore has more than %d paths: use several Kustomizations", maxIgnoredPaths))
+		}
+		rules = append(rules, r)
+	}
+	return rules, nil
 }
 
 func selector(s *apikustomize.Selector) *build.Selector {

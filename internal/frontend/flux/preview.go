@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/plumb-gitops/plumb/internal/build"
+	"github.com/plumb-gitops/plumb/internal/engine"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/health"
 )
@@ -16,7 +17,9 @@ import (
 // Preview is what a Kustomization asks for, read once: for commands that show what
 // the operator would do.
 type Preview struct {
-	Owner     gitops.OwnerRef
+	Owner gitops.OwnerRef
+	// Remote is the cluster that it is applied to; nil for that of the object.
+	Remote    *engine.Remote
 	Source    gitops.OwnerRef
 	Build     build.Spec
 	Inventory gitops.Inventory
@@ -55,8 +58,12 @@ func NewPreview(ctx context.Context, client kubernetes.Interface, obj *kustomize
 		return Preview{}, err
 	}
 	spec.Keys = Keys()
+	remote, err := k.remote(obj)
+	if err != nil {
+		return Preview{}, err
+	}
 	return Preview{
-		Owner: owner, Source: sourceRef(obj), Build: spec, Inventory: inventory, Prune: obj.Spec.Prune, Force: obj.Spec.Force,
+		Owner: owner, Remote: remote, Source: sourceRef(obj), Build: spec, Inventory: inventory, Prune: obj.Spec.Prune, Force: obj.Spec.Force,
 		Approved: obj.Annotations[ApproveAnnotation],
 	}, nil
 }
