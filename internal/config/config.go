@@ -9,6 +9,7 @@
 package config
 
 import (
+	"slices"
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -60,6 +61,9 @@ type Operator struct {
 	// AuditPeriod is the time in which every object is compared once with what
 	// was applied; 0 is off.
 	AuditPeriod time.Duration
+
+	// Controllers are what this process works on, in order: some of AllControllers.
+	Controllers []string
 
 	// DefaultServiceAccount is whose rights are used for owners that name no service
 	// account; empty for the operator's own.
@@ -145,3 +149,15 @@ type Storage struct {
 	RetentionTTL     time.Duration
 	RetentionRecords int
 }
+
+// The controllers of Flux that Plumb serves.
+const (
+	SourceController    = "source"
+	KustomizeController = "kustomize"
+)
+
+// AllControllers are those that are served.
+func AllControllers() []string { return []string{KustomizeController, SourceController} }
+
+// Works tells whether this process does the work of a controller.
+func (o Operator) Works(controller string) bool { return slices.Contains(o.Controllers, controller) }

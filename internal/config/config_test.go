@@ -57,6 +57,7 @@ func TestDefaultsAreThoseOfFlux(t *testing.T) {
 		RequeueDependency: 30 * time.Second,
 		IntervalJitter:    5,
 		// The following are Plumb's own.
+		Controllers:   []string{"kustomize", "source"},
 		AuditPeriod:   24 * time.Hour,
 		DeletionGuard: true,
 		NoRemoteBases: true,
@@ -140,7 +141,7 @@ func TestFlags(t *testing.T) {
 			want: func(o *Operator) {
 				o.notices = []string{
 					"--feature-gates: MigrateAPIVersion=true changes nothing: what it switches is not served",
-					"--http-retry changes nothing: artifacts are not fetched over HTTP inside the operator",
+					"--http-retry changes nothing: a download that fails is tried again, with back-off",
 				}
 			},
 		},
@@ -183,6 +184,8 @@ func TestRefusedFlags(t *testing.T) {
 		"a port out of range":                 {[]string{"--health-addr=:70000"}, `--health-addr ":70000" is no address`},
 		"artifacts that are not served":       {[]string{"--storage-addr=0"}, `--storage-addr "0" cannot be off`},
 		"an events address without scheme":    {[]string{"--events-addr=user:secret@host"}, "--events-addr is no URL that begins with http:// or https://"},
+		"no controller":                       {[]string{"--controllers="}, `--controllers "" names none: there are kustomize, source`},
+		"a controller that is not served":     {[]string{"--controllers=source,helm"}, `--controllers "helm" is not served by this version of Plumb: there are kustomize, source`},
 		"another account with a colon":        {[]string{"--default-kubeconfig-service-account=a:b"}, `--default-kubeconfig-service-account "a:b" is no name of a service account`},
 		"an account with a colon":             {[]string{"--default-service-account=a:b"}, `--default-service-account "a:b" is no name of a service account`},
 		"no worker":                           {[]string{"--concurrent=0"}, `--concurrent "0" must be 1 or more`},

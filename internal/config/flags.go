@@ -60,6 +60,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.Uint8Var(&c.IntervalJitter, "interval-jitter-percentage", 5, "`share` by which intervals differ, below 100")
 	set.StringToStringVar(&f.gates, "feature-gates", nil, "gates to set, as `Name=true,Name=false`")
 
+	set.StringSliceVar(&c.Controllers, "controllers", AllControllers(), "`names` of what this process works on; the rest is left to other controllers, whose artifacts are used")
 	set.StringVar(&c.DefaultServiceAccount, "default-service-account", "", "`name` of the service account with whose rights a Kustomization that names none is applied; empty for the operator's own rights")
 	set.StringVar(&c.DefaultKubeconfigServiceAccount, "default-kubeconfig-service-account", "", "`name` of the service account whose tokens a remote cluster is given where the ConfigMap of a kubeConfig names none")
 	set.BoolVar(&c.KubeconfigExec, "insecure-kubeconfig-exec", false, "let kubeconfigs of remote clusters run programs in the operator's container")
@@ -80,7 +81,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 
 	set.StringVar(&f.deletionGuard, "deletion-guard", guardOn, "whether unlikely deletions wait for a confirmation: `on` or off (as Flux)")
 	set.DurationVar(&c.AuditPeriod, "audit-period", 24*time.Hour, "`time` in which every object is compared with what was applied, 0 for never")
-	set.IntVar(&f.httpRetry, "http-retry", 9, "no effect: artifacts are not fetched over HTTP inside the operator")
+	set.IntVar(&f.httpRetry, "http-retry", 9, "no effect: a download that fails is tried again, with back-off")
 	return f
 }
 

@@ -57,6 +57,7 @@ func (f *Flags) Operator() (Operator, error) {
 	if f.digestAlgorithm != "sha256" {
 		v.wrong("artifact-digest-algo", f.digestAlgorithm, "is not served, only sha256 is")
 	}
+	c.Controllers = v.controllers(c.Controllers)
 	v.account("default-service-account", c.DefaultServiceAccount)
 	v.account("default-kubeconfig-service-account", c.DefaultKubeconfigServiceAccount)
 	if problems := validation.IsDNS1123Label(c.RuntimeNamespace); len(problems) > 0 {
@@ -72,7 +73,7 @@ func (f *Flags) Operator() (Operator, error) {
 		c.notices = append(c.notices, "--watch-configs-label-selector changes nothing: every ConfigMap and Secret that is referred to is watched")
 	}
 	if f.set.Changed("http-retry") {
-		c.notices = append(c.notices, "--http-retry changes nothing: artifacts are not fetched over HTTP inside the operator")
+		c.notices = append(c.notices, "--http-retry changes nothing: a download that fails is tried again, with back-off")
 	}
 	if err := errors.Join(v.errs...); err != nil {
 		return Operator{}, err
@@ -91,6 +92,22 @@ type validator struct{ errs []error }
 
 func (v *validator) wrong(flag string, value any, why string) {
 	v.errs = append(v.errs, fmt.Errorf("--%s %q %s", flag, fmt.Sprint(value), why))
+}
+
+// controllers checks names of controllers, and puts them in order.
+func (v *validator) controllers(names []string) []string {
+	names = slices.Clone(names)
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if len(names) == 0 {
+		v.wrong("controllers", "", "names none: there are "+strings.Join(AllControllers(), ", "))
+	}
+	for _, name := range names {
+		if !slices.Contains(AllControllers(), name) {
+			v.wrong("controllers", name, "is not served by this version of Plumb: there are "+strings.Join(AllControllers(), ", "))
+		}
+	}
+	return names
 }
 
 // account checks the name of a service account, which may be empty.

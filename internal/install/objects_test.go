@@ -268,6 +268,7 @@ func TestRightsBetweenTenants(t *testing.T) {
 		"/serviceaccounts get,list,watch", "/serviceaccounts impersonate", "/serviceaccounts/token create",
 		"coordination.k8s.io/leases create,get,list,patch,update,watch in flux-system",
 		"events.k8s.io/events create,patch,update",
+		"source.toolkit.fluxcd.io/buckets get,list,watch", "source.toolkit.fluxcd.io/externalartifacts get,list,watch", "source.toolkit.fluxcd.io/ocirepositories get,list,watch",
 	}
 	served, err := crds.Served()
 	if err != nil {

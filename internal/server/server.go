@@ -13,6 +13,8 @@ import (
 	"net/http/pprof"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -105,6 +107,7 @@ type server struct {
 	manager     manager.Manager
 	git         *git.Store
 	artifacts   *artifact.Store
+	cache       *artifact.Cache
 	artifactURL string
 	recorder    *event.Recorder
 	clusters    *clusters
@@ -173,7 +176,7 @@ func (s *server) manage(context.Context) error {
 		Metrics:                       metricsserver.Options{BindAddress: bindAddress(s.config.MetricsAddress), ExtraHandlers: profiles()},
 		HealthProbeBindAddress:        bindAddress(s.config.HealthAddress),
 		LeaderElection:                le.Enabled,
-		LeaderElectionID:              "plumb-leader-election",
+		LeaderElectionID:              s.lease(),
 		LeaderElectionNamespace:       s.config.RuntimeNamespace,
 		LeaderElectionReleaseOnCancel: le.ReleaseOnCancel,
 		LeaseDuration:                 &le.LeaseDuration,
@@ -187,6 +190,15 @@ func (s *server) manage(context.Context) error {
 		return err
 	}
 	return s.manager.AddReadyzCheck("elected", s.elected)
+}
+
+// lease is the name of the lease for which processes compete that work on the same.
+func (s *server) lease() string {
+	name := "plumb-leader-election"
+	if slices.Equal(s.config.Controllers, config.AllControllers()) {
+		return name
+	}
+	return name + "-" + strings.Join(s.config.Controllers, "-")
 }
 
 // profiles are served beside the metrics, as Flux's controllers do.
@@ -236,6 +248,9 @@ func (s *server) openStorage(context.Context) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	if s.cache, err = artifact.OpenCache(filepath.Join(storage.Path, "published")); err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	if err := s.manager.Add(manager.RunnableFunc(s.collect)); err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -258,7 +273,8 @@ func (s *server) collect(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			if _, err := s.artifacts.Collect(); err != nil {
+			_, err := s.artifacts.Collect()
+			if err := errors.Join(err, s.cache.Collect()); err != nil {
 				s.options.Log.Error(err, "Removing old artifacts failed")
 			}
 		}
@@ -373,10 +389,11 @@ func (s *server) setUp(ctx context.Context) error {
 	var err error
 	s.engine, err = flux.Setup(ctx, flux.Parts{
 		Manager: s.manager, Client: s.typed, Recorder: s.recorder, Metrics: s.metrics, Clock: s.clock,
-		Git: gitSources{s.git}, Artifacts: s.artifacts, ArtifactURL: s.artifactURL, Engine: makeEngine,
+		Git: gitSources{s.git}, Artifacts: s.artifacts, Cache: s.cache, ArtifactURL: s.artifactURL, Engine: makeEngine,
 	}, flux.Options{
-		Concurrent: s.config.Concurrent,
-		Selector:   s.config.WatchSelector,
+		Controllers: flux.Controllers{Source: s.config.Works(config.SourceController), Kustomize: s.config.Works(config.KustomizeController)},
+		Concurrent:  s.config.Concurrent,
+		Selector:    s.config.WatchSelector,
 		Kustomization: flux.KustomizationOptions{
 			NoCrossNamespaceRefs:  s.config.NoCrossNamespaceRefs,
 			DefaultServiceAccount: s.config.DefaultServiceAccount,

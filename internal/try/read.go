@@ -22,7 +22,8 @@ type custom struct {
 			Name      string `json:"name"`
 			Namespace string `json:"namespace"`
 		} `json:"sourceRef"`
-		DependsOn []struct {
+		KubeConfig map[string]any `json:"kubeConfig"`
+		DependsOn  []struct {
 			Name      string `json:"name"`
 			Namespace string `json:"namespace"`
 		} `json:"dependsOn"`
@@ -122,9 +123,12 @@ func orElse(text, otherwise string) string {
 	return text
 }
 
-// inventory is what a Kustomization has applied. An id that cannot be read is no
-// object that could be shown.
+// inventory is what a Kustomization has applied to this cluster. An id that cannot be
+// read is no object that could be shown.
 func (s *seen) inventory() gitops.Inventory {
+	if len(s.custom.Spec.KubeConfig) > 0 {
+		return nil
+	}
 	var entries []gitops.InventoryEntry
 	for _, e := range s.custom.Status.Inventory.Entries {
 		if ref, err := gitops.ParseID(e.ID); err == nil {

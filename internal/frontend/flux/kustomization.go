@@ -7,6 +7,7 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/clock"
@@ -23,6 +24,8 @@ import (
 type KustomizationOptions struct {
 	// NoCrossNamespaceRefs refuses sources of other namespaces.
 	NoCrossNamespaceRefs bool
+	// Sources are the kinds of sources that can be followed; nil for GitRepository.
+	Sources map[string]bool
 	// DefaultServiceAccount is whose rights are used for a Kustomization that names
 	// no service account; empty for the operator's own.
 	DefaultServiceAccount string
@@ -45,6 +48,14 @@ type KustomizationOptions struct {
 	MinRetryDelay, MaxRetryDelay time.Duration
 	// IntervalJitter is the share, from 0 to 1, by which intervals vary.
 	IntervalJitter float64
+}
+
+// followsKind tells whether sources of a kind can be followed.
+func (o KustomizationOptions) followsKind(kind string) bool {
+	if o.Sources == nil {
+		return kind == sourcev1.GitRepositoryKind
+	}
+	return o.Sources[kind]
 }
 
 // kustomizations reconciles Kustomizations.

@@ -11,7 +11,6 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	apikustomize "github.com/fluxcd/pkg/apis/kustomize"
 	"github.com/fluxcd/pkg/apis/meta"
-	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -28,7 +27,7 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 	unserved := map[string]bool{
 		"spec.decryption.serviceAccountName":            spec.Decryption != nil && spec.Decryption.ServiceAccountName != "",
 		"spec.decryption.provider":                      spec.Decryption != nil && spec.Decryption.Provider != sopsProvider,
-		"spec.sourceRef of kind " + spec.SourceRef.Kind: spec.SourceRef.Kind != sourcev1.GitRepositoryKind,
+		"spec.sourceRef of kind " + spec.SourceRef.Kind: !options.followsKind(spec.SourceRef.Kind),
 	}
 	for _, field := range sortedKeys(unserved) {
 		if unserved[field] {
@@ -56,6 +55,10 @@ func refused(field string) *blocked {
 // snapshot gives the newest revision of the source that the object follows.
 func (k *kustomizations) snapshot(obj *kustomizev1.Kustomization) (gitops.Snapshot, error) {
 	source := sourceRef(obj)
+	if err := k.sources.failure(source); err != nil {
+		return gitops.Snapshot{}, &blocked{reason: meta.ArtifactFailedReason, retry: obj.GetRetryInterval(),
+			cause: fmt.Errorf("get the artifact of %s '%s/%s': %w", source.Kind, source.Namespace, source.Name, err)}
+	}
 	if snapshot, ok := k.sources.acquire(source); ok {
 		return snapshot, nil
 	}

@@ -45,6 +45,8 @@ type Parts struct {
 	Clock     clock.PassiveClock
 	Git       Git
 	Artifacts *artifact.Store
+	// Cache keeps the artifacts of other controllers.
+	Cache *artifact.Cache
 	// ArtifactURL is where artifacts are served: scheme and host.
 	ArtifactURL string
 	// Engine makes the engine, given what is to be called when an owner has to
@@ -61,12 +63,21 @@ type Metrics interface {
 
 // Options are the settings of all reconcilers.
 type Options struct {
+	// Controllers are what this process works on; what it does not is left to others.
+	Controllers Controllers
 	// Concurrent is how many objects of a kind are worked on at the same time.
 	Concurrent int
 	// Selector selects the custom resources that are served; nil for all.
 	Selector      labels.Selector
 	Kustomization KustomizationOptions
 	GitRepository GitRepositoryOptions
+}
+
+// Controllers are parts of Flux by the kinds that they work on.
+type Controllers struct {
+	// Source is for sources, Kustomize for Kustomizations. Without Source the artifacts
+	// that another controller publishes are used.
+	Source, Kustomize bool
 }
 
 // Setup adds the reconcilers to the manager, sources before what follows them.
@@ -112,14 +123,38 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 	k.engine = parts.Engine(func(owner gitops.OwnerRef) {
 		forKustomizations.add(types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}, urgent)
 	}, k.exists)
-	g := &gitRepositories{
+	if options.Controllers.Kustomize {
+		sources.follow(k.published)
+	}
+	if options.Controllers.Source {
+		g := newGitRepositories(mgr, sources, references, forGitRepositories, events, parts, options)
+		if err := mgr.Add(g); err != nil {
+			return nil, err
+		}
+		sources.follow(g.published)
+		watch := source.Kind(mgr.GetCache(), client.Object(&sourcev1.GitRepository{}), k.gitRepositoryEvents(forGitRepositories), selected(options.Selector))
+		if err := addController(mgr, sourcev1.GitRepositoryKind, g.reconcile, forGitRepositories, options, parts, watch); err != nil {
+			return nil, err
+		}
+	} else if k.options.Sources, err = followPublished(mgr, k, options, parts); err != nil {
+		return nil, err
+	}
+	if !options.Controllers.Kustomize {
+		return k.engine, nil
+	}
+	return k.engine, addController(mgr, kustomizev1.KustomizationKind, k.reconcile, forKustomizations, options, parts,
+		source.Kind(mgr.GetCache(), client.Object(&kustomizev1.Kustomization{}), k.kustomizationEvents(mgr.GetCache()), selected(options.Selector)))
+}
+
+func newGitRepositories(mgr manager.Manager, sources *sources, references *references, triggers *triggers, events *events, parts Parts, options Options) *gitRepositories {
+	return &gitRepositories{
 		selector:   options.Selector,
 		objects:    newObjects(mgr.GetClient(), sourceManager, func() *sourcev1.GitRepository { return &sourcev1.GitRepository{} }),
 		git:        parts.Git,
 		packed:     packed{store: parts.Artifacts, baseURL: parts.ArtifactURL},
 		sources:    sources,
 		references: references,
-		triggers:   forGitRepositories,
+		triggers:   triggers,
 		events:     events,
 		metrics:    parts.Metrics,
 		clock:      parts.Clock,
@@ -128,17 +163,6 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 		fetched:    map[types.UID]fetched{},
 		requests:   map[types.UID]GitRequest{},
 	}
-	if err := mgr.Add(g); err != nil {
-		return nil, err
-	}
-	sources.follow(k.published)
-	sources.follow(g.published)
-	if err := addController(mgr, sourcev1.GitRepositoryKind, g.reconcile, forGitRepositories, options, parts,
-		source.Kind(mgr.GetCache(), client.Object(&sourcev1.GitRepository{}), k.gitRepositoryEvents(forGitRepositories), selected(options.Selector))); err != nil {
-		return nil, err
-	}
-	return k.engine, addController(mgr, kustomizev1.KustomizationKind, k.reconcile, forKustomizations, options, parts,
-		source.Kind(mgr.GetCache(), client.Object(&kustomizev1.Kustomization{}), k.kustomizationEvents(mgr.GetCache()), selected(options.Selector)))
 }
 
 // addController runs a reconciler on a queue that its watch and its triggers fill.
@@ -190,7 +214,8 @@ func (k *kustomizations) exists(owner gitops.OwnerRef) bool {
 
 // sourceExists tells whether a source is in the cluster.
 func (k *kustomizations) sourceExists(ref gitops.OwnerRef) bool {
-	return k.objects.client.Get(context.Background(), types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, &sourcev1.GitRepository{}) == nil
+	empty := publishedKinds()[ref.Kind]
+	return empty != nil && k.objects.client.Get(context.Background(), types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, empty()) == nil
 }
 
 // leaderOnly is a runnable that runs only in the process that works.

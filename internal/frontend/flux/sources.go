@@ -13,6 +13,8 @@ type sources struct {
 	mu sync.Mutex
 	// current is guarded by mu.
 	current map[gitops.OwnerRef]*held
+	// failures say why the newest revision of a source cannot be had; guarded by mu.
+	failures map[gitops.OwnerRef]error
 	// followers are told of every new snapshot, in the order in which they
 	// were added; set before the first publish.
 	followers []func(source gitops.OwnerRef, snapshot gitops.Snapshot)
@@ -25,7 +27,7 @@ type held struct {
 }
 
 func newSources() *sources {
-	return &sources{current: map[gitops.OwnerRef]*held{}}
+	return &sources{current: map[gitops.OwnerRef]*held{}, failures: map[gitops.OwnerRef]error{}}
 }
 
 // follow has f called after each publish.
@@ -70,6 +72,32 @@ func (s *sources) acquire(source gitops.OwnerRef) (gitops.Snapshot, bool) {
 	var once sync.Once
 	snapshot.Release = func() { once.Do(func() { s.drop(h) }) }
 	return snapshot, true
+}
+
+// failed remembers why the newest revision of a source cannot be had; nil for none.
+func (s *sources) failed(source gitops.OwnerRef, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		delete(s.failures, source.Key())
+	} else {
+		s.failures[source.Key()] = err
+	}
+}
+
+// failure is why the newest revision of a source cannot be had; nil where it can.
+func (s *sources) failure(source gitops.OwnerRef) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failures[source.Key()]
+}
+
+// holds tells whether the newest snapshot of a source is a revision with a digest.
+func (s *sources) holds(source gitops.OwnerRef, revision, digest string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, ok := s.current[source.Key()]
+	return ok && h.snapshot.Artifact.Revision == revision && h.snapshot.Artifact.Digest == digest
 }
 
 // revision is that of the newest snapshot, empty where there is none.

@@ -1,0 +1,315 @@
+package artifact
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+const (
+	// maxUnpacked is how many bytes the files of an artifact may have together.
+	maxUnpacked = 2 << 30
+	// keepUnused is how long an artifact is kept that nobody uses: after a restart it
+	// takes a while until its users ask for it.
+	keepUnused = time.Hour
+)
+
+// Cache keeps artifacts that others have packed, each once, by its digest: sources of
+// the same content share it, and after a restart nothing is loaded again. It is safe
+// for use by several goroutines, and by one process at a time.
+type Cache struct {
+	root   *os.Root
+	client *http.Client
+	now    func() time.Time
+	// most is how many bytes and files an artifact may have when it is unpacked.
+	most limits
+
+	mu sync.Mutex
+	// held are the artifacts in use, by digest; guarded by mu.
+	held map[string]*cached
+}
+
+// cached is an artifact in use.
+type cached struct {
+	// users is guarded by Cache.mu.
+	users int
+	// loading is held while it is loaded; it guards tree.
+	loading sync.Mutex
+	tree    *memory
+}
+
+// OpenCache opens the cache in a folder, which is made where it is missing.
+func OpenCache(folder string) (*Cache, error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, fmt.Errorf("open artifact cache: %w", err)
+	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, fmt.Errorf("open artifact cache: %w", err)
+	}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, most: limits{total: maxUnpacked, entries: maxReadFiles}}
+	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
+}
+
+// Get gives the files of the artifact at a URL, whose digest is algorithm:hex with
+// sha256, sha384 or sha512. They can be read until release is called. Errors name the
+// URL and what is wrong with the artifact.
+func (c *Cache) Get(ctx context.Context, url, digest string) (files gitops.Tree, release func(), err error) {
+	name, sum, err := parseDigest(digest)
+	if err != nil {
+		return nil, nil, fmt.Errorf("artifact at %s: %w", url, err)
+	}
+	c.mu.Lock()
+	entry := c.held[name]
+	if entry == nil {
+		entry = &cached{}
+		c.held[name] = entry
+	}
+	entry.users++
+	c.mu.Unlock()
+	var once sync.Once
+	release = func() { once.Do(func() { c.leave(name, entry) }) }
+	entry.loading.Lock()
+	defer entry.loading.Unlock()
+	if entry.tree == nil {
+		if entry.tree, err = c.load(ctx, url, name, sum); err != nil {
+			release()
+			return nil, nil, fmt.Errorf("artifact at %s: %w", url, err)
+		}
+	}
+	return entry.tree, release, nil
+}
+
+// leave gives an artifact up for one user. Its files stay for a while.
+func (c *Cache) leave(name string, entry *cached) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if entry.users--; entry.users == 0 && c.held[name] == entry {
+		delete(c.held, name)
+		now := c.now()
+		_ = c.root.Chtimes(name, now, now) // It is only kept for less long then.
+	}
+}
+
+// Collect removes artifacts that nobody has used for a while.
+func (c *Cache) Collect() error {
+	return c.clean(func(name string) bool {
+		info, err := c.root.Stat(name)
+		return err == nil && c.now().Sub(info.ModTime()) > keepUnused
+	})
+}
+
+// clean removes folders of artifacts that nobody uses.
+func (c *Cache) clean(unwanted func(name string) bool) error {
+	entries, err := fs.ReadDir(c.root.FS(), ".")
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for _, e := range entries {
+		if c.held[e.Name()] == nil && unwanted(e.Name()) {
+			errs = append(errs, own(c.root.RemoveAll(e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// parseDigest gives the name of a digest's folder, and what to sum with.
+func parseDigest(digest string) (name string, sum hash.Hash, err error) {
+	algorithm, text, _ := strings.Cut(digest, ":")
+	switch algorithm {
+	case "sha256":
+		sum = sha256.New()
+	case "sha384":
+		sum = sha512.New384()
+	case "sha512":
+		sum = sha512.New()
+	default:
+		return "", nil, fmt.Errorf("digest %q is none of sha256, sha384 and sha512", digest)
+	}
+	if raw, err := hex.DecodeString(text); err != nil || len(raw) != sum.Size() {
+		return "", nil, fmt.Errorf("digest %q is no %s sum", digest, algorithm)
+	}
+	return algorithm + "-" + strings.ToLower(text), sum, nil
+}
+
+// load finds an artifact on the disk, or gets it from where it is served.
+func (c *Cache) load(ctx context.Context, url, name string, sum hash.Hash) (*memory, error) {
+	if _, err := c.root.Stat(name); err == nil {
+		return c.index(name)
+	}
+	temporary := unfinished + name
+	if err := own(c.root.RemoveAll(temporary)); err != nil {
+		return nil, err
+	}
+	err := own(c.root.Mkdir(temporary, 0o700))
+	if err == nil {
+		err = c.download(ctx, url, name, temporary, sum)
+	}
+	if err == nil {
+		err = own(c.root.Rename(temporary, name))
+	}
+	if err != nil {
+		return nil, errors.Join(err, own(c.root.RemoveAll(temporary)))
+	}
+	return c.index(name)
+}
+
+// download gets an artifact, whose digest has to be the one that is asked for, and
+// unpacks it. It is unpacked from a file, after its digest was found to be right.
+func (c *Cache) download(ctx context.Context, url, name, folder string, sum hash.Hash) (err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return errors.New("it is no URL that can be asked")
+	}
+	response, err := c.client.Do(request)
+	if err != nil {
+		return withoutURL(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("it is answered with %s", response.Status)
+	}
+	packed, err := c.root.OpenFile(folder+".tar.gz", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return own(err)
+	}
+	defer func() {
+		err = errors.Join(err, own(packed.Close()), own(c.root.Remove(folder+".tar.gz")))
+	}()
+	n, err := io.Copy(io.MultiWriter(packed, sum), io.LimitReader(response.Body, maxReadBytes+1))
+	switch got := hex.EncodeToString(sum.Sum(nil)); {
+	case err != nil:
+		return withoutURL(err)
+	case n > maxReadBytes:
+		return fmt.Errorf("it has more than %d bytes", maxReadBytes)
+	case !strings.HasSuffix(name, "-"+got):
+		return fmt.Errorf("its content does not have the digest %s: it is truncated or was changed", strings.Replace(name, "-", ":", 1))
+	}
+	if _, err := packed.Seek(0, io.SeekStart); err != nil {
+		return own(err)
+	}
+	return c.unpack(ctx, packed, folder)
+}
+
+// withoutURL takes the URL, which is named anyway, and addresses out of an error.
+func withoutURL(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("it is not answered in time")
+	}
+	for below := errors.Unwrap(err); below != nil; below = errors.Unwrap(below) {
+		err = below
+	}
+	return err
+}
+
+// unpack writes the regular files of an artifact into a folder. Links are left out, as
+// Flux does; a name that leaves the artifact is an error.
+func (c *Cache) unpack(ctx context.Context, packed io.Reader, folder string) error {
+	unzipped, err := gzip.NewReader(packed)
+	if err != nil {
+		return fmt.Errorf("it is no gzipped tar: %w", err)
+	}
+	limited := &io.LimitedReader{R: &endable{ctx, unzipped}, N: c.most.total + 1}
+	archive := tar.NewReader(limited)
+	for files := 0; ; {
+		header, err := archive.Next()
+		switch {
+		case errors.Is(err, io.EOF) && limited.N > 0:
+			return nil
+		case limited.N <= 0:
+			return fmt.Errorf("its files have more than %d bytes", c.most.total)
+		case err != nil:
+			return fmt.Errorf("it is no gzipped tar: %w", err)
+		}
+		name := path.Clean(header.Name)
+		if !fs.ValidPath(name) {
+			return fmt.Errorf("%q is outside of it", header.Name)
+		}
+		if header.Typeflag != tar.TypeReg {
+			continue
+		}
+		if files++; files > c.most.entries {
+			return fmt.Errorf("it has more than %d files", c.most.entries)
+		}
+		if err := c.unpackFile(archive, path.Join(folder, name), header.Mode&0o100 != 0); err != nil {
+			return fmt.Errorf("%q: %w", header.Name, err)
+		}
+	}
+}
+
+func (c *Cache) unpackFile(content io.Reader, name string, executable bool) (err error) {
+	if err := own(c.root.MkdirAll(path.Dir(name), 0o700)); err != nil {
+		return err
+	}
+	mode := fs.FileMode(0o600)
+	if executable {
+		mode = 0o700
+	}
+	out, err := c.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return own(err)
+	}
+	defer func() { err = errors.Join(err, own(out.Close())) }()
+	_, err = io.Copy(out, content)
+	return err
+}
+
+// index reads the names and sums of an unpacked artifact.
+func (c *Cache) index(folder string) (*memory, error) {
+	m := newMemory()
+	err := fs.WalkDir(c.root.FS(), folder, func(at string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		sum, err := c.sum(at)
+		if err != nil {
+			return err
+		}
+		return m.file(&memoryFile{
+			name: strings.TrimPrefix(at, folder+"/"), size: info.Size(), sum: sum, executable: info.Mode()&0o100 != 0,
+			load: func() ([]byte, error) {
+				content, err := c.root.ReadFile(at)
+				return content, own(err)
+			},
+		})
+	})
+	if err != nil {
+		return nil, own(err)
+	}
+	m.finish()
+	return m, nil
+}
+
+func (c *Cache) sum(name string) (string, error) {
+	in, err := c.root.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, in)
+	return hex.EncodeToString(sum.Sum(nil)), err
+}

@@ -1,0 +1,216 @@
+package artifact
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// packedWith is a gzipped tar with the given headers, each with its name as content.
+func packedWith(t *testing.T, headers ...tar.Header) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	zipped := gzip.NewWriter(&out)
+	archive := tar.NewWriter(zipped)
+	for _, h := range headers {
+		if h.Typeflag == tar.TypeReg {
+			h.Size = int64(len(h.Name))
+		}
+		if err := archive.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeReg {
+			if _, err := archive.Write([]byte(h.Name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := archive.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := zipped.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func file(name string) tar.Header { return tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600} }
+
+func digestOf(content []byte) string {
+	sum := sha256.Sum256(content)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// server serves one content and counts how often it is asked for.
+type server struct {
+	*httptest.Server
+	mu    sync.Mutex
+	asked int
+}
+
+func serve(t *testing.T, content []byte, status int) *server {
+	t.Helper()
+	s := &server{}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		s.asked++
+		s.mu.Unlock()
+		w.WriteHeader(status)
+		_, _ = w.Write(content)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func openCache(t *testing.T, folder string) *Cache {
+	t.Helper()
+	c, err := OpenCache(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestCache(t *testing.T) {
+	t.Parallel()
+	content := packedWith(t, tar.Header{Typeflag: tar.TypeDir, Name: "a/"}, file("a/one"), tar.Header{Typeflag: tar.TypeReg, Name: "run", Mode: 0o755},
+		tar.Header{Typeflag: tar.TypeSymlink, Name: "link", Linkname: "/etc/passwd"})
+	server := serve(t, content, http.StatusOK)
+	folder := t.TempDir()
+	c := openCache(t, folder)
+	files, release, err := c.Get(t.Context(), server.URL, digestOf(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, releaseAgain, err := c.Get(t.Context(), server.URL+"/elsewhere", digestOf(content))
+	if err != nil || again != files {
+		t.Errorf("one digest is two trees: %v", err)
+	}
+	if got, err := files.ReadFile("a/one"); err != nil || string(got) != "a/one" {
+		t.Errorf("got %q and %v", got, err)
+	}
+	if info, err := files.Stat("run"); err != nil || info.Mode() != 0o755 || info.Size() != 3 {
+		t.Errorf("got %+v and %v", info, err)
+	}
+	if _, err := files.Stat("link"); err == nil {
+		t.Error("a link is in it")
+	}
+	want, err := Read(bytes.NewReader(packedWith(t, file("a/one"), tar.Header{Typeflag: tar.TypeReg, Name: "run", Mode: 0o755})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{".", "a", "a/one", "run"} {
+		got, _ := files.Sum(name)
+		if wanted, _ := want.Sum(name); got != wanted || got == "" {
+			t.Errorf("the sum of %s is %s, that of the same in memory %s", name, got, wanted)
+		}
+	}
+
+	// Another process finds it on the disk.
+	other, releaseOther, err := openCache(t, folder).Get(t.Context(), server.URL, digestOf(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, _ := other.Sum("."); a == "" {
+		t.Error("it has no sum")
+	}
+	releaseOther()
+	if server.asked != 1 {
+		t.Errorf("it was loaded %d times", server.asked)
+	}
+
+	// It stays while somebody uses it, and for a while afterwards.
+	later := func(d time.Duration) { c.now = func() time.Time { return time.Now().Add(d) } }
+	there := func(want bool) {
+		t.Helper()
+		if err := c.Collect(); err != nil {
+			t.Error(err)
+		}
+		if names, _ := fs.Glob(os.DirFS(folder), "*"); (len(names) == 1) != want {
+			t.Errorf("the folder has %v", names)
+		}
+	}
+	release()
+	release()
+	later(2 * keepUnused)
+	there(true)
+	later(0)
+	releaseAgain()
+	later(keepUnused / 2)
+	there(true)
+	later(2 * keepUnused)
+	there(false)
+}
+
+func TestCacheDigests(t *testing.T) {
+	t.Parallel()
+	content := packedWith(t, file("a"))
+	server := serve(t, content, http.StatusOK)
+	c := openCache(t, t.TempDir())
+	long, longer := sha512.Sum384(content), sha512.Sum512(content)
+	for _, digest := range []string{"sha384:" + hex.EncodeToString(long[:]), "sha512:" + hex.EncodeToString(longer[:])} {
+		if _, release, err := c.Get(t.Context(), server.URL, digest); err != nil {
+			t.Error(err)
+		} else {
+			release()
+		}
+	}
+}
+
+func TestCacheRefuses(t *testing.T) {
+	t.Parallel()
+	good := packedWith(t, file("a"))
+	for name, test := range map[string]struct {
+		content []byte
+		digest  string
+		status  int
+		want    string
+	}{
+		"a truncated one":        {content: good[:len(good)-5], digest: digestOf(good), want: "truncated or was changed"},
+		"another one":            {content: packedWith(t, file("b")), digest: digestOf(good), want: "truncated or was changed"},
+		"none":                   {content: []byte("not found"), digest: digestOf(good), status: http.StatusNotFound, want: "404"},
+		"no archive":             {content: []byte("text"), digest: digestOf([]byte("text")), want: "no gzipped tar"},
+		"a digest that is none":  {content: good, digest: "sha256:abc", want: "is no sha256 sum"},
+		"another algorithm":      {content: good, digest: "md5:abc", want: "is none of"},
+		"no digest":              {content: good, want: "is none of"},
+		"a way out":              {content: packedWith(t, file("../a")), want: "outside of it"},
+		"an absolute name":       {content: packedWith(t, file("/a")), want: "outside of it"},
+		"a name twice":           {content: packedWith(t, file("a"), file("a")), want: "exist"},
+		"a file and a directory": {content: packedWith(t, file("a"), file("a/b")), want: "storage"},
+		"many files":             {content: packedWith(t, file("a"), file("b"), file("c"), file("d")), want: "more than 3 files"},
+		"many bytes":             {content: packedWith(t, file(strings.Repeat("a", 10_000))), want: "more than 8192 bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if test.digest == "" && name != "no digest" {
+				test.digest = digestOf(test.content)
+			}
+			if test.status == 0 {
+				test.status = http.StatusOK
+			}
+			folder := t.TempDir()
+			server := serve(t, test.content, test.status)
+			c := openCache(t, folder)
+			c.most = limits{total: 8192, entries: 3}
+			_, _, err := c.Get(t.Context(), server.URL, test.digest)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+			if names, _ := filepath.Glob(folder + "/*"); len(names) > 0 {
+				t.Errorf("it leaves %v", names)
+			}
+		})
+	}
+}

@@ -1,0 +1,191 @@
+package flux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// publishedObject is a source whose artifact another controller publishes in its
+// status.
+type publishedObject interface {
+	client.Object
+	GetArtifact() *meta.Artifact
+}
+
+// publishedKinds are the kinds of sources that a Kustomization can follow, each with
+// an empty object.
+func publishedKinds() map[string]func() publishedObject {
+	return map[string]func() publishedObject{
+		sourcev1.GitRepositoryKind:    func() publishedObject { return &sourcev1.GitRepository{} },
+		sourcev1.OCIRepositoryKind:    func() publishedObject { return &sourcev1.OCIRepository{} },
+		sourcev1.BucketKind:           func() publishedObject { return &sourcev1.Bucket{} },
+		sourcev1.ExternalArtifactKind: func() publishedObject { return &sourcev1.ExternalArtifact{} },
+	}
+}
+
+// downloadTimeout bounds one try to get an artifact.
+const downloadTimeout = 5 * time.Minute
+
+// published follows the sources of one kind that other controllers work on: it gets
+// what they publish and gives it to those who follow the source. It writes nothing.
+type published struct {
+	kind       string
+	empty      func() publishedObject
+	client     client.Client
+	cache      *artifact.Cache
+	sources    *sources
+	followers  func(source gitops.OwnerRef)
+	options    GitRepositoryOptions
+	pauses     *pauses
+	mu         sync.Mutex
+	downloaded map[types.NamespacedName]types.UID // guarded by mu
+}
+
+// reconcile gets the artifact of one source, if it is not there already.
+func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	obj := p.empty()
+	ref := gitops.OwnerRef{Group: sourceGroup, Kind: p.kind, Namespace: req.Namespace, Name: req.Name}
+	err := p.client.Get(ctx, req.NamespacedName, obj)
+	switch {
+	case apierrors.IsNotFound(err):
+		p.gone(ref, req.NamespacedName)
+		return ctrl.Result{}, nil
+	case err != nil:
+		return ctrl.Result{}, err
+	}
+	ref.UID = string(obj.GetUID())
+	a := obj.GetArtifact()
+	switch {
+	case a == nil:
+		p.sources.failed(ref, nil)
+		return ctrl.Result{}, nil
+	case p.sources.holds(ref, a.Revision, a.Digest):
+		p.sources.failed(ref, nil)
+		return ctrl.Result{}, nil
+	}
+	p.remember(req.NamespacedName, obj.GetUID())
+	downloadCtx, cancel := context.WithTimeout(ctx, downloadTimeout)
+	defer cancel()
+	files, release, err := p.cache.Get(downloadCtx, a.URL, a.Digest)
+	if ctx.Err() != nil {
+		if err == nil {
+			release()
+		}
+		return ctrl.Result{}, nil
+	}
+	if err != nil {
+		p.sources.failed(ref, err)
+		p.followers(ref)
+		pause := p.pauses.backoff(obj.GetUID(), p.options.MinRetryDelay, p.options.MaxRetryDelay)
+		return ctrl.Result{RequeueAfter: pause}, nil
+	}
+	p.pauses.succeeded(obj.GetUID())
+	p.sources.failed(ref, nil)
+	size := int64(0)
+	if a.Size != nil {
+		size = *a.Size
+	}
+	p.sources.publish(ref, gitops.Snapshot{
+		Artifact: gitops.Artifact{Source: ref, Revision: a.Revision, Digest: a.Digest, Size: size, Time: a.LastUpdateTime.Time, Metadata: a.Metadata},
+		Files:    files, Release: release,
+	})
+	return ctrl.Result{}, nil
+}
+
+func (p *published) remember(key types.NamespacedName, uid types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.downloaded[key] = uid
+}
+
+// gone drops a source that does not exist any more.
+func (p *published) gone(ref gitops.OwnerRef, key types.NamespacedName) {
+	p.mu.Lock()
+	uid := p.downloaded[key]
+	delete(p.downloaded, key)
+	p.mu.Unlock()
+	p.pauses.forget(uid)
+	p.sources.failed(ref, nil)
+	p.sources.remove(ref)
+	p.followers(ref)
+}
+
+// events enqueue a source when what it publishes may have changed.
+func (p *published) events() handler.EventHandler {
+	changed := func(before, after client.Object) bool {
+		a, b := before.(publishedObject).GetArtifact(), after.(publishedObject).GetArtifact()
+		if a == nil || b == nil {
+			return (a == nil) != (b == nil)
+		}
+		return a.Revision != b.Revision || a.Digest != b.Digest || a.URL != b.URL || before.GetUID() != after.GetUID()
+	}
+	add := func(q queue, obj client.Object) { enqueue(q, client.ObjectKeyFromObject(obj), urgent) }
+	return handler.Funcs{
+		CreateFunc: func(_ context.Context, e event.CreateEvent, q queue) { add(q, e.Object) },
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q queue) {
+			if changed(e.ObjectOld, e.ObjectNew) {
+				add(q, e.ObjectNew)
+			}
+		},
+		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q queue) { add(q, e.Object) },
+	}
+}
+
+// servedKinds are those kinds of sources that the cluster knows. One that is defined
+// later is followed after the next start.
+func servedKinds(mgr manager.Manager) (map[string]func() publishedObject, error) {
+	kinds := publishedKinds()
+	for kind := range kinds {
+		_, err := mgr.GetRESTMapper().RESTMapping(sourcev1.GroupVersion.WithKind(kind).GroupKind(), sourcev1.GroupVersion.Version)
+		var missing *apimeta.NoKindMatchError
+		switch {
+		case apimeta.IsNoMatchError(err), errors.As(err, &missing):
+			delete(kinds, kind)
+		case err != nil:
+			return nil, fmt.Errorf("find out whether the cluster knows %s: %w", kind, err)
+		}
+	}
+	return kinds, nil
+}
+
+// followPublished follows the sources of other controllers, and gives their kinds.
+func followPublished(mgr manager.Manager, k *kustomizations, options Options, parts Parts) (map[string]bool, error) {
+	kinds, err := servedKinds(mgr)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for kind, empty := range kinds {
+		names[kind] = true
+		p := &published{
+			kind: kind, empty: empty, client: mgr.GetClient(), cache: parts.Cache, sources: k.sources,
+			followers: func(source gitops.OwnerRef) {
+				k.followersOf(context.Background(), source, func(key client.ObjectKey) { k.triggers.add(key, urgent) })
+			},
+			options: options.GitRepository, pauses: newPauses(), downloaded: map[types.NamespacedName]types.UID{},
+		}
+		watch := source.Kind(mgr.GetCache(), client.Object(empty()), p.events())
+		if err := addController(mgr, kind, p.reconcile, &triggers{}, options, parts, watch); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
