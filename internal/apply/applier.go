@@ -45,6 +45,9 @@ type Request struct {
 	Plan  gitops.Plan
 	// Force recreates objects on immutable fields, beside those that ask for it.
 	Force bool
+	// Isolate goes on after an object is refused: it and what cannot be without it are
+	// left out, and the error at the end tells of them all. Nothing is pruned then.
+	Isolate bool
 	// Rules are by which the health of what was written is assessed; nil for
 	// those of kstatus.
 	Rules *health.Rules
@@ -104,6 +107,9 @@ type run struct {
 	// makes are the namespaces in this plan; true for those that do not exist yet.
 	makes map[string]bool
 
+	// refusals are those of the objects that an isolated run has left out.
+	refusals []*gitops.Error
+
 	begun sync.Mutex // held while WriteAhead runs; guards wrote and wroteErr
 	wrote bool
 	err   error
@@ -127,6 +133,8 @@ type step struct {
 	validated bool
 	// settled says that nothing is left to do.
 	settled bool
+	// refused says that the object was left out of an isolated run.
+	refused bool
 	// recreate says that the dry-run was refused for an immutable field.
 	recreate bool
 	// relaxed is the manifest with what is left to others as it is in the cluster; nil
@@ -198,6 +206,9 @@ func (r *run) all(ctx context.Context) error {
 	}
 	for i, st := range r.stages {
 		if st.name == plan.StagePrune {
+			if len(r.refusals) > 0 {
+				break // nothing is deleted for a set that is not whole
+			}
 			if err := r.prune(ctx, st.steps); err != nil {
 				return err
 			}
@@ -222,7 +233,7 @@ func (r *run) all(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return r.leftOut(ctx)
 }
 
 // writeStage writes wave by wave, the objects of a wave at the same time. A
@@ -230,7 +241,7 @@ func (r *run) all(ctx context.Context) error {
 func (r *run) writeStage(ctx context.Context, steps []*step) error {
 	for _, wave := range waves(steps) {
 		errs := r.each(ctx, wave, r.write)
-		if err := join(ctx, errs); err != nil {
+		if err := join(ctx, r.goOn(errs)); err != nil {
 			return err
 		}
 	}

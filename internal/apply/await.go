@@ -52,6 +52,7 @@ func (r *run) await(ctx context.Context, steps []*step) error {
 	var definitions, namespaces []*step
 	for _, s := range steps {
 		switch kind := s.change.Ref.GroupKind(); {
+		case s.refused:
 		case plan.IsCustomResourceDefinition(kind) && (wrote[s.change.Ref] || r.unserved(ctx, s)):
 			definitions = append(definitions, s)
 		case plan.IsNamespace(kind) && wrote[s.change.Ref]:
@@ -60,7 +61,7 @@ func (r *run) await(ctx context.Context, steps []*step) error {
 	}
 	errs := r.each(ctx, namespaces, r.awaitNamespace)
 	errs = append(errs, r.each(ctx, definitions, r.awaitDefinition)...)
-	return join(ctx, errs)
+	return join(ctx, r.goOn(errs))
 }
 
 // unserved tells whether a definition that needed no write is not in use yet.

@@ -51,7 +51,7 @@ func (r *run) check(ctx context.Context) error {
 		}
 	}
 	errs = append(errs, r.each(ctx, firsts, r.checkNamespace)...)
-	return join(ctx, errs)
+	return join(ctx, r.goOn(errs))
 }
 
 // checkKind finds out where objects of the kind are found, and tells whether
@@ -129,18 +129,18 @@ func namespaceTerminating(name string) error {
 func (r *run) locate(ctx context.Context, steps []*step) error {
 	var open []*step
 	for _, s := range steps {
-		if !s.found {
+		if !s.found && !s.settled {
 			open = append(open, s)
 		}
 	}
-	return join(ctx, r.each(ctx, open, func(ctx context.Context, s *step) error {
+	return join(ctx, r.goOn(r.each(ctx, open, func(ctx context.Context, s *step) error {
 		res, err := r.Cluster.Resource(ctx, s.change.Ref.GroupKind(), s.change.Version)
 		if err != nil {
 			return r.refused(s, gitops.StageApply, err)
 		}
 		s.res, s.found = res, true
 		return nil
-	}))
+	})))
 }
 
 // readyEarly are the steps of later stages that can be validated before the

@@ -38,7 +38,7 @@ func (r *run) validate(ctx context.Context, now, later []*step) error {
 		}
 		return nil
 	})...)
-	return join(ctx, errs)
+	return join(ctx, r.goOn(errs))
 }
 
 // needsLook tells whether a step is to be looked at before it is written.

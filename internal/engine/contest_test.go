@@ -125,7 +125,7 @@ func TestRejection(t *testing.T) {
 	now := time.Unix(1000, 0)
 	digest, other := gitops.Digest{1}, gitops.Digest{2}
 	task := Task{Retry: time.Minute}
-	invalid := rejected(digest, &gitops.Error{Kind: gitops.Invalid, Cause: errTest}, now)
+	invalid := rejected(digest, &gitops.Error{Kind: gitops.Invalid, Cause: errTest}, false, now)
 	for name, test := range map[string]struct {
 		rejection rejection
 		digest    gitops.Digest
@@ -135,8 +135,8 @@ func TestRejection(t *testing.T) {
 		"the same build is not tried again before its time": {invalid, digest, now.Add(time.Second), true},
 		"it is tried again when its time has come":          {invalid, digest, now.Add(time.Minute), false},
 		"another build is tried at once":                    {invalid, other, now, false},
-		"a failure that may pass is no rejection":           {rejected(digest, &gitops.Error{Kind: gitops.Transient, Cause: errTest}, now), digest, now, false},
-		"a success is none":                                 {rejected(digest, nil, now), digest, now, false},
+		"a failure that may pass is no rejection":           {rejected(digest, &gitops.Error{Kind: gitops.Transient, Cause: errTest}, false, now), digest, now, false},
+		"a success is none":                                 {rejected(digest, nil, false, now), digest, now, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -130,21 +130,23 @@ type rejection struct {
 	digest gitops.Digest
 	err    error
 	at     time.Time
+	// isolated says that the rest of the build was applied.
+	isolated bool
 }
 
 // rejected makes a rejection of an error of applying; none of errors that may
 // go away by themselves.
-func rejected(digest gitops.Digest, err error, now time.Time) rejection {
+func rejected(digest gitops.Digest, err error, isolated bool, now time.Time) rejection {
 	switch gitops.KindOf(err) {
 	case gitops.Invalid, gitops.Denied, gitops.Stalled, gitops.Waiting:
-		return rejection{digest: digest, err: err, at: now}
+		return rejection{digest: digest, err: err, at: now, isolated: isolated}
 	}
 	return rejection{}
 }
 
 // still gives the error of a build that is not to be tried again yet.
 func (r rejection) still(digest gitops.Digest, task Task, now time.Time) error {
-	if r.err == nil || r.digest != digest || now.Sub(r.at) >= task.Retry {
+	if r.err == nil || r.digest != digest || r.isolated != task.Isolate || now.Sub(r.at) >= task.Retry {
 		return nil
 	}
 	return r.err

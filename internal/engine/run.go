@@ -218,6 +218,7 @@ func (r *run) apply(ctx context.Context) error {
 			Owner:      r.task.Owner,
 			Plan:       p,
 			Force:      r.task.Force,
+			Isolate:    r.task.Isolate,
 			Rules:      r.task.Checks.Rules,
 			Live:       r.live,
 			OwnedBy:    r.ownedBy,
@@ -244,7 +245,7 @@ func (r *run) apply(ctx context.Context) error {
 	if r.keeping {
 		return err
 	}
-	r.owner.rejected = rejected(r.target.Digest, err, r.Clock.Now())
+	r.owner.rejected = rejected(r.target.Digest, err, r.task.Isolate, r.Clock.Now())
 	if err == nil || r.owner.rejected.err != nil {
 		r.owner.compared = r.owner.wanted
 	}

@@ -31,6 +31,8 @@ type Task struct {
 	Approved string
 	// Held is why deletions are held, as the owner's status says; empty for none.
 	Held gitops.HoldReason
+	// Isolate applies the rest where the cluster refuses an object.
+	Isolate bool
 	// Force recreates objects whose immutable fields changed.
 	Force bool
 	// Compare, where it is not empty, has every object dry-run once for each

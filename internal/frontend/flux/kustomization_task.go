@@ -85,6 +85,7 @@ func (k *kustomizations) maintenance(obj *kustomizev1.Kustomization, access engi
 		Inventory:  inventory,
 		Unreadable: err,
 		Force:      obj.Spec.Force,
+		Isolate:    strings.EqualFold(obj.Annotations[isolationAnnotation], kustomizev1.EnabledValue),
 		Timeout:    obj.GetTimeout(),
 		Retry:      obj.GetRetryInterval(),
 		RetryLimit: obj.Spec.Interval.Duration,

@@ -31,6 +31,9 @@ const (
 	// guardAnnotation of an object lets its deletion need no confirmation, where it
 	// is "disabled".
 	guardAnnotation = "plumb.dev/deletion-guard"
+	// isolationAnnotation of a Kustomization, where it is "enabled", applies the rest
+	// of a build where the cluster refuses an object.
+	isolationAnnotation = "plumb.dev/failure-isolation"
 	// HeldCondition is our own condition: deletions wait for a confirmation. It is
 	// also the reason of the event about them.
 	HeldCondition = "DeletionHeld"

@@ -63,7 +63,7 @@ func wantsRun(before, after client.Object) bool {
 		before.GetDeletionTimestamp().IsZero() != after.GetDeletionTimestamp().IsZero() {
 		return true
 	}
-	for _, key := range []string{meta.ReconcileRequestAnnotation, orphanAnnotation, ApproveAnnotation} {
+	for _, key := range []string{meta.ReconcileRequestAnnotation, orphanAnnotation, ApproveAnnotation, isolationAnnotation} {
 		if before.GetAnnotations()[key] != after.GetAnnotations()[key] {
 			return true
 		}
