@@ -68,6 +68,7 @@ func judge(sizes []sizeResult) ([]figure, *float64) {
 				break
 			}
 		}
+		f.tenants(size.Rounds)
 		f.memory(size.Rounds)
 		all = append(all, f.all...)
 	}
@@ -190,6 +191,52 @@ func (f *figures) rest(r operatorResult, bare *bareResult) {
 		}
 		f.add("delete: all objects gone", "s", seconds(d.Objects), noBound(), "")
 		f.add("delete: all Kustomizations gone", "s", seconds(d.Kustomizations), noBound(), d.Requests.String())
+	}
+}
+
+// mostForTenants is what the work for tenants may cost against that without.
+const mostForTenants = 1.3
+
+// tenants holds the operator with tenants against the operator without, of the same
+// rounds.
+func (f *figures) tenants(rounds []roundResult) {
+	var wall, install, memory []float64
+	for _, r := range rounds {
+		if r.Tenants == nil || r.Tenants.Install == nil || r.Operator == nil || r.Operator.Install == nil {
+			continue
+		}
+		wall = append(wall, seconds(r.Tenants.Install.Wall))
+		install = append(install, seconds(r.Tenants.Install.Wall)/seconds(r.Operator.Install.Wall))
+		if r.Operator.PeakMemory > 0 {
+			memory = append(memory, float64(r.Tenants.PeakMemory)/float64(r.Operator.PeakMemory))
+		}
+	}
+	f.optional("tenants: install", "s", wall, noBound(), unsteady(wall))
+	f.optional("tenants: install against without", "×", install, same(mostForTenants), "")
+	f.optional("tenants: peak memory against without", "×", memory, same(mostForTenants), "")
+	for _, r := range slices.Backward(rounds) {
+		if r.Tenants == nil || r.Operator == nil {
+			continue
+		}
+		with, without := r.Tenants, r.Operator
+		if with.OneApp != nil && without.OneApp != nil {
+			f.add("tenants: one-app commit to live, p50", "ms", milliseconds(with.OneApp.Live.p50()), noBound(), "")
+			f.add("tenants: one-app commit to live against without, p50", "×", float64(with.OneApp.Live.p50())/float64(without.OneApp.Live.p50()), same(mostForTenants), "")
+		}
+		if with.Variable != nil {
+			f.add("tenants: change of a ConfigMap to live, p50", "ms", milliseconds(with.Variable.Live.p50()), noBound(), with.Variable.Requests.String())
+			f.add("tenants: change of a ConfigMap to live, max", "ms", milliseconds(with.Variable.Live.max()), same(250), "")
+		}
+		if with.Drift != nil {
+			f.add("tenants: drift to repaired, p50", "ms", milliseconds(with.Drift.Repaired.p50()), noBound(), "")
+		}
+		if with.Restart != nil {
+			f.add("tenants: restart, data kept: writes with nothing changed", "", float64(with.Restart.Kept.Idle.writes()), same(0), with.Restart.Kept.Idle.describe())
+		}
+		if with.Idle != nil {
+			f.add("tenants: idle at 10s: requests beside watches and lease", "", float64(with.Idle.Requests.requests()), same(0), with.Idle.Requests.String())
+		}
+		return
 	}
 }
 

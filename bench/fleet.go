@@ -72,6 +72,8 @@ func appKinds() []resource {
 type fleet struct {
 	apps, namespaces int
 	manifest         *template.Template
+	// tenancy is set for a fleet with tenants.
+	tenancy *tenancy
 }
 
 func newFleet(apps, namespaces int) (*fleet, error) {
@@ -94,9 +96,9 @@ func version(n int) string { return fmt.Sprintf("1.0.%d", n) }
 // file is the manifest of an app as it stands in the repository.
 func (f *fleet) file(app, versionNumber int) ([]byte, error) {
 	var out bytes.Buffer
-	err := f.manifest.Execute(&out, map[string]string{
-		"Name": f.name(app), "Namespace": f.namespace(app), "Version": version(versionNumber),
-	})
+	values := f.variables()
+	values["Name"], values["Namespace"], values["Version"] = f.name(app), f.namespace(app), version(versionNumber)
+	err := f.manifest.Execute(&out, values)
 	return out.Bytes(), err
 }
 
@@ -182,14 +184,16 @@ func (f *fleet) customResources(url, interval string) ([]item, error) {
 	}
 	items := []item{source}
 	for app := range f.apps {
+		spec := map[string]any{
+			"interval": interval, "timeout": "5m", "wait": true, "prune": true,
+			"path":      "./apps/" + f.name(app),
+			"sourceRef": map[string]any{"kind": "GitRepository", "name": sourceName},
+		}
+		f.tenantSpec(app, spec)
 		it, err := newItem(kustomizations(), controlNamespace, f.name(app), map[string]any{
 			"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
 			"metadata": map[string]any{"name": f.name(app), "namespace": controlNamespace},
-			"spec": map[string]any{
-				"interval": interval, "timeout": "5m", "wait": true, "prune": true,
-				"path":      "./apps/" + f.name(app),
-				"sourceRef": map[string]any{"kind": "GitRepository", "name": sourceName},
-			},
+			"spec":     spec,
 		})
 		if err != nil {
 			return nil, err

@@ -146,3 +146,39 @@ func TestOptions(t *testing.T) {
 		})
 	}
 }
+
+func TestTenants(t *testing.T) {
+	t.Parallel()
+	f, err := newFleet(3, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := f.file(1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.tenancy, err = newTenancy(); err != nil {
+		t.Fatal(err)
+	}
+	file, err := f.file(1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(file)
+	for name, value := range literals() {
+		if !strings.Contains(text, "${"+name+"}") {
+			t.Errorf("the manifest does not use the variable %s", name)
+		}
+		text = strings.ReplaceAll(text, "${"+name+"}", value)
+	}
+	if diff := cmp.Diff(string(plain), text); diff != "" {
+		t.Errorf("with its variables replaced the manifest is another one (-without tenants +with):\n%s", diff)
+	}
+	secret, err := f.secretFile(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(secret, "secret of") || !strings.Contains(secret, "password: ENC[") {
+		t.Errorf("the Secret is not encrypted:\n%s", secret)
+	}
+}

@@ -95,6 +95,8 @@ type roundResult struct {
 	DryRun   *bareResult     `json:"bareDryRun,omitempty"`
 	Floor    *bareResult     `json:"bareFloor,omitempty"`
 	Operator *operatorResult `json:"operator,omitempty"`
+	// Tenants is the operator with a fleet with tenants.
+	Tenants *operatorResult `json:"tenants,omitempty"`
 	// Foreign is the share of the machine's processors that programs other than the
 	// benchmark and what it started took, Stolen that of other guests of the machine.
 	Foreign float64 `json:"foreign"`

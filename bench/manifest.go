@@ -47,6 +47,7 @@ metadata:
     app.kubernetes.io/name: {{.Name}}
     app.kubernetes.io/part-of: bench-fleet
     app.kubernetes.io/version: {{.Version}}
+    bench.plumb.dev/tier: {{.tier}}
 spec:
   replicas: 0
   minReadySeconds: 3
@@ -73,7 +74,7 @@ spec:
       terminationGracePeriodSeconds: 30
       containers:
         - name: server
-          image: registry.example.com/fleet/server:{{.Version}}
+          image: {{.registry}}/fleet/server:{{.Version}}
           imagePullPolicy: IfNotPresent
           command:
             - ./server
@@ -81,7 +82,7 @@ spec:
             - --port-metrics=9797
             - --grpc-port=9999
             - --grpc-service-name={{.Name}}
-            - --level=info
+            - --level={{.level}}
             - --random-delay=false
             - --random-error=false
           ports:
@@ -100,7 +101,7 @@ spec:
             - name: APP_VERSION
               value: {{.Version}}
             - name: APP_COLOR
-              value: "#34577c"
+              value: "{{.color}}"
           livenessProbe:
             httpGet:
               path: /healthz
@@ -145,7 +146,7 @@ metadata:
 spec:
   ingressClassName: nginx
   rules:
-    - host: {{.Name}}.example.com
+    - host: {{.Name}}.{{.domain}}
       http:
         paths:
           - path: /

@@ -23,12 +23,13 @@ const (
 	allApps  scenario = "all-apps"
 	drift    scenario = "drift"
 	restart  scenario = "restart"
+	variable scenario = "variable"
 	idle     scenario = "idle"
 	deletion scenario = "delete"
 )
 
 func scenarios() []scenario {
-	return []scenario{install, oneApp, allApps, drift, restart, idle, deletion}
+	return []scenario{install, oneApp, allApps, drift, variable, restart, idle, deletion}
 }
 
 // options say what is measured, and how often.
@@ -42,6 +43,7 @@ type options struct {
 	namespaces int
 	workers    int
 	skipBare   bool
+	tenants    bool
 	flags      []string
 	plumb      string
 	cluster    string
@@ -63,6 +65,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	set.IntVar(&o.namespaces, "namespaces", 20, "`number` of namespaces that the apps are spread over")
 	set.IntVar(&o.workers, "workers", 16, "`number` of the bare client's workers, and of those that create custom resources")
 	set.BoolVar(&o.skipBare, "no-bare", false, "leave out the bare client: no ratios, for work on the operator")
+	set.BoolVar(&o.tenants, "tenants", false, "one more turn: the operator with a service account, an encrypted Secret and five variables for each app")
 	flags := set.String("operator-flags", "", "more `flags` for the operator, separated by spaces")
 	set.StringVar(&o.plumb, "plumb", filepath.Join("bin", "plumb"), "operator `program`")
 	set.StringVar(&o.cluster, "localcluster", filepath.Join("bin", "localcluster"), "control plane `program`")

@@ -125,7 +125,19 @@ func (p *plane) prepare(ctx context.Context, f *fleet) error {
 			return err
 		}
 	}
-	return p.defaultAccounts(ctx, f)
+	if err := p.defaultAccounts(ctx, f); err != nil {
+		return err
+	}
+	referred, err := f.tenantObjects()
+	if err != nil {
+		return err
+	}
+	for _, it := range referred {
+		if err := p.apply(ctx, it, foreignManager, false); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // established waits until a definition is served.

@@ -89,6 +89,15 @@ func (r *repository) write(app, version int) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
+	if f := r.fleet; f.tenancy != nil && version == 0 {
+		secret, err := f.secretFile(app)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), "secret.yaml"), []byte(secret), 0o644); err != nil {
+			return err
+		}
+	}
 	r.versions[app] = version
 	return os.WriteFile(path, data, 0o644)
 }

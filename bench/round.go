@@ -41,6 +41,13 @@ func (b *bench) round(ctx context.Context, f *fleet, index int) (result roundRes
 	if b.options.skipBare {
 		turns = turns[3:]
 	}
+	if b.options.tenants {
+		with := *f
+		if with.tenancy, err = newTenancy(); err != nil {
+			return result, err
+		}
+		turns = append(turns, func() (err error) { result.Tenants, err = b.operator(ctx, &with, last); return err })
+	}
 	shift := (b.options.rounds - 1 - index) % len(turns)
 	began := time.Now()
 	before := readProcessors()

@@ -24,9 +24,11 @@ type operatorResult struct {
 	OneApp  *commitResult  `json:"oneApp,omitempty"`
 	AllApps *commitResult  `json:"allApps,omitempty"`
 	Drift   *driftResult   `json:"drift,omitempty"`
-	Restart *restartResult `json:"restart,omitempty"`
-	Idle    *idleResult    `json:"idle,omitempty"`
-	Delete  *deleteResult  `json:"delete,omitempty"`
+	// Variable is nil for a fleet without tenants.
+	Variable *variableResult `json:"variable,omitempty"`
+	Restart  *restartResult  `json:"restart,omitempty"`
+	Idle     *idleResult     `json:"idle,omitempty"`
+	Delete   *deleteResult   `json:"delete,omitempty"`
 	// PeakMemory is the highest resident memory of the operator with its
 	// children, in bytes: the kernel's own mark of the process, or the sum over
 	// all of them when it was sampled, whichever is higher.
@@ -75,12 +77,13 @@ func (s *session) run(ctx context.Context, wanted map[scenario]bool) (result ope
 		{oneApp, func() error { result.OneApp, err = s.oneApp(ctx); return err }},
 		{allApps, func() error { result.AllApps, err = s.allApps(ctx); return err }},
 		{drift, func() error { result.Drift, err = s.drift(ctx); return err }},
+		{variable, func() error { result.Variable, err = s.variable(ctx); return err }},
 		{restart, func() error { result.Restart, err = s.restart(ctx); return err }},
 		{idle, func() error { result.Idle, err = s.idle(ctx); return err }},
 		{deletion, func() error { result.Delete, err = s.delete(ctx); return err }},
 	}
 	for _, step := range steps {
-		if !wanted[step.name] {
+		if !wanted[step.name] || step.name == variable && s.fleet.tenancy == nil {
 			continue
 		}
 		s.say("%s", step.name)

@@ -4,108 +4,54 @@ package sopstest
 
 import (
 	"bytes"
-	"crypto/rand"
 	"fmt"
-	"path"
 	"strings"
 	"testing"
-	"time"
 
-	"filippo.io/age"
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
-	"github.com/getsops/sops/v3"
-	"github.com/getsops/sops/v3/aes"
-	sopsage "github.com/getsops/sops/v3/age"
-	"github.com/getsops/sops/v3/config"
 	"github.com/getsops/sops/v3/keys"
 	"github.com/getsops/sops/v3/pgp"
-	sopsdotenv "github.com/getsops/sops/v3/stores/dotenv"
-	sopsini "github.com/getsops/sops/v3/stores/ini"
-	sopsjson "github.com/getsops/sops/v3/stores/json"
-	sopsyaml "github.com/getsops/sops/v3/stores/yaml"
+
+	"github.com/plumb-gitops/plumb/internal/build/sops/seal"
 )
 
 // Recipient is somebody whom a file is encrypted for: it gives SOPS's key with the data
 // key sealed in it.
 type Recipient func(t testing.TB, dataKey []byte) keys.MasterKey
 
-// Encryption says what is encrypted and for whom.
+// Encryption says what is encrypted and for whom, as that of package seal.
 type Encryption struct {
-	// For are the recipients, each of whom can open it alone.
-	For []Recipient
-	// Only is a regular expression for the keys whose values are encrypted; all
-	// values are where it is empty.
-	Only string
-	// Binary encrypts a file of any name as binary.
+	For    []Recipient
+	Only   string
 	Binary bool
 }
 
 // Encrypt encrypts a text in the form that the ending of its name promises.
 func (e Encryption) Encrypt(t testing.TB, name, plain string) string {
 	t.Helper()
-	store := storeOf(name)
-	if e.Binary {
-		store = storeOf("")
-	}
-	branches, err := store.LoadPlainFile([]byte(plain))
-	if err != nil {
-		t.Fatalf("encrypt %s: %v", name, err)
-	}
-	dataKey := make([]byte, 32)
-	_, _ = rand.Read(dataKey)
-	tree := sops.Tree{Branches: branches, Metadata: sops.Metadata{
-		Version: "3.13.3", EncryptedRegex: e.Only, LastModified: time.Now().UTC(), KeyGroups: []sops.KeyGroup{nil},
-	}}
+	encryption := seal.Encryption{Only: e.Only, Binary: e.Binary}
 	for _, recipient := range e.For {
-		tree.Metadata.KeyGroups[0] = append(tree.Metadata.KeyGroups[0], recipient(t, dataKey))
+		encryption.For = append(encryption.For, func(dataKey []byte) (keys.MasterKey, error) { return recipient(t, dataKey), nil })
 	}
-	cipher := aes.NewCipher()
-	sum, err := tree.Encrypt(dataKey, cipher)
+	sealed, err := encryption.Encrypt(name, plain)
 	if err != nil {
 		t.Fatalf("encrypt %s: %v", name, err)
 	}
-	tree.Metadata.MessageAuthenticationCode, err = cipher.Encrypt(sum, dataKey, tree.Metadata.LastModified.Format(time.RFC3339))
-	if err != nil {
-		t.Fatalf("encrypt %s: %v", name, err)
-	}
-	sealed, err := store.EmitEncryptedFile(tree)
-	if err != nil {
-		t.Fatalf("encrypt %s: %v", name, err)
-	}
-	return string(sealed)
-}
-
-func storeOf(name string) sops.Store {
-	stores := config.NewStoresConfig()
-	switch path.Ext(name) {
-	case ".yaml":
-		return sopsyaml.NewStore(&stores.YAML)
-	case ".json":
-		return sopsjson.NewStore(&stores.JSON)
-	case ".env":
-		return sopsdotenv.NewStore(&stores.Dotenv)
-	case ".ini":
-		return sopsini.NewStore(&stores.INI)
-	default:
-		return sopsjson.NewBinaryStore(&stores.JSONBinary)
-	}
+	return sealed
 }
 
 // Age makes an age identity, as it stands in an entry, and its recipient.
 func Age(t testing.TB) (identity string, recipient Recipient) {
 	t.Helper()
-	made, err := age.GenerateX25519Identity()
+	identity, sealed, err := seal.Age()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("# created: today\n# public key: %s\n%s\n", made.Recipient(), made), func(t testing.TB, dataKey []byte) keys.MasterKey {
+	return identity, func(t testing.TB, dataKey []byte) keys.MasterKey {
 		t.Helper()
-		key, err := sopsage.MasterKeyFromRecipient(made.Recipient().String())
-		if err == nil {
-			err = key.Encrypt(dataKey)
-		}
+		key, err := sealed(dataKey)
 		if err != nil {
 			t.Fatal(err)
 		}
