@@ -194,14 +194,16 @@ func (r *run) eachChecked(f func(gitops.ObjectRef, sight)) {
 	}
 	named := func(ref gitops.ObjectRef) (gitops.Live, bool) { return r.Observer.Named(r.task.Owner.Key(), ref) }
 	for _, e := range r.checks {
-		look(e.Ref, sight{live: named, err: r.Observer.NamedErr})
+		look(e.Ref, sight{named: true, live: named, err: r.Observer.NamedErr})
 	}
 }
 
 // sight is where it is looked for how objects are, and why they may not be seen.
 type sight struct {
-	live func(gitops.ObjectRef) (gitops.Live, bool)
-	err  func(gitops.ObjectRef) error
+	// named is set for an object that is looked at without being declared.
+	named bool
+	live  func(gitops.ObjectRef) (gitops.Live, bool)
+	err   func(gitops.ObjectRef) error
 }
 
 func (r *run) healthOf(ref gitops.ObjectRef, at sight) gitops.Health {
@@ -216,6 +218,11 @@ func (r *run) healthOf(ref gitops.ObjectRef, at sight) gitops.Health {
 			return gitops.Health{Status: gitops.HealthUnknown, Message: err.Error()}
 		}
 		return gitops.Health{Status: gitops.HealthUnknown, Message: "not seen yet"}
+	case r.reads() && at.named:
+		if last, wasRead := r.owner.readings[ref]; wasRead {
+			return last.health
+		}
+		return gitops.Health{Status: gitops.HealthUnknown, Message: "not read yet"}
 	case !live.Exists():
 		return gitops.Health{Status: gitops.HealthNotFound, Message: "Resource not found"}
 	case live.Health.Status == "" && r.needsStatus(ref.GroupKind()):

@@ -74,7 +74,10 @@ func (r *run) read(ctx context.Context) error {
 	now := r.Clock.Now()
 	r.eachChecked(func(ref gitops.ObjectRef, at sight) {
 		live, seen := at.live(ref)
-		if !seen || !live.Exists() || !r.needsStatus(ref.GroupKind()) || known[ref] {
+		// Of an object that is only named, not even whether it exists is known without
+		// the right to read it.
+		needed := at.named || live.Exists() && r.needsStatus(ref.GroupKind())
+		if !seen || !needed || known[ref] {
 			return
 		}
 		known[ref] = true

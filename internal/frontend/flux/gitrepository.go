@@ -170,7 +170,34 @@ func (g *gitRepositories) settle(ctx context.Context, obj *sourcev1.GitRepositor
 		g.mu.Unlock()
 		return g.fail(ctx, obj, last.failure)
 	}
+	last, known := g.withIncludes(last)
+	if !known {
+		// The packing of the included one has the object reconciled.
+		return ctrl.Result{RequeueAfter: g.interval(obj)}, nil
+	}
 	return g.succeed(ctx, obj, last)
+}
+
+// withIncludes completes included artifacts that were not packed when they were
+// included; false where one of them is still being packed.
+func (g *gitRepositories) withIncludes(f fetched) (fetched, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f.includes = slices.Clone(f.includes)
+	for i, included := range f.includes {
+		if included.Digest != "" {
+			continue
+		}
+		for _, other := range g.fetched {
+			if other.artifact.Source.Key() == included.Source.Key() && other.revision == included.Revision {
+				f.includes[i] = other.artifact
+			}
+		}
+		if f.includes[i].Digest == "" {
+			return f, false
+		}
+	}
+	return f, true
 }
 
 func (g *gitRepositories) interval(obj *sourcev1.GitRepository) time.Duration {

@@ -263,7 +263,10 @@ func (g *gitRepositories) pack(ctx context.Context, obj *sourcev1.GitRepository,
 }
 
 // published has the repositories that include a source look at it again.
-func (g *gitRepositories) published(of gitops.OwnerRef, _ gitops.Snapshot) {
+func (g *gitRepositories) published(of gitops.OwnerRef, _ gitops.Snapshot) { g.includersOf(of) }
+
+// includersOf has the repositories that include a source reconciled.
+func (g *gitRepositories) includersOf(of gitops.OwnerRef) {
 	var list sourcev1.GitRepositoryList
 	err := g.objects.client.List(context.Background(), &list,
 		client.MatchingFields{indexInclude: of.Namespace + "/" + of.Name}, client.UnsafeDisableDeepCopy)

@@ -41,6 +41,13 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
 			"can't access '%s/%s/%s', cross-namespace references have been blocked", spec.SourceRef.Kind, ns, spec.SourceRef.Name)}
 	}
+	for i, ref := range spec.DependsOn {
+		// Whether another one is ready may be known; what is in it may not.
+		if options.NoCrossNamespaceRefs && ref.Namespace != "" && ref.Namespace != obj.Namespace && ref.ReadyExpr != "" {
+			return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
+				"spec.dependsOn[%d].readyExpr can't access '%s/%s', cross-namespace references have been blocked", i, ref.Namespace, ref.Name)}
+		}
+	}
 	return nil
 }
 

@@ -27,6 +27,7 @@ func (g *gitRepositories) startPacking(ctx context.Context, obj *sourcev1.GitRep
 			return
 		}
 		g.triggers.add(key, urgent)
+		g.includersOf(next.artifact.Source)
 	})
 }
 
