@@ -129,6 +129,14 @@ func (r *run) unified(s *step, live *unstructured.Unstructured, after map[string
 	if isSensitive(*s.change.Manifest) {
 		before, after = masked(before, after)
 	}
+	if secrets := s.change.Manifest.Secrets; len(secrets) > 0 {
+		hidden := func(text string) bool {
+			return slices.ContainsFunc(secrets, func(secret string) bool { return strings.Contains(text, secret) })
+		}
+		b, a := hideValues(before, after, hidden)
+		before, _ = b.(map[string]any)
+		after, _ = a.(map[string]any)
+	}
 	left, err := lines(before)
 	if err != nil {
 		return "", err
@@ -142,6 +150,60 @@ func (r *run) unified(s *step, live *unstructured.Unstructured, after map[string
 		FromFile: from + " " + s.change.Ref.String(),
 		ToFile:   s.change.Manifest.Origin.String(),
 	})
+}
+
+// hideValues masks the texts of two versions of an object where either one has to be
+// hidden: what was in its place before was as secret. It leaves visible which differ.
+func hideValues(before, after any, hidden func(string) bool) (any, any) {
+	switch a := after.(type) {
+	case map[string]any:
+		b, _ := before.(map[string]any)
+		outB, outA := maps.Clone(b), maps.Clone(a)
+		for key := range outA {
+			x, y := hideValues(b[key], a[key], hidden)
+			outA[key] = y
+			if _, ok := b[key]; ok {
+				outB[key] = x
+			}
+		}
+		if b == nil {
+			return before, outA
+		}
+		return outB, outA
+	case []any:
+		b, _ := before.([]any)
+		outB, outA := slices.Clone(b), slices.Clone(a)
+		for i := range outA {
+			var old any
+			if i < len(b) {
+				old = b[i]
+			}
+			x, y := hideValues(old, a[i], hidden)
+			if outA[i] = y; i < len(b) {
+				outB[i] = x
+			}
+		}
+		if b == nil {
+			return before, outA
+		}
+		return outB, outA
+	case string:
+		old, wasText := before.(string)
+		if !hidden(a) && !(wasText && hidden(old)) {
+			return before, after
+		}
+		switch {
+		case before == nil:
+			return nil, mask
+		case reflect.DeepEqual(before, after):
+			return mask, mask
+		}
+		return mask + " (before)", mask + " (after)"
+	}
+	if old, ok := before.(string); ok && hidden(old) {
+		return mask, after
+	}
+	return before, after
 }
 
 func lines(object map[string]any) ([]string, error) {

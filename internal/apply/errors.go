@@ -116,7 +116,7 @@ func (r *run) refused(s *step, stage gitops.StageName, err error) *gitops.Error 
 	case cluster.IsDiscoveryFailed(err):
 		return r.fail(s, stage, gitops.Transient, err)
 	}
-	told := &answer{text: explain(s.change.Manifest, err), cause: err}
+	told := &answer{text: hide(s.change.Manifest, explain(s.change.Manifest, err)), cause: err}
 	if cluster.IsImmutable(err) && !s.policy.Force {
 		told.text += " (to have the object deleted and created again, " + r.forceHint() + ")"
 		return r.fail(s, stage, gitops.Invalid, told)
@@ -182,6 +182,17 @@ func explain(m *gitops.Manifest, err error) string {
 		text = status.Message
 	}
 	return shorten(withoutPointers(withoutWrapping(text)))
+}
+
+// hide takes secret values of a manifest out of a text.
+func hide(m *gitops.Manifest, text string) string {
+	if m == nil {
+		return text
+	}
+	for _, secret := range m.Secrets {
+		text = strings.ReplaceAll(text, secret, mask)
+	}
+	return text
 }
 
 // denied are the words in which admission webhooks and policies refuse, with

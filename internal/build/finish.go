@@ -45,11 +45,13 @@ func (f *finisher) object(ctx context.Context, object Object) (manifests []gitop
 		return nil, err
 	}
 	defer func() {
+		err = f.withoutSecrets(err)
 		// Whatever is wrong with it now may quote what was encrypted.
 		if err != nil && object.Sensitive {
 			manifests, err = nil, f.fail(gitops.ObjectRef{}, object.Origin, errDecrypted)
 		}
 	}()
+	var secrets []string
 	if f.wantsVariables(object.JSON, value) {
 		text, err := f.steps.Substituter.Substitute(object.JSON, *f.spec.Substitute)
 		if err != nil {
@@ -58,10 +60,11 @@ func (f *finisher) object(ctx context.Context, object Object) (manifests []gitop
 		if value, err = decode(text); err != nil {
 			return nil, f.fail(refOf(value), object.Origin, fmt.Errorf("after variable substitution: %w", err))
 		}
+		secrets = f.spec.Substitute.secretsIn(text)
 	}
 	items, isList := value["items"].([]any)
 	if !isList || !strings.HasSuffix(text(value, "kind"), "List") {
-		manifest, err := f.manifest(value, object)
+		manifest, err := f.manifest(value, object, secrets)
 		if err != nil || manifest == nil {
 			return nil, err
 		}
@@ -72,7 +75,7 @@ func (f *finisher) object(ctx context.Context, object Object) (manifests []gitop
 		if !ok {
 			return nil, f.fail(gitops.ObjectRef{}, object.Origin, fmt.Errorf("item %d of the list is not an object", i))
 		}
-		manifest, err := f.manifest(value, object)
+		manifest, err := f.manifest(value, object, secrets)
 		if err != nil {
 			return nil, err
 		}
@@ -116,8 +119,8 @@ func (f *finisher) wantsVariables(text []byte, value map[string]any) bool {
 }
 
 // manifest checks one object, labels and normalises it. It is nil for what is
-// not applied.
-func (f *finisher) manifest(value map[string]any, object Object) (*gitops.Manifest, error) {
+// not applied. Secrets are values in it that must not be shown.
+func (f *finisher) manifest(value map[string]any, object Object, secrets []string) (*gitops.Manifest, error) {
 	origin := object.Origin
 	ref, version := refOf(value), versionOf(value)
 	if ref.Group == kustomizeGroup && strings.EqualFold(ref.Kind, "Kustomization") {
@@ -147,6 +150,7 @@ func (f *finisher) manifest(value map[string]any, object Object) (*gitops.Manife
 		Digest:    sha256.Sum256(text),
 		Policy:    f.spec.Keys.Policy(annotations, labels),
 		Ignored:   ignoredIn(f.ignored, ref, version, annotations, labels),
+		Secrets:   secrets,
 		Sensitive: object.Sensitive || ref.Group == "" && ref.Kind == "Secret",
 		Origin:    origin,
 	}, nil
@@ -180,6 +184,23 @@ func setAll(metadata map[string]any, field string, sets ...map[string]string) {
 	if len(merged) > 0 {
 		metadata[field] = merged
 	}
+}
+
+// withoutSecrets takes the values of secret variables out of an error.
+func (f *finisher) withoutSecrets(err error) error {
+	var e *gitops.Error
+	if err == nil || f.spec.Substitute == nil || !errors.As(err, &e) {
+		return err
+	}
+	hide := f.spec.Substitute.hide
+	hidden := *e
+	if ref := e.Ref.String(); hide(ref) != ref {
+		hidden.Ref = gitops.ObjectRef{}
+	}
+	if text := e.Cause.Error(); hide(text) != text {
+		hidden.Cause = errors.New(hide(text))
+	}
+	return &hidden
 }
 
 func (f *finisher) fail(ref gitops.ObjectRef, origin gitops.Origin, err error) error {

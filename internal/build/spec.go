@@ -1,11 +1,15 @@
 package build
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -85,6 +89,8 @@ type Substitution struct {
 	// Variables are all variables, whatever they were read from. Newlines in
 	// their values are dropped.
 	Variables map[string]string
+	// Secret are the names of variables whose values must not be shown.
+	Secret map[string]bool
 	// Strict makes a variable an error that is not set and has no default.
 	Strict bool
 	// Always substitutes even where there are no variables at all, so that
@@ -95,6 +101,30 @@ type Substitution struct {
 // active tells whether the substitution has anything to do.
 func (s *Substitution) active() bool {
 	return s != nil && (s.Always || len(s.Variables) > 0)
+}
+
+// leastSecret is the length, in bytes, from which on the value of a variable is hidden:
+// a shorter one is in every text by chance, and easily guessed.
+const leastSecret = 4
+
+// secretsIn are the values of secret variables that are in a text, the longest first.
+func (s *Substitution) secretsIn(text []byte) []string {
+	var found []string
+	for name := range s.Secret {
+		if value := s.Variables[name]; len(value) >= leastSecret && bytes.Contains(text, []byte(value)) {
+			found = append(found, value)
+		}
+	}
+	slices.SortFunc(found, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
+	return found
+}
+
+// hide takes the values of secret variables out of a text.
+func (s *Substitution) hide(text string) string {
+	for _, secret := range s.secretsIn([]byte(text)) {
+		text = strings.ReplaceAll(text, secret, "***")
+	}
+	return text
 }
 
 // key identifies the spec without showing it: values of variables may be secret

@@ -92,7 +92,10 @@ type Manifest struct {
 	// Sensitive marks an object whose values must not be shown: a Secret, or
 	// one with decrypted values.
 	Sensitive bool
-	Origin    Origin
+	// Secrets are values in the object that must not be shown, of variables whose values
+	// come from Secrets: unlike those of a Sensitive object they are known one by one.
+	Secrets []string
+	Origin  Origin
 }
 
 // APIVersion is group/version, or the version alone for the core group.

@@ -66,7 +66,8 @@ func SetLibraries(log logr.Logger) {
 func parseLevel(name string) (slog.Level, error) {
 	switch name {
 	case "trace":
-		return -127, nil // all that libraries say at higher verbosities too
+		// From 8 on client-go shows the bodies of requests, and with them Secrets.
+		return -7, nil
 	case "debug":
 		return -Debug, nil
 	case "info", "":

@@ -248,12 +248,13 @@ func (k *kustomizations) buildSpec(obj *kustomizev1.Kustomization) (build.Spec, 
 	if spec.Decryption, err = k.decryption(obj); err != nil || s.PostBuild == nil {
 		return spec, err
 	}
-	variables, err := k.variables(obj)
+	variables, secret, err := k.variables(obj)
 	if err != nil {
 		return spec, err
 	}
 	spec.Substitute = &build.Substitution{
 		Variables: variables,
+		Secret:    secret,
 		Strict:    k.options.StrictSubstitution,
 		Always:    obj.GetSubstituteStrategy() == kustomizev1.SubstituteStrategyAlways,
 	}
@@ -298,33 +299,35 @@ var variableName = regexp.MustCompile(`^[_a-zA-Z][_a-zA-Z0-9]*$`)
 
 // variables are those of substituteFrom in order, a later one over an earlier
 // one, and those of substitute over them all. Newlines are removed from values,
-// as Flux does.
-func (k *kustomizations) variables(obj *kustomizev1.Kustomization) (map[string]string, error) {
-	variables := map[string]string{}
+// as Flux does. Secret are the names of those that come from Secrets.
+func (k *kustomizations) variables(obj *kustomizev1.Kustomization) (variables map[string]string, secret map[string]bool, err error) {
+	variables, secret = map[string]string{}, map[string]bool{}
 	for _, from := range obj.Spec.PostBuild.SubstituteFrom {
 		data, err := k.references.read(variablesIn(obj, from))
 		switch {
 		case errors.Is(err, errReferenceMissing) && from.Optional:
 			continue
 		case errors.Is(err, errReferenceUnread):
-			return nil, &blocked{reason: meta.BuildFailedReason, waiting: true, quiet: true, retry: k.options.RequeueDependency,
+			return nil, nil, &blocked{reason: meta.BuildFailedReason, waiting: true, quiet: true, retry: k.options.RequeueDependency,
 				cause: fmt.Errorf("substitute from '%s/%s': %w", from.Kind, from.Name, err)}
 		case err != nil:
-			return nil, &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval(),
+			return nil, nil, &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval(),
 				cause: fmt.Errorf("substitute from '%s/%s' in namespace %q: %w; create it, or set optional: true on the reference", from.Kind, from.Name, obj.Namespace, err)}
 		}
 		for name, value := range data {
 			if err := addVariable(variables, name, string(value)); err != nil {
-				return nil, badVariable(obj, fmt.Sprintf("%s %s/%s", from.Kind, obj.Namespace, from.Name), err)
+				return nil, nil, badVariable(obj, fmt.Sprintf("%s %s/%s", from.Kind, obj.Namespace, from.Name), err)
 			}
+			secret[name] = from.Kind == secretKind
 		}
 	}
 	for _, name := range sortedKeys(obj.Spec.PostBuild.Substitute) {
 		if err := addVariable(variables, name, obj.Spec.PostBuild.Substitute[name]); err != nil {
-			return nil, badVariable(obj, "spec.postBuild.substitute", err)
+			return nil, nil, badVariable(obj, "spec.postBuild.substitute", err)
 		}
+		delete(secret, name)
 	}
-	return variables, nil
+	return variables, secret, nil
 }
 
 func addVariable(variables map[string]string, name, value string) error {
