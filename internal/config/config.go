@@ -68,6 +68,9 @@ type Operator struct {
 	// DefaultServiceAccount is whose rights are used for owners that name no service
 	// account; empty for the operator's own.
 	DefaultServiceAccount string
+	// ReferencesAsOwner reads what an owner refers to with the rights of its service
+	// account instead of the operator's.
+	ReferencesAsOwner bool
 	// DefaultKubeconfigServiceAccount is whose tokens remote clusters are given that
 	// are described by a ConfigMap which names no service account; empty for none.
 	DefaultKubeconfigServiceAccount string

@@ -62,6 +62,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 
 	set.StringSliceVar(&c.Controllers, "controllers", AllControllers(), "`names` of what this process works on; the rest is left to other controllers, whose artifacts are used")
 	set.StringVar(&c.DefaultServiceAccount, "default-service-account", "", "`name` of the service account with whose rights a Kustomization that names none is applied; empty for the operator's own rights")
+	set.BoolVar(&c.ReferencesAsOwner, "references-as-owner", false, "read ConfigMaps and Secrets that a Kustomization refers to with the rights of its service account (no flag of Flux)")
 	set.StringVar(&c.DefaultKubeconfigServiceAccount, "default-kubeconfig-service-account", "", "`name` of the service account whose tokens a remote cluster is given where the ConfigMap of a kubeConfig names none")
 	set.BoolVar(&c.KubeconfigExec, "insecure-kubeconfig-exec", false, "let kubeconfigs of remote clusters run programs in the operator's container")
 	set.BoolVar(&c.KubeconfigTLS, "insecure-kubeconfig-tls", false, "let kubeconfigs of remote clusters switch off the check of certificates")

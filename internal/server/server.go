@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -152,6 +153,16 @@ func (s *server) connect(context.Context) error {
 	}
 	s.typed, err = kubernetes.NewForConfig(s.part("references"))
 	return err
+}
+
+// clientAs is a client for references that acts as a user.
+func (s *server) clientAs(user string) (typedcorev1.CoreV1Interface, error) {
+	if user == "" {
+		return nil, errors.New("no user to act for")
+	}
+	cfg := s.part("references")
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: user}
+	return typedcorev1.NewForConfig(cfg)
 }
 
 func (s *server) manage(context.Context) error {
@@ -388,7 +399,7 @@ func (s *server) setUp(ctx context.Context) error {
 	jitter := float64(s.config.IntervalJitter) / 100
 	var err error
 	s.engine, err = flux.Setup(ctx, flux.Parts{
-		Manager: s.manager, Client: s.typed, Recorder: s.recorder, Metrics: s.metrics, Clock: s.clock,
+		Manager: s.manager, Client: s.typed, ClientAs: s.clientAs, Recorder: s.recorder, Metrics: s.metrics, Clock: s.clock,
 		Git: gitSources{s.git}, Artifacts: s.artifacts, Cache: s.cache, ArtifactURL: s.artifactURL, Engine: makeEngine,
 	}, flux.Options{
 		Controllers: flux.Controllers{Source: s.config.Works(config.SourceController), Kustomize: s.config.Works(config.KustomizeController)},
@@ -397,6 +408,7 @@ func (s *server) setUp(ctx context.Context) error {
 		Kustomization: flux.KustomizationOptions{
 			NoCrossNamespaceRefs:  s.config.NoCrossNamespaceRefs,
 			DefaultServiceAccount: s.config.DefaultServiceAccount,
+			ReferencesAsOwner:     s.config.ReferencesAsOwner,
 			Kubeconfigs:           cluster.KubeconfigPolicy{Exec: s.config.KubeconfigExec, InsecureTLS: s.config.KubeconfigTLS},
 
 			DefaultKubeconfigServiceAccount: s.config.DefaultKubeconfigServiceAccount,

@@ -7,7 +7,9 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
@@ -190,4 +192,69 @@ func linesWith(lines []string, words string) []string {
 		}
 	}
 	return found
+}
+
+// TestWaitForTerminationAfterAnError: an object whose deletion was refused at first does
+// not make the operator forget the one that it waits for already.
+func TestWaitForTerminationAfterAnError(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	some := may("", "configmaps")
+	some.Verbs = []string{"get", "list", "create", "patch"}
+	one := may("", "configmaps")
+	one.Verbs, one.ResourceNames = []string{"delete"}, []string{"a"}
+	w.serviceAccount("deployer", some, one)
+	first := w.push(testenv.Files{"app/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1")})
+	w.source()
+	app := w.kustomization("app", as("deployer"), func(k *kustomizev1.Kustomization) { k.Spec.DeletionPolicy = "WaitForTermination" })
+	w.ready("app", first)
+	a, b := w.data("a", "1"), w.data("b", "1")
+	w.hold("a")
+	w.check(w.client.Delete(w.context(), app))
+	w.notReady("app", "PruneFailed", "ConfigMap/"+w.namespace+"/b|forbidden")
+	w.terminating("a")
+	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "deployer"}}
+	w.check(w.client.Get(w.context(), w.key("deployer"), role))
+	role.Rules = []rbacv1.PolicyRule{may("", "configmaps")}
+	w.check(w.client.Update(w.context(), role))
+	w.gone(b)
+	waitFor(w, w.named("app"), "waiting for the one object that is left", func(k *kustomizev1.Kustomization) bool {
+		return len(k.Status.Inventory.Entries) == 1 && strings.Contains(k.Status.Inventory.Entries[0].ID, "_a__ConfigMap")
+	})
+	w.release("a")
+	w.gone(a)
+	w.gone(app)
+}
+
+// TestUnreadableInventory has somebody write an inventory that nobody can read: as long as
+// it is not known which objects there are, none is applied, pruned or deleted.
+func TestUnreadableInventory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.push(testenv.Files{"app/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1")})
+	w.source()
+	app := w.kustomization("app")
+	w.ready("app", first)
+	a, b := w.data("a", "1"), w.data("b", "1")
+	before := w.named("app")
+	w.check(w.client.Get(w.context(), w.key("app"), before))
+	after := before.DeepCopy()
+	after.Status.Inventory.Entries[0].ID = "what is this"
+	w.check(w.client.Status().Patch(w.context(), after, client.MergeFrom(before)))
+	w.push(testenv.Files{"app/a.yaml": configMap("a", "2"), "app/b.yaml": testenv.Delete})
+	k := w.notReady("app", "ReconciliationFailed", "inventory|what is this")
+	if got := k.Status.Inventory.Entries[0].ID; got != "what is this" {
+		t.Errorf("the entry that cannot be read is gone, and is %q now", got)
+	}
+	w.same(w.data("a", "1"))
+	w.same(b)
+	w.check(w.client.Delete(w.context(), app))
+	w.notReady("app", "FeatureGateDisabled", "inventory|what is this|plumb.dev/orphan")
+	w.same(a)
+	w.same(b)
+	w.annotate(w.named("app"), "plumb.dev/orphan", "true")
+	w.gone(app)
+	w.event("Kustomization", "app", "Orphaned", "2 objects are left behind|what is this")
+	w.same(a)
+	w.same(b)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -98,11 +99,13 @@ type probe struct {
 
 // repositoryIn creates a GitRepository with the name of a target.
 func repositoryIn(w *world, namespace string) {
-	w.check(w.client.Create(w.context(), &sourcev1.GitRepository{
+	s := &sourcev1.GitRepository{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: target},
 		Spec: sourcev1.GitRepositorySpec{URL: w.server.URL("repo"), Interval: metav1.Duration{Duration: time.Hour},
 			Reference: &sourcev1.GitRepositoryRef{Branch: "main"}},
-	}))
+	}
+	w.mine(s)
+	w.check(w.client.Create(w.context(), s))
 }
 
 // probes are for all references of the schemas.
@@ -128,11 +131,13 @@ func probes(identity string) map[string]probe {
 		"Kustomization spec.dependsOn": {
 			make: func(w *world, namespace string) {
 				repositoryIn(w, namespace)
-				w.check(w.client.Create(w.context(), &kustomizev1.Kustomization{
+				k := &kustomizev1.Kustomization{
 					ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: target},
 					Spec: kustomizev1.KustomizationSpec{Interval: metav1.Duration{Duration: time.Hour}, Path: "./empty",
 						SourceRef: kustomizev1.CrossNamespaceSourceReference{Kind: "GitRepository", Name: target}},
-				}))
+				}
+				w.mine(k)
+				w.check(w.client.Create(w.context(), k))
 			},
 			kustomization: func(k *kustomizev1.Kustomization, namespace string) {
 				k.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: target, Namespace: namespace}}
@@ -238,11 +243,11 @@ func TestTenancy(t *testing.T) {
 				w := newWorld(t)
 				w.serviceAccount("tenant", may("", "configmaps"))
 				w.push(testenv.Files{"app/a.yaml": configMap("a", "1"), "sealed/s.yaml": sealed, "empty/kustomization.yaml": "resources: []\n"})
-				if flag {
+				if w.own = flag; flag {
 					w.runOwn(t.TempDir(), func(c *config.Operator) { c.NoCrossNamespaceRefs = true })
 				}
 				if p.source == nil {
-					w.source(func(s *sourcev1.GitRepository) { w.mine(flag, s) })
+					w.source(func(s *sourcev1.GitRepository) { w.mine(s) })
 				}
 				for _, at := range []where{sameNamespace, otherNamespace, missing} {
 					w.try(p, at, flag, schema[path])
@@ -253,8 +258,8 @@ func TestTenancy(t *testing.T) {
 }
 
 // mine gives an object to the test's own operator where it has one.
-func (w *world) mine(own bool, obj client.Object) {
-	if own {
+func (w *world) mine(obj client.Object) {
+	if w.own {
 		w.owned(obj)
 	}
 }
@@ -280,11 +285,10 @@ func (w *world) try(p probe, at where, flag, namespaced bool) {
 	case missing:
 		want = p.lost
 	}
-	w.labelTargets(flag, other)
 	name := "try-" + string(at)
 	reason, words, _ := strings.Cut(want, " ")
 	if p.source != nil {
-		s := w.source(func(s *sourcev1.GitRepository) { s.Name = name; w.mine(flag, s); p.source(s) })
+		s := w.source(func(s *sourcev1.GitRepository) { s.Name = name; w.mine(s); p.source(s) })
 		waitFor(w, w.namedSource(name), string(at)+": "+want, func(s *sourcev1.GitRepository) bool {
 			return outcome(s.Status.Conditions, reason, words)
 		})
@@ -292,7 +296,7 @@ func (w *world) try(p probe, at where, flag, namespaced bool) {
 		w.gone(s)
 	} else {
 		k := w.kustomization(name, as("tenant"), func(k *kustomizev1.Kustomization) {
-			w.mine(flag, k)
+			w.mine(k)
 			k.Spec.Path, k.Spec.Timeout = "./app", &metav1.Duration{Duration: time.Second}
 			k.Spec.RetryInterval = &metav1.Duration{Duration: time.Second}
 			p.kustomization(k, named)
@@ -329,22 +333,6 @@ func firstOf(a, b string) string {
 	return b
 }
 
-// labelTargets gives what is named to the test's own operator, where it has one.
-func (w *world) labelTargets(own bool, other string) {
-	w.t.Helper()
-	if !own {
-		return
-	}
-	for _, namespace := range []string{w.namespace, other} {
-		for _, obj := range []client.Object{&sourcev1.GitRepository{}, &kustomizev1.Kustomization{}} {
-			obj.SetNamespace(namespace)
-			obj.SetName(target)
-			patch := client.RawPatch("application/merge-patch+json", []byte(fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, ownOperator, w.namespace)))
-			w.check(client.IgnoreNotFound(w.client.Patch(w.context(), obj, patch)))
-		}
-	}
-}
-
 // removeTargets makes room for the next cell.
 func (w *world) removeTargets() {
 	w.t.Helper()
@@ -369,4 +357,45 @@ func TestExpressionOverAnotherNamespace(t *testing.T) {
 		k.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: "x", Namespace: w.cluster.Namespace(t), ReadyExpr: "dep.spec.postBuild.substitute.password == 'x'"}}
 	})
 	w.notReady("app", "AccessDenied", "spec.dependsOn[0].readyExpr|cross-namespace references have been blocked")
+}
+
+// TestReferencesAsOwner: with the flag not even what a Kustomization refers to is read in
+// the operator's own name.
+func TestReferencesAsOwner(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.own = true
+	rules := may("", "configmaps")
+	w.serviceAccount("tenant", rules)
+	revision := w.push(testenv.Files{"app/a.yaml": configMap("a", "${value}")})
+	w.source(func(s *sourcev1.GitRepository) { w.mine(s) })
+	w.runOwn(t.TempDir(), func(c *config.Operator) { c.ReferencesAsOwner = true })
+	w.secret("variables", map[string]string{"value": "one"})
+	w.kustomization("app", as("tenant"), func(k *kustomizev1.Kustomization) {
+		w.mine(k)
+		k.Spec.PostBuild = &kustomizev1.PostBuild{SubstituteFrom: []kustomizev1.SubstituteReference{{Kind: "Secret", Name: "variables"}}}
+	})
+	w.notReady("app", "BuildFailed", "substitute from 'Secret/variables'|not readable|forbidden|system:serviceaccount:"+w.namespace+":tenant")
+	w.grantMore("tenant", may("", "secrets"))
+	w.ready("app", revision)
+	w.data("a", "one")
+	w.patch(w.namedSecret("variables"), `{"stringData":{"value":"two"}}`)
+	w.data("a", "two")
+	for _, r := range w.cluster.Requests(t, userAgent) {
+		if r.ObjectRef.Namespace == w.namespace && r.ObjectRef.Resource == "secrets" && r.ImpersonatedUser == nil {
+			t.Errorf("in its own name the operator sent %s %s", r.Verb, r.RequestURI)
+		}
+	}
+}
+
+// grantMore gives a service account rights beside those that it has.
+func (w *world) grantMore(account string, rules ...rbacv1.PolicyRule) {
+	w.t.Helper()
+	at := metav1.ObjectMeta{Namespace: w.namespace, Name: account + "-more"}
+	w.check(w.client.Create(w.context(), &rbacv1.Role{ObjectMeta: at, Rules: rules}))
+	w.check(w.client.Create(w.context(), &rbacv1.RoleBinding{
+		ObjectMeta: at,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: at.Name},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: account, Namespace: w.namespace}},
+	}))
 }

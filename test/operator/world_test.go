@@ -41,6 +41,8 @@ type world struct {
 	server    *testenv.GitServer
 	repo      *testenv.GitRepository
 	requests  int
+	// own is set where the test's custom resources are for an operator of its own.
+	own bool
 }
 
 // newWorld starts what a test needs, and the operator for the first test. When

@@ -22,7 +22,7 @@ func (k *kustomizations) access(obj *kustomizev1.Kustomization) (engine.Access, 
 	}
 	access := engine.Access{Remote: remote}
 	if name := k.serviceAccount(obj); name != "" {
-		access.User = fmt.Sprintf("system:serviceaccount:%s:%s", obj.Namespace, name)
+		access.User = userOf(obj.Namespace, name)
 	}
 	return access, nil
 }
@@ -34,12 +34,17 @@ func (k *kustomizations) serviceAccount(obj *kustomizev1.Kustomization) string {
 	return k.options.DefaultServiceAccount
 }
 
+// userOf is the user that a service account is.
+func userOf(namespace, account string) string {
+	return fmt.Sprintf("system:serviceaccount:%s:%s", namespace, account)
+}
+
 // lostAccess says what is gone for certain of that with which a Kustomization was
 // applied, "" for nothing: nobody can delete then what was applied with it. Whoever
 // cannot find out gets the error, and has to ask again.
 func (k *kustomizations) lostAccess(ctx context.Context, obj *kustomizev1.Kustomization) (string, error) {
 	if obj.Spec.KubeConfig != nil {
-		ref := remoteReference(obj)
+		ref := remoteReference(obj, k.options)
 		lost, err := k.lostRemote(ctx, ref)
 		if err != nil || !lost {
 			return "", err

@@ -25,20 +25,35 @@ func referred(obj *kustomizev1.Kustomization, options KustomizationOptions) []re
 	var refs []reference
 	if obj.Spec.PostBuild != nil {
 		for _, from := range obj.Spec.PostBuild.SubstituteFrom {
-			refs = append(refs, variablesIn(obj, from))
+			refs = append(refs, variablesIn(obj, from, options))
 		}
 	}
 	if ref, _ := decryptionSecret(obj, options); ref.name != "" {
 		refs = append(refs, ref)
 	}
-	if ref := remoteReference(obj); ref.name != "" {
+	if ref := remoteReference(obj, options); ref.name != "" {
 		refs = append(refs, ref)
 	}
 	return refs
 }
 
-func variablesIn(obj *kustomizev1.Kustomization, from kustomizev1.SubstituteReference) reference {
-	return reference{kind: from.Kind, namespace: obj.Namespace, name: from.Name}
+func variablesIn(obj *kustomizev1.Kustomization, from kustomizev1.SubstituteReference, options KustomizationOptions) reference {
+	return options.ownReference(obj, from.Kind, from.Name)
+}
+
+// ownReference is an object of the Kustomization's namespace, to be read with the
+// operator's rights or, where that is asked for, with those of its service account. A
+// service account that is named beside a remote cluster is one of that cluster.
+func (o KustomizationOptions) ownReference(obj *kustomizev1.Kustomization, kind, name string) reference {
+	ref := reference{kind: kind, namespace: obj.Namespace, name: name}
+	account := obj.Spec.ServiceAccountName
+	if obj.Spec.KubeConfig != nil || account == "" {
+		account = o.DefaultServiceAccount
+	}
+	if o.ReferencesAsOwner && account != "" {
+		ref.as = userOf(obj.Namespace, account)
+	}
+	return ref
 }
 
 // decryptionSecret is where the keys of a Kustomization are: in the Secret that it
@@ -49,7 +64,7 @@ func decryptionSecret(obj *kustomizev1.Kustomization, options KustomizationOptio
 	case d == nil:
 		return reference{}, false
 	case d.SecretRef != nil:
-		return reference{kind: secretKind, namespace: obj.Namespace, name: d.SecretRef.Name}, false
+		return options.ownReference(obj, secretKind, d.SecretRef.Name), false
 	default:
 		return reference{kind: secretKind, namespace: options.AgeSecret.Namespace, name: options.AgeSecret.Name}, true
 	}

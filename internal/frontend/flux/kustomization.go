@@ -24,6 +24,9 @@ import (
 type KustomizationOptions struct {
 	// NoCrossNamespaceRefs refuses sources of other namespaces.
 	NoCrossNamespaceRefs bool
+	// ReferencesAsOwner reads what a Kustomization refers to with the rights of its
+	// service account.
+	ReferencesAsOwner bool
 	// Sources are the kinds of sources that can be followed; nil for GitRepository.
 	Sources map[string]bool
 	// DefaultServiceAccount is whose rights are used for a Kustomization that names
@@ -85,6 +88,8 @@ func (k *kustomizations) reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	case err != nil:
 		return ctrl.Result{}, err
 	case !serves(k.selector, obj):
+		k.pauses.forget(obj.UID)
+		k.told.forget(obj.UID)
 		k.forget(req.NamespacedName)
 		return ctrl.Result{}, nil
 	case !obj.DeletionTimestamp.IsZero():

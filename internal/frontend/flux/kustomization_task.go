@@ -84,7 +84,11 @@ func (k *kustomizations) snapshot(obj *kustomizev1.Kustomization) (gitops.Snapsh
 // maintenance is the task of keeping what was applied before.
 func (k *kustomizations) maintenance(obj *kustomizev1.Kustomization, access engine.Access) engine.Task {
 	inventory, err := fromInventory(obj.Status.Inventory)
+	// What is watched stays the same. Checks that are wrong are told of by the task.
+	watched, _ := checks(obj)
+	watched.Rules, _ = k.rules.of(obj)
 	return engine.Task{
+		Checks:     watched,
 		Owner:      kustomizationRef(obj),
 		Access:     access,
 		Generation: obj.Generation,
@@ -303,7 +307,7 @@ var variableName = regexp.MustCompile(`^[_a-zA-Z][_a-zA-Z0-9]*$`)
 func (k *kustomizations) variables(obj *kustomizev1.Kustomization) (variables map[string]string, secret map[string]bool, err error) {
 	variables, secret = map[string]string{}, map[string]bool{}
 	for _, from := range obj.Spec.PostBuild.SubstituteFrom {
-		data, err := k.references.read(variablesIn(obj, from))
+		data, err := k.references.read(variablesIn(obj, from, k.options))
 		switch {
 		case errors.Is(err, errReferenceMissing) && from.Optional:
 			continue

@@ -47,7 +47,7 @@ func NewPreview(ctx context.Context, client kubernetes.Interface, obj *kustomize
 	if _, err := HealthRules(language, obj.Spec.HealthCheckExprs); err != nil {
 		return Preview{}, err
 	}
-	table := newReferences(client, func(gitops.OwnerRef) {})
+	table := newReferences(client, nil, func(gitops.OwnerRef) {})
 	defer table.release(owner)
 	if err := table.readOnce(ctx, owner, referred(obj, options)); err != nil {
 		return Preview{}, err

@@ -5,12 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -31,6 +37,8 @@ const (
 // reference names a ConfigMap or Secret that a spec refers to.
 type reference struct {
 	kind, namespace, name string
+	// as is the user with whose rights it is read; empty for the operator.
+	as string
 }
 
 // references keeps the ConfigMaps and Secrets that specs refer to, each by a
@@ -39,6 +47,8 @@ type reference struct {
 // in memory.
 type references struct {
 	client kubernetes.Interface
+	// clientAs makes a client that acts as a user.
+	clientAs func(user string) (typedcorev1.CoreV1Interface, error)
 	// changed wakes an owner.
 	changed func(gitops.OwnerRef)
 
@@ -58,11 +68,13 @@ type watched struct {
 	read   bool
 	exists bool
 	data   map[string][]byte
+	// denied is why it may not be read; nil where it may, or that is not known.
+	denied error
 }
 
-func newReferences(client kubernetes.Interface, changed func(gitops.OwnerRef)) *references {
+func newReferences(client kubernetes.Interface, clientAs func(string) (typedcorev1.CoreV1Interface, error), changed func(gitops.OwnerRef)) *references {
 	return &references{
-		client: client, changed: changed,
+		client: client, clientAs: clientAs, changed: changed,
 		watched: map[reference]*watched{}, owners: map[gitops.OwnerRef][]reference{},
 	}
 }
@@ -141,6 +153,8 @@ func (r *references) read(ref reference) (map[string][]byte, error) {
 	defer r.mu.Unlock()
 	w := r.watched[ref]
 	switch {
+	case w != nil && w.denied != nil:
+		return nil, fmt.Errorf("not readable: %w", w.denied)
 	case w == nil || !w.read:
 		return nil, errReferenceUnread
 	case !w.exists:
@@ -157,11 +171,54 @@ func (r *references) watch(ref reference, w *watched) {
 	if ref.kind == secretKind {
 		resource, expected = "secrets", &corev1.Secret{}
 	}
-	lw := cache.NewListWatchFromClient(r.client.CoreV1().RESTClient(), resource, ref.namespace, fields.OneTermEqualSelector("metadata.name", ref.name))
+	client := r.client.CoreV1()
+	if ref.as != "" {
+		var err error
+		if client, err = r.clientAs(ref.as); err != nil {
+			w.denied = err
+			return
+		}
+	}
+	lw := cache.NewListWatchFromClient(client.RESTClient(), resource, ref.namespace, fields.OneTermEqualSelector("metadata.name", ref.name))
+	list, watch := lw.ListWithContextFunc, lw.WatchFuncWithContext
+	lw.ListWithContextFunc = func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		answer, err := list(ctx, options)
+		r.answered(w, err)
+		return answer, err
+	}
+	lw.WatchFuncWithContext = func(ctx context.Context, options metav1.ListOptions) (apiwatch.Interface, error) {
+		answer, err := watch(ctx, options)
+		r.answered(w, err)
+		return answer, err
+	}
 	reflector := cache.NewReflectorWithOptions(lw, expected, &referenceStore{table: r, ref: ref, of: w}, cache.ReflectorOptions{
 		Name: "reference", MinWatchTimeout: 30 * time.Minute,
 	})
 	r.running.Go(func() { reflector.RunWithContext(ctx) })
+}
+
+// answered takes over whether the object may be read. One that may not be read any more
+// is forgotten.
+func (r *references) answered(w *watched, err error) {
+	denied := apierrors.IsForbidden(err)
+	r.mu.Lock()
+	news := denied != (w.denied != nil)
+	switch {
+	case denied:
+		w.denied, w.read, w.data = err, false, nil
+	case err == nil:
+		w.denied = nil
+	default:
+		news = false // not known
+	}
+	var users []gitops.OwnerRef
+	if news {
+		users = slices.Collect(maps.Keys(w.users))
+	}
+	r.mu.Unlock()
+	for _, owner := range users {
+		r.changed(owner)
+	}
 }
 
 // set takes over what a watch saw, and wakes the users where it is new.

@@ -38,14 +38,14 @@ const (
 
 // remoteReference is what the kubeConfig of a Kustomization names; without name where
 // it has none.
-func remoteReference(obj *kustomizev1.Kustomization) reference {
+func remoteReference(obj *kustomizev1.Kustomization, options KustomizationOptions) reference {
 	switch c := obj.Spec.KubeConfig; {
 	case c == nil:
 		return reference{}
 	case c.ConfigMapRef != nil:
-		return reference{kind: configMapKind, namespace: obj.Namespace, name: c.ConfigMapRef.Name}
+		return options.ownReference(obj, configMapKind, c.ConfigMapRef.Name)
 	case c.SecretRef != nil:
-		return reference{kind: secretKind, namespace: obj.Namespace, name: c.SecretRef.Name}
+		return options.ownReference(obj, secretKind, c.SecretRef.Name)
 	}
 	return reference{}
 }
@@ -55,7 +55,7 @@ func (k *kustomizations) remote(obj *kustomizev1.Kustomization) (*engine.Remote,
 	if obj.Spec.KubeConfig == nil {
 		return nil, nil
 	}
-	ref := remoteReference(obj)
+	ref := remoteReference(obj, k.options)
 	from := fmt.Sprintf("%s '%s/%s', which spec.kubeConfig names", ref.kind, ref.namespace, ref.name)
 	data, err := k.references.read(ref)
 	switch {

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -38,8 +39,10 @@ func AddToScheme(scheme *runtime.Scheme) {
 
 // Parts are what the front end works with. All of them are needed.
 type Parts struct {
-	Manager   manager.Manager
-	Client    kubernetes.Interface
+	Manager manager.Manager
+	Client  kubernetes.Interface
+	// ClientAs makes a client that acts as a user.
+	ClientAs  func(user string) (typedcorev1.CoreV1Interface, error)
 	Recorder  recorder
 	Metrics   Metrics
 	Clock     clock.PassiveClock
@@ -94,7 +97,7 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 	events := &events{recorder: parts.Recorder, log: mgr.GetLogger()}
 	sources := newSources()
 	forKustomizations, forGitRepositories := &triggers{}, &triggers{}
-	references := newReferences(parts.Client, func(owner gitops.OwnerRef) {
+	references := newReferences(parts.Client, parts.ClientAs, func(owner gitops.OwnerRef) {
 		key := types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}
 		if owner.Kind == sourcev1.GitRepositoryKind {
 			forGitRepositories.add(key, urgent)
