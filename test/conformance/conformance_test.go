@@ -1,11 +1,12 @@
 package conformance
 
 import (
+	"cmp"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -92,27 +94,22 @@ type script struct {
 	repo      *testenv.GitRepository
 	namespace string
 	revision  string
+	// kubeconfig is that of the cluster, in base64.
+	kubeconfig string
 	// seal encrypts files whose names end in .sops.yaml.
 	seal func(plain string) string
-	// kustomizations are the names of those that were created, and uids those of wants.
-	kustomizations map[string]bool
-	uids           map[string]types.UID
+	// kustomizations are those that were created. The uids are those of wants, and seen
+	// those of the step that is under way.
+	kustomizations map[client.ObjectKey]bool
+	uids, seen     map[string]types.UID
 	requests       int
 }
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	names, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(names) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, name := range names {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) {
+	for name, archive := range scripts(t) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			archive, err := txtar.ParseFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
 			newScript(t).run(archive)
 		})
 	}
@@ -122,8 +119,12 @@ func newScript(t *testing.T) *script {
 	t.Helper()
 	cluster := testenv.Get(t)
 	start(t, cluster)
-	s := &script{T: t, cluster: cluster, namespace: cluster.Namespace(t), kustomizations: map[string]bool{}, uids: map[string]types.UID{}}
-	var err error
+	s := &script{T: t, cluster: cluster, namespace: cluster.Namespace(t), kustomizations: map[client.ObjectKey]bool{}, uids: map[string]types.UID{}, seen: map[string]types.UID{}}
+	kubeconfig, err := os.ReadFile(cluster.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.kubeconfig = base64.StdEncoding.EncodeToString(kubeconfig)
 	if s.client, err = client.New(cluster.REST, client.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -134,9 +135,9 @@ func newScript(t *testing.T) *script {
 		return sopstest.Encryption{For: []sopstest.Recipient{recipient}, Only: "^(data|stringData)$"}.Encrypt(t, "a.yaml", plain)
 	}
 	s.eventually("the definitions", func() string {
-		err := s.apply(object("v1", "Secret", s.namespace, "age", map[string]any{"stringData": map[string]any{"a.agekey": identity}}))
+		err := s.apply("test", object("v1", "Secret", s.namespace, "age", map[string]any{"stringData": map[string]any{"a.agekey": identity}}))
 		if err == nil {
-			err = s.apply(object("source.toolkit.fluxcd.io/v1", "GitRepository", s.namespace, "repo", map[string]any{
+			err = s.apply("test", object("source.toolkit.fluxcd.io/v1", "GitRepository", s.namespace, "repo", map[string]any{
 				"spec": map[string]any{"url": git.URL("repo"), "interval": "1h", "ref": map[string]any{"branch": "main"}}}))
 		}
 		if err != nil {
@@ -182,7 +183,7 @@ func stepsOf(t *testing.T, archive *txtar.Archive) map[int]step {
 			t.Fatalf("file %q belongs to no step: it has to begin with 1/, 2/ and so on", f.Name)
 		}
 		known := strings.HasPrefix(name, "repo/") ||
-			slices.Contains([]string{"objects.yaml", "delete.yaml", "kustomization.yaml", "want.yaml", "same.yaml", "absent.yaml", "reconcile"}, name)
+			slices.Contains([]string{"objects.yaml", "kubectl.yaml", "delete.yaml", "kustomization.yaml", "want.yaml", "same.yaml", "absent.yaml", "reconcile"}, name)
 		if !known {
 			t.Fatalf("file %q is none that a step has", f.Name)
 		}
@@ -197,7 +198,10 @@ func stepsOf(t *testing.T, archive *txtar.Archive) map[int]step {
 func (s *script) step(n int, files step) {
 	s.Helper()
 	for _, o := range s.objects(n, files["objects.yaml"]) {
-		s.check(s.apply(o))
+		s.check(s.apply("test", o))
+	}
+	for _, o := range s.objects(n, files["kubectl.yaml"]) {
+		s.check(s.apply("kubectl", o))
 	}
 	s.commit(n, files)
 	for _, o := range s.objects(n, files["delete.yaml"]) {
@@ -206,7 +210,14 @@ func (s *script) step(n int, files step) {
 	for _, o := range s.objects(n, files["kustomization.yaml"]) {
 		s.kustomization(o)
 	}
-	s.reconcile(strings.Fields(files["reconcile"]))
+	if _, given := files["kustomization.yaml"]; n == 1 && !given {
+		s.kustomization(&unstructured.Unstructured{Object: map[string]any{}})
+	}
+	var asked []client.ObjectKey
+	for _, name := range strings.Fields(files["reconcile"]) {
+		asked = append(asked, client.ObjectKey{Namespace: s.namespace, Name: name})
+	}
+	s.reconcile(asked)
 	s.wants(n, files)
 }
 
@@ -241,15 +252,12 @@ func (s *script) commit(n int, files step) {
 // kustomization creates one with what every one has, or changes the one that is there.
 func (s *script) kustomization(o *unstructured.Unstructured) {
 	s.Helper()
-	name := o.GetName()
-	if name == "" {
-		name = "app"
-	}
-	if s.kustomizations[name] {
-		s.patch(object("kustomize.toolkit.fluxcd.io/v1", "Kustomization", s.namespace, name, nil), o.Object)
+	key := client.ObjectKey{Namespace: cmp.Or(o.GetNamespace(), s.namespace), Name: cmp.Or(o.GetName(), "app")}
+	if s.kustomizations[key] {
+		s.patch(object("kustomize.toolkit.fluxcd.io/v1", "Kustomization", key.Namespace, key.Name, nil), o.Object)
 		return
 	}
-	s.kustomizations[name] = true
+	s.kustomizations[key] = true
 	whole := map[string]any{"spec": map[string]any{
 		"interval": "1h", "retryInterval": "1s", "path": "./app", "prune": true, "targetNamespace": s.namespace,
 		"sourceRef": map[string]any{"kind": "GitRepository", "name": "repo"},
@@ -258,8 +266,8 @@ func (s *script) kustomization(o *unstructured.Unstructured) {
 	made := &unstructured.Unstructured{Object: whole}
 	made.SetAPIVersion("kustomize.toolkit.fluxcd.io/v1")
 	made.SetKind("Kustomization")
-	made.SetNamespace(s.namespace)
-	made.SetName(name)
+	made.SetNamespace(key.Namespace)
+	made.SetName(key.Name)
 	s.check(s.client.Create(s.Context(), made))
 }
 
@@ -280,11 +288,11 @@ func merge(into, from map[string]any) {
 }
 
 // reconcile asks Kustomizations to reconcile, and waits until they have.
-func (s *script) reconcile(names []string) {
+func (s *script) reconcile(keys []client.ObjectKey) {
 	s.Helper()
-	for _, name := range names {
-		ks := object("kustomize.toolkit.fluxcd.io/v1", "Kustomization", s.namespace, name, nil)
-		if err := s.client.Get(s.Context(), client.ObjectKeyFromObject(ks), ks); apierrors.IsNotFound(err) {
+	for _, key := range keys {
+		ks := object("kustomize.toolkit.fluxcd.io/v1", "Kustomization", key.Namespace, key.Name, nil)
+		if err := s.client.Get(s.Context(), key, ks); apierrors.IsNotFound(err) {
 			continue
 		} else if suspended, _, _ := unstructured.NestedBool(ks.Object, "spec", "suspend"); suspended || ks.GetDeletionTimestamp() != nil {
 			continue
@@ -292,8 +300,8 @@ func (s *script) reconcile(names []string) {
 		s.requests++
 		value := fmt.Sprint("request ", s.requests)
 		s.patch(ks, map[string]any{"metadata": map[string]any{"annotations": map[string]any{meta.ReconcileRequestAnnotation: value}}})
-		s.eventually("Kustomization "+name+" to reconcile", func() string {
-			if err := s.client.Get(s.Context(), client.ObjectKeyFromObject(ks), ks); err != nil {
+		s.eventually("Kustomization "+key.String()+" to reconcile", func() string {
+			if err := s.client.Get(s.Context(), key, ks); err != nil {
 				return err.Error()
 			}
 			got, _, _ := unstructured.NestedString(ks.Object, "status", "lastHandledReconcileAt")
@@ -310,6 +318,9 @@ func (s *script) wants(n int, files step) {
 	s.Helper()
 	for _, want := range s.objects(n, files["want.yaml"]) {
 		s.eventually("step "+fmt.Sprint(n)+" wants "+nameOf(want), func() string {
+			if want.GetName() == "" {
+				return s.noneIs(want)
+			}
 			got, err := s.get(want)
 			if err != nil {
 				return err.Error()
@@ -317,7 +328,7 @@ func (s *script) wants(n int, files step) {
 			if why := lacks(want.Object, got.Object, ""); why != "" {
 				return why + "\nit is\n" + text(got.Object)
 			}
-			s.uids[nameOf(want)] = got.GetUID()
+			s.seen[nameOf(want)] = got.GetUID()
 			return ""
 		})
 	}
@@ -340,6 +351,26 @@ func (s *script) wants(n int, files step) {
 			return "it is\n" + text(got.Object)
 		})
 	}
+	maps.Copy(s.uids, s.seen)
+}
+
+// noneIs says that no object is as a want without a name; "" where one is.
+func (s *script) noneIs(want *unstructured.Unstructured) string {
+	list := &unstructured.UnstructuredList{}
+	list.SetAPIVersion(want.GetAPIVersion())
+	list.SetKind(want.GetKind() + "List")
+	if err := s.client.List(s.Context(), list, client.InNamespace(want.GetNamespace())); err != nil {
+		return err.Error()
+	}
+	var all strings.Builder
+	for _, got := range list.Items {
+		why := lacks(want.Object, got.Object, "")
+		if why == "" {
+			return ""
+		}
+		fmt.Fprintf(&all, "%s: %s\n", nameOf(&got), why)
+	}
+	return "none is as it should be\n" + all.String()
 }
 
 func (s *script) get(o *unstructured.Unstructured) (*unstructured.Unstructured, error) {
@@ -347,8 +378,8 @@ func (s *script) get(o *unstructured.Unstructured) (*unstructured.Unstructured, 
 	return got, s.client.Get(s.Context(), client.ObjectKeyFromObject(o), got)
 }
 
-func (s *script) apply(o *unstructured.Unstructured) error {
-	return s.client.Apply(s.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("test"), client.ForceOwnership)
+func (s *script) apply(manager string, o *unstructured.Unstructured) error {
+	return s.client.Apply(s.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner(manager), client.ForceOwnership)
 }
 
 func (s *script) patch(o *unstructured.Unstructured, change map[string]any) {
@@ -385,7 +416,7 @@ func (s *script) objects(n int, content string) []*unstructured.Unstructured {
 }
 
 func (s *script) filled(content string) string {
-	return strings.NewReplacer("@NS@", s.namespace, "@HEAD@", s.revision).Replace(content)
+	return strings.NewReplacer("@NS@", s.namespace, "@HEAD@", s.revision, "@KUBECONFIG@", s.kubeconfig).Replace(content)
 }
 
 func (s *script) check(err error) {
@@ -415,8 +446,11 @@ func nameOf(o *unstructured.Unstructured) string {
 	return o.GetKind() + " " + o.GetNamespace() + "/" + o.GetName()
 }
 
-func text(v any) string {
-	out, err := yaml.Marshal(v)
+// text shows an object without the fields that nobody reads.
+func text(o map[string]any) string {
+	o = runtime.DeepCopyJSON(o)
+	unstructured.RemoveNestedField(o, "metadata", "managedFields")
+	out, err := yaml.Marshal(o)
 	if err != nil {
 		return err.Error()
 	}
