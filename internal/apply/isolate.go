@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/plan"
 )
@@ -19,7 +20,9 @@ func (r *run) goOn(errs []error) []error {
 	var end []error
 	for _, err := range errs {
 		var e *gitops.Error
-		if !errors.As(err, &e) || e.Ref == (gitops.ObjectRef{}) || e.Kind == gitops.Transient || e.Kind == gitops.Internal {
+		// Without an answer of the API server the next object will have none either.
+		unanswered := cluster.IsUnreachable(err) || cluster.IsDiscoveryFailed(err)
+		if !errors.As(err, &e) || e.Ref == (gitops.ObjectRef{}) || e.Kind == gitops.Internal || e.Kind == gitops.Transient && unanswered {
 			end = append(end, err)
 			continue
 		}

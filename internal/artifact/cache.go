@@ -151,26 +151,60 @@ func parseDigest(digest string) (name string, sum hash.Hash, err error) {
 	return algorithm + "-" + strings.ToLower(text), sum, nil
 }
 
+// In the folder of an artifact are its files, and a file with the sum of them all. The
+// latter is written when the former are, so what a crash has left is told apart.
+const (
+	filesFolder = "files"
+	sumFile     = "sum"
+)
+
 // load finds an artifact on the disk, or gets it from where it is served.
 func (c *Cache) load(ctx context.Context, url, name string, sum hash.Hash) (*memory, error) {
-	if _, err := c.root.Stat(name); err == nil {
-		return c.index(name)
+	if tree := c.kept(name); tree != nil {
+		return tree, nil
 	}
 	temporary := unfinished + name
-	if err := own(c.root.RemoveAll(temporary)); err != nil {
+	if err := errors.Join(own(c.root.RemoveAll(temporary)), own(c.root.RemoveAll(name))); err != nil {
 		return nil, err
 	}
-	err := own(c.root.Mkdir(temporary, 0o700))
-	if err == nil {
-		err = c.download(ctx, url, name, temporary, sum)
-	}
-	if err == nil {
-		err = own(c.root.Rename(temporary, name))
-	}
+	tree, err := c.make(ctx, url, name, temporary, sum)
 	if err != nil {
 		return nil, errors.Join(err, own(c.root.RemoveAll(temporary)))
 	}
-	return c.index(name)
+	return tree, nil
+}
+
+// kept is an artifact of an earlier process, if it is whole; nil where it is not.
+func (c *Cache) kept(name string) *memory {
+	want, err := c.root.ReadFile(path.Join(name, sumFile))
+	if err != nil {
+		return nil
+	}
+	tree, err := c.index(name, name)
+	if err != nil || tree.sums["."] != string(want) {
+		return nil
+	}
+	now := c.now()
+	_ = c.root.Chtimes(name, now, now) // It is only kept for less long then.
+	return tree
+}
+
+// make gets an artifact and puts it into place.
+func (c *Cache) make(ctx context.Context, url, name, temporary string, sum hash.Hash) (*memory, error) {
+	if err := own(c.root.MkdirAll(path.Join(temporary, filesFolder), 0o700)); err != nil {
+		return nil, err
+	}
+	if err := c.download(ctx, url, name, temporary, sum); err != nil {
+		return nil, err
+	}
+	tree, err := c.index(temporary, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := own(c.root.WriteFile(path.Join(temporary, sumFile), []byte(tree.sums["."]), 0o600)); err != nil {
+		return nil, err
+	}
+	return tree, own(c.root.Rename(temporary, name))
 }
 
 // download gets an artifact, whose digest has to be the one that is asked for, and
@@ -207,7 +241,7 @@ func (c *Cache) download(ctx context.Context, url, name, folder string, sum hash
 	if _, err := packed.Seek(0, io.SeekStart); err != nil {
 		return own(err)
 	}
-	return c.unpack(ctx, packed, folder)
+	return c.unpack(ctx, packed, path.Join(folder, filesFolder))
 }
 
 // withoutURL takes the URL, which is named anyway, and addresses out of an error.
@@ -273,10 +307,12 @@ func (c *Cache) unpackFile(content io.Reader, name string, executable bool) (err
 	return err
 }
 
-// index reads the names and sums of an unpacked artifact.
-func (c *Cache) index(folder string) (*memory, error) {
+// index reads the names and sums of an unpacked artifact, whose files will be read from
+// another folder.
+func (c *Cache) index(folder, from string) (*memory, error) {
 	m := newMemory()
-	err := fs.WalkDir(c.root.FS(), folder, func(at string, entry fs.DirEntry, err error) error {
+	root := path.Join(folder, filesFolder)
+	err := fs.WalkDir(c.root.FS(), root, func(at string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
@@ -288,10 +324,11 @@ func (c *Cache) index(folder string) (*memory, error) {
 		if err != nil {
 			return err
 		}
+		name := strings.TrimPrefix(at, root+"/")
 		return m.file(&memoryFile{
-			name: strings.TrimPrefix(at, folder+"/"), size: info.Size(), sum: sum, executable: info.Mode()&0o100 != 0,
+			name: name, size: info.Size(), sum: sum, executable: info.Mode()&0o100 != 0,
 			load: func() ([]byte, error) {
-				content, err := c.root.ReadFile(at)
+				content, err := c.root.ReadFile(path.Join(from, filesFolder, name))
 				return content, own(err)
 			},
 		})

@@ -131,6 +131,20 @@ func TestCache(t *testing.T) {
 		t.Errorf("it was loaded %d times", server.asked)
 	}
 
+	// What a crash has left in pieces is loaded again.
+	broken := filepath.Join(folder, strings.Replace(digestOf(content), ":", "-", 1), "files", "a", "one")
+	if err := os.WriteFile(broken, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mended, releaseMended, err := openCache(t, folder).Get(t.Context(), server.URL, digestOf(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := mended.ReadFile("a/one"); err != nil || string(got) != "a/one" || server.asked != 2 {
+		t.Errorf("got %q and %v after %d downloads", got, err, server.asked)
+	}
+	releaseMended()
+
 	// It stays while somebody uses it, and for a while afterwards.
 	later := func(d time.Duration) { c.now = func() time.Time { return time.Now().Add(d) } }
 	there := func(want bool) {

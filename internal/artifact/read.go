@@ -51,8 +51,8 @@ func Fetch(ctx context.Context, url, digest string) (gitops.Tree, error) {
 	return Read(bytes.NewReader(data))
 }
 
-// Read reads a packed artifact, a gzipped tar, into memory. Anything but regular
-// files and directories, and any name that leaves the artifact, is an error.
+// Read reads the regular files of a packed artifact, a gzipped tar, into memory. A name
+// that leaves the artifact is an error.
 func Read(packed io.Reader) (gitops.Tree, error) {
 	unzipped, err := gzip.NewReader(packed)
 	if err != nil {
@@ -81,11 +81,9 @@ func Read(packed io.Reader) (gitops.Tree, error) {
 			return nil, fmt.Errorf("read artifact: %q is outside of it", header.Name)
 		}
 		switch header.Typeflag {
-		case tar.TypeDir:
-			continue
 		case tar.TypeReg:
 		default:
-			return nil, fmt.Errorf("read artifact: %q is no regular file", header.Name)
+			continue // a folder, or a link, which Flux leaves out too
 		}
 		content, err := io.ReadAll(archive)
 		if err != nil {

@@ -56,7 +56,6 @@ func TestReadRefusesWhatIsNoArtifact(t *testing.T) {
 	for name, header := range map[string]tar.Header{
 		"a name above the artifact":     {Typeflag: tar.TypeReg, Name: "../a"},
 		"an absolute name":              {Typeflag: tar.TypeReg, Name: "/etc/a"},
-		"a symbolic link":               {Typeflag: tar.TypeSymlink, Name: "a", Linkname: "b"},
 		"a directory above the archive": {Typeflag: tar.TypeDir, Name: "../a/"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -110,7 +110,9 @@ func (d *diff) find(ctx context.Context, word, name string) ([]apply.Difference,
 	if err != nil {
 		return nil, err
 	}
-	preview, err := flux.NewPreview(ctx, client, &ks, flux.KustomizationOptions{StrictSubstitution: defaults.Gates.StrictPostBuildSubstitutions})
+	preview, err := flux.NewPreview(ctx, client, &ks, flux.KustomizationOptions{
+		StrictSubstitution: defaults.Gates.StrictPostBuildSubstitutions, Sources: flux.SourceKinds(),
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"syscall"
 	"time"
@@ -109,6 +111,31 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // WrappedRoundTripper gives client-go the transport below.
 func (g *guarded) WrappedRoundTripper() http.RoundTripper { return g.next }
+
+// IsUnreachable tells whether an error is about the way to a cluster, and not an answer
+// of its API server or the end of a context.
+func IsUnreachable(err error) bool {
+	var (
+		known   *UnreachableError
+		request *url.Error
+		network net.Error
+	)
+	if statusOf(err).Code != 0 || errors.Is(err, context.Canceled) {
+		return false
+	}
+	return errors.As(err, &known) || errors.As(err, &request) || errors.As(err, &network) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// Unreachable says of such an error why the cluster cannot be reached, in words that are
+// the same each time.
+func Unreachable(err error) string {
+	var known *UnreachableError
+	if errors.As(err, &known) {
+		return known.Reason
+	}
+	return unreachable(err)
+}
 
 // unreachable puts the failure of a connection into words that are the same each
 // time: what the network says has ports in it.

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/transport"
 	"k8s.io/utils/clock"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -98,7 +99,8 @@ func Connect(cfg *rest.Config, opts Options) (*Connection, error) {
 	if opts.Remote != "" {
 		cfg.Timeout = answerTimeout
 		cfg.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext
-		cfg.Wrap((&breaker{name: opts.Remote, clock: clk}).wrap)
+		// Below what gets tokens: where those cannot be had, the cluster is not to blame.
+		cfg.WrapTransport = transport.Wrappers((&breaker{name: opts.Remote, clock: clk}).wrap, cfg.WrapTransport)
 	}
 	restClient, err := restClientFor(cfg)
 	if err != nil {

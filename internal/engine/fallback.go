@@ -32,7 +32,8 @@ func (r *run) fallBack(ctx context.Context) error {
 func (r *run) partly(ctx context.Context, before *gitops.Build) *gitops.Build {
 	done := map[gitops.ObjectRef]gitops.Action{}
 	for _, d := range r.report.Changes {
-		if d.Action != gitops.ActionSkip && d.Action != gitops.ActionUnchanged {
+		// Of an isolated run what needed no write is as the newest build has it, too.
+		if d.Action != gitops.ActionSkip && (d.Action != gitops.ActionUnchanged || r.task.Isolate) {
 			done[d.Ref] = d.Action
 		}
 	}

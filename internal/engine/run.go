@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/apply"
 	"github.com/plumb-gitops/plumb/internal/build"
+	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/plan"
 )
@@ -109,6 +111,25 @@ func (r *run) enter(owner gitops.OwnerRef, access Access) error {
 	return nil
 }
 
+// lookAgain is how soon it is noticed that a remote cluster is away, or there again,
+// while nothing happens: to look costs no request.
+const lookAgain = 30 * time.Second
+
+// away is why nothing is seen of a remote cluster any more; nil where it is seen.
+func (r *run) away() error {
+	if r.Cluster.Name == "" {
+		return nil
+	}
+	r.again(r.Clock.Now().Add(lookAgain))
+	for _, m := range r.manifests {
+		if err := r.Observer.Err(m.Ref.GroupKind()); cluster.IsUnreachable(err) {
+			return &gitops.Error{Stage: gitops.StagePlan, Kind: gitops.Transient,
+				Cause: fmt.Errorf("cluster %s cannot be reached: %s", r.Cluster.Name, cluster.Unreachable(err))}
+		}
+	}
+	return nil
+}
+
 // at is where an object is.
 func (r *run) at(ref gitops.ObjectRef) place { return place{r.Cluster.Name, ref} }
 
@@ -194,6 +215,9 @@ func (r *run) apply(ctx context.Context) error {
 		r.declare()
 	}
 	if err := r.watch(ctx, r.task.Inventory); err != nil {
+		return err
+	}
+	if err := r.away(); err != nil {
 		return err
 	}
 	r.trust()
@@ -321,14 +345,15 @@ func (r *run) resolved(ctx context.Context, declared []gitops.Manifest) ([]gitop
 	}
 	scopes := make(map[gitops.GroupKind]plan.Scope, len(versions))
 	var failed error
-	for kind, version := range versions {
-		resource, err := r.Client.Resource(ctx, kind, version)
+	kinds := slices.SortedFunc(maps.Keys(versions), compareKinds)
+	for _, kind := range kinds {
+		resource, err := r.Client.Resource(ctx, kind, versions[kind])
 		switch {
 		case err == nil && resource.Namespaced:
 			scopes[kind] = plan.ScopeNamespaced
 		case err == nil:
 			scopes[kind] = plan.ScopeCluster
-		case !isNotServed(err):
+		case !isNotServed(err) && failed == nil:
 			failed = fmt.Errorf("find out about kind %s: %w", kind, err)
 		}
 	}

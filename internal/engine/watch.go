@@ -5,12 +5,16 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/health"
 	"github.com/plumb-gitops/plumb/internal/observe"
 	"github.com/plumb-gitops/plumb/internal/plan"
 )
+
+// remotePatience bounds the wait for the first lists of a remote cluster.
+const remotePatience = 5 * time.Second
 
 // watch has the observer watch the kinds of everything that is declared, in the
 // inventory or checked, and waits for their first lists. It does nothing where
@@ -72,7 +76,11 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 	r.Observer.Need(r.task.Owner, list, objects)
 	r.lookAt(refs)
 	// What cannot be watched is compared instead of trusted.
-	syncCtx, cancel := context.WithTimeout(ctx, r.settings.SyncTimeout)
+	patience := r.settings.SyncTimeout
+	if r.Cluster.Name != "" {
+		patience = min(patience, remotePatience) // it may be away
+	}
+	syncCtx, cancel := context.WithTimeout(ctx, patience)
 	_ = r.Observer.WaitSynced(syncCtx, list, served)
 	cancel()
 	if err := ctx.Err(); err != nil {
@@ -123,6 +131,11 @@ func (r *run) trust() {
 		return
 	}
 	r.owner.left = map[gitops.ObjectRef]plan.Applied{}
+	// The status is here and the objects are elsewhere: the other cluster may be another
+	// one by now, or be as a backup remembers it.
+	if r.Cluster.Name != "" {
+		return
+	}
 	if !r.task.Last.Ready || r.task.Last.Digest != r.target.Digest.String() {
 		return
 	}

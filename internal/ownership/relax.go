@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -15,16 +16,19 @@ import (
 )
 
 // Relax gives a manifest the form in which it leaves fields of a live object to
-// others. The fields are JSON pointers (RFC 6901) into the manifest:
+// others. The fields are JSON pointers (RFC 6901) into the manifest. Each value at and
+// below them is looked at by itself:
 //
-//   - one that somebody else has, and we have not, is left out;
+//   - one that somebody else has, and we have not or with another value, is left out;
 //   - one that nobody else has, and that differs, is sent as it is in the cluster: to
 //     leave it out would delete it;
-//   - one that the cluster has not is left out.
+//   - one that the cluster has not is left out;
+//   - one that is as declared, and ours, stays.
 //
-// A field that is as declared and ours, or that the manifest does not have, is not
-// touched. The items of an associative list are found by their keys, those of another
-// list by their place. A manifest that nothing changes in is returned as it came.
+// The items of an associative list are found by their keys, those of another list by
+// their place. What managedFields do not take apart, such as an atomic list, is one
+// value. The labels that name the owner stay, whatever the pointers say. A manifest that
+// nothing changes in is returned as it came.
 func Relax(manifest []byte, live *unstructured.Unstructured, keys gitops.Keys, pointers []string) ([]byte, error) {
 	var object map[string]any
 	if err := decode(manifest, &object); err != nil {
@@ -41,27 +45,146 @@ func Relax(manifest []byte, live *unstructured.Unstructured, keys gitops.Keys, p
 			others.merge(fields)
 		}
 	}
+	owner := ownerLabels(object, keys)
 	changed := false
 	for _, pointer := range pointers {
 		f, ok := find(object, live.Object, own, others, pointer)
 		if !ok {
 			continue
 		}
-		same := f.inLive && sameValue(f.declared, f.live)
+		value, keep, differs := f.settle()
 		switch {
-		case same && (f.ours || !f.theirs):
+		case !differs:
 			continue
-		case !f.inLive || f.theirs:
-			f.remove()
+		case keep:
+			f.set(value)
 		default:
-			f.set(f.live)
+			f.remove()
 		}
 		changed = true
 	}
 	if !changed {
 		return manifest, nil
 	}
+	restoreLabels(object, owner)
 	return json.Marshal(swept(object))
+}
+
+// settle is what becomes of a field: its value, whether it is sent at all, and whether
+// that differs from what is declared.
+func (f field) settle() (value any, keep, differs bool) {
+	switch declared := f.declared.(type) {
+	case map[string]any:
+		if f.isApart() && len(declared) > 0 {
+			return f.settleMap(declared)
+		}
+	case []any:
+		if f.isApart() && len(declared) > 0 {
+			return f.settleList(declared)
+		}
+	}
+	same := f.inLive && sameValue(f.declared, f.live)
+	switch {
+	case same && (f.ours || !f.theirs):
+		return f.declared, true, false
+	case !f.inLive || f.theirs:
+		return nil, false, true
+	default:
+		return f.live, true, true
+	}
+}
+
+// isApart tells whether managedFields name parts of the field.
+func (f field) isApart() bool { return f.own.children() > 0 || f.others.children() > 0 }
+
+func (f field) settleMap(declared map[string]any) (value any, keep, differs bool) {
+	out := make(map[string]any, len(declared))
+	for name := range declared {
+		below, _ := f.key(declared, name)
+		v, kept, changed := below.settle()
+		differs = differs || changed
+		if kept {
+			out[name] = v
+		}
+	}
+	return out, len(out) > 0, differs
+}
+
+// settleList goes through an associative list. The keys of an item stay as long as the
+// item does; one of which nothing else is left stays only if it is ours.
+func (f field) settleList(declared []any) (value any, keep, differs bool) {
+	var out []any
+	for i := range declared {
+		item, element, _ := f.item(declared, strconv.Itoa(i))
+		object, isMap := item.declared.(map[string]any)
+		if element == "" || !isMap {
+			v, kept, changed := item.settle()
+			if differs = differs || changed; kept {
+				out = append(out, v)
+			}
+			continue
+		}
+		rest, names := map[string]any{}, keysOf(element)
+		for name := range object {
+			if names[name] {
+				rest[name] = object[name]
+				continue
+			}
+			below, _ := item.key(object, name)
+			v, kept, changed := below.settle()
+			if differs = differs || changed; kept {
+				rest[name] = v
+			}
+		}
+		if len(rest) > len(names) || item.ours {
+			out = append(out, rest)
+		} else {
+			differs = true
+		}
+	}
+	return out, len(out) > 0, differs
+}
+
+// keysOf are the names in an element that is a key.
+func keysOf(element string) map[string]bool {
+	var values map[string]any
+	raw, _ := strings.CutPrefix(element, keyPrefix)
+	_ = decode([]byte(raw), &values) // an element that is no key has none
+	names := make(map[string]bool, len(values))
+	for name := range values {
+		names[name] = true
+	}
+	return names
+}
+
+// ownerLabels are the labels of an object that name its owner.
+func ownerLabels(object map[string]any, keys gitops.Keys) map[string]any {
+	meta, _ := object["metadata"].(map[string]any)
+	labels, _ := meta["labels"].(map[string]any)
+	kept := map[string]any{}
+	for _, name := range []string{keys.OwnerNameLabel, keys.OwnerNamespaceLabel} {
+		if value, ok := labels[name]; ok && name != "" {
+			kept[name] = value
+		}
+	}
+	return kept
+}
+
+func restoreLabels(object, kept map[string]any) {
+	if len(kept) == 0 {
+		return
+	}
+	meta, ok := object["metadata"].(map[string]any)
+	if !ok {
+		meta = map[string]any{}
+		object["metadata"] = meta
+	}
+	labels, ok := meta["labels"].(map[string]any)
+	if !ok {
+		labels = map[string]any{}
+		meta["labels"] = labels
+	}
+	maps.Copy(labels, kept)
 }
 
 // gone stands for an item that was removed from a list.
@@ -108,8 +231,9 @@ func CheckPointer(pointer string) error {
 type field struct {
 	declared, live any
 	// inLive is set where the cluster has the field, and ours and theirs where
-	// managedFields name it.
+	// managedFields name it; own and others are what they name below it.
 	inLive, ours, theirs bool
+	own, others          node
 	// set changes the field in the manifest, and remove takes it out.
 	set    func(any)
 	remove func()
@@ -118,31 +242,30 @@ type field struct {
 // find follows a pointer through a manifest and, as far as it goes, through the live
 // object and what managedFields name. It is false where the manifest has no such field.
 func find(object map[string]any, live any, own, others node, pointer string) (field, bool) {
-	f := field{declared: object, live: live, inLive: live != nil, ours: true, theirs: true, remove: func() {}}
+	f := field{declared: object, live: live, inLive: live != nil, ours: true, theirs: true, own: own, others: others, remove: func() {}}
 	for part := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
 		var ok bool
-		var element string
 		switch parent := f.declared.(type) {
 		case map[string]any:
-			part = strings.NewReplacer("~1", "/", "~0", "~").Replace(part)
-			element = fieldPrefix + part
-			f, ok = f.key(parent, part)
+			f, ok = f.key(parent, strings.NewReplacer("~1", "/", "~0", "~").Replace(part))
 		case []any:
-			f, element, ok = f.item(parent, part, own, others)
+			f, _, ok = f.item(parent, part)
 		}
 		if !ok {
 			return field{}, false
 		}
-		own, f.ours = step(own, element, f.ours)
-		others, f.theirs = step(others, element, f.theirs)
 	}
 	return f, true
 }
 
 // step goes down one element of what managedFields name.
-func step(n node, element string, so bool) (node, bool) {
-	below, ok := n[element]
-	return below, so && ok
+func (f field) step(element string) field {
+	var ok bool
+	f.own, ok = f.own[element]
+	f.ours = f.ours && ok
+	f.others, ok = f.others[element]
+	f.theirs = f.theirs && ok
+	return f
 }
 
 // key goes down to a key of a map. A map that loses its last key goes too.
@@ -151,6 +274,7 @@ func (f field) key(parent map[string]any, name string) (field, bool) {
 	if !ok {
 		return field{}, false
 	}
+	f = f.step(fieldPrefix + name)
 	removeParent := f.remove
 	f.declared = declared
 	live, _ := f.live.(map[string]any)
@@ -164,15 +288,16 @@ func (f field) key(parent map[string]any, name string) (field, bool) {
 	return f, true
 }
 
-// item goes down to an item of a list.
-func (f field) item(parent []any, part string, own, others node) (out field, element string, ok bool) {
+// item goes down to an item of a list. Its element is empty where managedFields do not
+// name it.
+func (f field) item(parent []any, part string) (out field, element string, ok bool) {
 	index, err := strconv.Atoi(part)
 	if err != nil || index < 0 || index >= len(parent) {
 		return field{}, "", false
 	}
 	list, _ := f.live.([]any)
 	f.declared, f.live, f.inLive = parent[index], nil, false
-	element = elementOf(f.declared, own, others)
+	element = elementOf(f.declared, f.own, f.others)
 	for i, item := range list {
 		if present, all := matches(element, item); element != "" && present == all || element == "" && i == index {
 			f.live, f.inLive = item, true
@@ -182,7 +307,7 @@ func (f field) item(parent []any, part string, own, others node) (out field, ele
 	f.set = func(value any) { parent[index] = value }
 	// The places of other items are not to change while pointers count them.
 	f.remove = func() { parent[index] = gone{} }
-	return f, element, true
+	return f.step(element), element, true
 }
 
 // elementOf is how managedFields name an item; empty where they do not.

@@ -3,6 +3,7 @@ package ownership_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -31,6 +32,9 @@ func liveObject(t *testing.T, content string, owners map[string]string) *unstruc
 	var meta map[string]any
 	if err := json.Unmarshal([]byte(`{"managedFields":[`+strings.Join(entries, ",")+`]}`), &meta); err != nil {
 		t.Fatal(err)
+	}
+	if given, ok := object.Object["metadata"].(map[string]any); ok {
+		maps.Copy(meta, given)
 	}
 	object.Object["metadata"] = meta
 	return object
@@ -104,6 +108,34 @@ func TestRelax(t *testing.T) {
 			`{"spec":{"args":["a","b","c"]}}`, `{"spec":{"args":["x"]}}`, nil, "/spec/args/1 /spec/args/2 /spec/args/0 /spec/args/7 /spec/args/x",
 			`{"spec":{"args":["x"]}}`,
 		},
+		"a map that somebody else has a part of": {
+			`{"data":{"a":"1","b":"2","c":"3"}}`, `{"data":{"a":"1","b":"9","x":"their own","c":"theirs"}}`,
+			map[string]string{"+us": `{"f:data":{"f:a":{},"f:b":{}}}`, "them": `{"f:data":{"f:x":{},"f:c":{}}}`}, "/data",
+			`{"data":{"a":"1","b":"9"}}`,
+		},
+		"resources of which somebody has one limit": {
+			`{"spec":{"containers":[{"name":"b","resources":{"limits":{"cpu":"1","memory":"2"},"requests":{"cpu":"1"}}}]}}`,
+			`{"spec":{"containers":[{"name":"b","resources":{"limits":{"cpu":"5","memory":"2"},"requests":{"cpu":"1"}}}]}}`,
+			map[string]string{
+				"+us": `{"f:spec":{"f:containers":{"k:{\"name\":\"b\"}":{".":{},"f:name":{},"f:resources":{"f:limits":{"f:memory":{}},"f:requests":{"f:cpu":{}}}}}}}`,
+				"vpa": `{"f:spec":{"f:containers":{"k:{\"name\":\"b\"}":{"f:resources":{"f:limits":{"f:cpu":{}}}}}}}`,
+			}, "/spec/containers/0/resources",
+			`{"spec":{"containers":[{"name":"b","resources":{"limits":{"memory":"2"},"requests":{"cpu":"1"}}}]}}`,
+		},
+		"a list of which somebody has an item": {
+			`{"spec":{"containers":[{"name":"a","image":"1"},{"name":"b","image":"1"}],"x":1}}`,
+			`{"spec":{"containers":[{"name":"a","image":"1"},{"name":"b","image":"7"}],"x":1}}`,
+			map[string]string{
+				"+us":  `{"f:spec":{"f:containers":{"k:{\"name\":\"a\"}":{".":{},"f:name":{},"f:image":{}}}}}`,
+				"them": `{"f:spec":{"f:containers":{"k:{\"name\":\"b\"}":{".":{},"f:name":{},"f:image":{}}}}}`,
+			}, "/spec/containers",
+			`{"spec":{"containers":[{"image":"1","name":"a"}],"x":1}}`,
+		},
+		"the labels of the owner stay": {
+			`{"metadata":{"labels":{"owner":"app","other":"1"}}}`, `{"metadata":{"labels":{"owner":"app","other":"2"}}}`,
+			map[string]string{"them": `{"f:metadata":{"f:labels":{"f:owner":{},"f:other":{}}}}`}, "/metadata/labels /metadata/labels/owner",
+			`{"metadata":{"labels":{"owner":"app"}}}`,
+		},
 		"a whole map": {
 			`{"spec":{"resources":{"cpu":"1"},"x":1}}`, `{"spec":{"resources":{"cpu":"2","memory":"3"}}}`, nil, "/spec/resources",
 			`{"spec":{"resources":{"cpu":"2","memory":"3"},"x":1}}`,
@@ -111,7 +143,7 @@ func TestRelax(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := ownership.Relax([]byte(test.manifest), liveObject(t, test.live, test.owners), gitops.Keys{Manager: "us"}, strings.Fields(test.pointers))
+			got, err := ownership.Relax([]byte(test.manifest), liveObject(t, test.live, test.owners), gitops.Keys{Manager: "us", OwnerNameLabel: "owner"}, strings.Fields(test.pointers))
 			if err != nil {
 				t.Fatal(err)
 			}

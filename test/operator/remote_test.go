@@ -97,6 +97,7 @@ func TestRemoteCluster(t *testing.T) {
 	here := w.kustomization("here")
 	w.ready("here", second)
 	w.check(cluster.Stop())
+	w.notReady("app", "ReconciliationFailed", "cluster "+cluster.REST.Host+" cannot be reached: ")
 	third := w.push(testenv.Files{"app/a.yaml": configMap("a", "2"), "here/here.yaml": configMap("here", "2")})
 	w.ready("here", third)
 	w.data("here", "2")

@@ -86,6 +86,8 @@ func (k *kustomizations) decryption(obj *kustomizev1.Kustomization) (*build.Decr
 	case errors.Is(err, errReferenceUnread):
 		return nil, &blocked{reason: meta.BuildFailedReason, waiting: true, quiet: true, retry: k.options.RequeueDependency,
 			cause: fmt.Errorf("decryption keys in %s: %w", from, err)}
+	case errors.Is(err, errReferenceDenied):
+		return nil, &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval(), cause: fmt.Errorf("decryption keys in %s: %w", from, err)}
 	case err != nil && shared:
 		return nil, &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval(),
 			cause: fmt.Errorf("decryption keys in %s, which the operator's --sops-age-secret names: %w; create it, or name a Secret in spec.decryption.secretRef", from, err)}

@@ -23,8 +23,13 @@ func (k *kustomizations) checkDependencies(ctx context.Context, obj *kustomizev1
 		return &blocked{reason: meta.DependencyNotReadyReason, retry: k.options.RequeueDependency,
 			cause: fmt.Errorf("dependency cycle: %s; remove one of these dependsOn entries", cycle)}
 	}
-	for _, ref := range obj.Spec.DependsOn {
+	for i, ref := range obj.Spec.DependsOn {
 		key := dependencyKey(obj, ref)
+		// Whether another one is ready may be known; what is in it may not.
+		if k.options.NoCrossNamespaceRefs && key.Namespace != obj.Namespace && ref.ReadyExpr != "" {
+			return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
+				"spec.dependsOn[%d].readyExpr can't access '%s', cross-namespace references have been blocked", i, key)}
+		}
 		dep, err := k.objects.get(ctx, key)
 		switch {
 		case apierrors.IsNotFound(err):

@@ -173,6 +173,9 @@ func (k *kustomizations) notRemoved(ctx context.Context, obj *kustomizev1.Kustom
 	after.Status.Inventory = toInventory(report.Inventory, obj.Status.Inventory)
 	c := conditionsOf(after)
 	message := "pruning for deleted resource failed: " + report.Err.Error()
+	if obj.Spec.KubeConfig != nil {
+		message += fmt.Sprintf("; to leave the objects behind set the annotation %s: \"true\"", orphanAnnotation)
+	}
 	news := c.get(meta.ReadyCondition).Message != clip(message, maxConditionMessage)
 	c.set(meta.ReadyCondition, "False", meta.PruneFailedReason, message)
 	if _, err := k.objects.patchStatus(ctx, obj, after); err != nil {

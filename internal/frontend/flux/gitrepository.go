@@ -144,6 +144,7 @@ func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitReposito
 	}
 	if result.Unchanged {
 		result.Release()
+		g.refreshIncludes(obj.UID, includes)
 		return g.settle(ctx, obj)
 	}
 	next, err := g.publish(obj, result, includes)
@@ -176,6 +177,24 @@ func (g *gitRepositories) settle(ctx context.Context, obj *sourcev1.GitRepositor
 		return ctrl.Result{RequeueAfter: g.interval(obj)}, nil
 	}
 	return g.succeed(ctx, obj, last)
+}
+
+// refreshIncludes takes over the revisions of included repositories that have moved
+// without a change of the files that are included.
+func (g *gitRepositories) refreshIncludes(uid types.UID, in includes) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	last, ok := g.fetched[uid]
+	if !ok || len(last.includes) != len(in) {
+		return
+	}
+	last.includes = slices.Clone(last.includes)
+	for i, snapshot := range in {
+		if last.includes[i].Revision != snapshot.Artifact.Revision {
+			last.includes[i] = snapshot.Artifact
+		}
+	}
+	g.fetched[uid] = last
 }
 
 // withIncludes completes included artifacts that were not packed when they were

@@ -41,13 +41,6 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
 			"can't access '%s/%s/%s', cross-namespace references have been blocked", spec.SourceRef.Kind, ns, spec.SourceRef.Name)}
 	}
-	for i, ref := range spec.DependsOn {
-		// Whether another one is ready may be known; what is in it may not.
-		if options.NoCrossNamespaceRefs && ref.Namespace != "" && ref.Namespace != obj.Namespace && ref.ReadyExpr != "" {
-			return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
-				"spec.dependsOn[%d].readyExpr can't access '%s/%s', cross-namespace references have been blocked", i, ref.Namespace, ref.Name)}
-		}
-	}
 	return nil
 }
 
@@ -64,7 +57,7 @@ func (k *kustomizations) snapshot(obj *kustomizev1.Kustomization) (gitops.Snapsh
 	source := sourceRef(obj)
 	if err := k.sources.failure(source); err != nil {
 		return gitops.Snapshot{}, &blocked{reason: meta.ArtifactFailedReason, retry: obj.GetRetryInterval(),
-			cause: fmt.Errorf("get the artifact of %s '%s/%s': %w", source.Kind, source.Namespace, source.Name, err)}
+			cause: fmt.Errorf("get the artifact of %s '%s/%s': %w; it is tried again, and at once when the source is reconciled", source.Kind, source.Namespace, source.Name, err)}
 	}
 	if snapshot, ok := k.sources.acquire(source); ok {
 		return snapshot, nil
@@ -314,6 +307,9 @@ func (k *kustomizations) variables(obj *kustomizev1.Kustomization) (variables ma
 		case errors.Is(err, errReferenceUnread):
 			return nil, nil, &blocked{reason: meta.BuildFailedReason, waiting: true, quiet: true, retry: k.options.RequeueDependency,
 				cause: fmt.Errorf("substitute from '%s/%s': %w", from.Kind, from.Name, err)}
+		case errors.Is(err, errReferenceDenied):
+			return nil, nil, &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval(),
+				cause: fmt.Errorf("substitute from '%s/%s' in namespace %q: %w", from.Kind, from.Name, obj.Namespace, err)}
 		case err != nil:
 			return nil, nil, &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval(),
 				cause: fmt.Errorf("substitute from '%s/%s' in namespace %q: %w; create it, or set optional: true on the reference", from.Kind, from.Name, obj.Namespace, err)}

@@ -41,6 +41,16 @@ func publishedKinds() map[string]func() publishedObject {
 	}
 }
 
+// SourceKinds are the kinds of sources that a Kustomization can follow, whoever works on
+// them.
+func SourceKinds() map[string]bool {
+	kinds := map[string]bool{}
+	for kind := range publishedKinds() {
+		kinds[kind] = true
+	}
+	return kinds
+}
+
 // downloadTimeout bounds one try to get an artifact.
 const downloadTimeout = 5 * time.Minute
 
@@ -74,11 +84,11 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 	ref.UID = string(obj.GetUID())
 	a := obj.GetArtifact()
 	switch {
-	case a == nil:
-		p.sources.failed(ref, nil)
-		return ctrl.Result{}, nil
-	case p.sources.holds(ref, a.Revision, a.Digest):
-		p.sources.failed(ref, nil)
+	case a == nil || p.sources.holds(ref, a.Revision, a.Digest):
+		if p.sources.failure(ref) != nil {
+			p.sources.failed(ref, nil)
+			p.followers(ref)
+		}
 		return ctrl.Result{}, nil
 	}
 	p.remember(req.NamespacedName, obj.GetUID())
@@ -135,7 +145,9 @@ func (p *published) events() handler.EventHandler {
 		if a == nil || b == nil {
 			return (a == nil) != (b == nil)
 		}
-		return a.Revision != b.Revision || a.Digest != b.Digest || a.URL != b.URL || before.GetUID() != after.GetUID()
+		asked := before.GetAnnotations()[meta.ReconcileRequestAnnotation] != after.GetAnnotations()[meta.ReconcileRequestAnnotation]
+		return asked || a.Revision != b.Revision || a.Digest != b.Digest || a.URL != b.URL ||
+			!a.LastUpdateTime.Equal(&b.LastUpdateTime) || before.GetUID() != after.GetUID()
 	}
 	add := func(q queue, obj client.Object) { enqueue(q, client.ObjectKeyFromObject(obj), urgent) }
 	return handler.Funcs{

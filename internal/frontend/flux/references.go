@@ -27,6 +27,8 @@ var (
 	errReferenceUnread = errors.New("not read yet")
 	// errReferenceMissing is given for an object that does not exist.
 	errReferenceMissing = errors.New("not found")
+	// errReferenceDenied is given for an object that may not be read.
+	errReferenceDenied = errors.New("not readable")
 )
 
 const (
@@ -154,7 +156,7 @@ func (r *references) read(ref reference) (map[string][]byte, error) {
 	w := r.watched[ref]
 	switch {
 	case w != nil && w.denied != nil:
-		return nil, fmt.Errorf("not readable: %w", w.denied)
+		return nil, fmt.Errorf("%w: %w; it needs get, list and watch", errReferenceDenied, w.denied)
 	case w == nil || !w.read:
 		return nil, errReferenceUnread
 	case !w.exists:

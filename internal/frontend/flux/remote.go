@@ -62,6 +62,8 @@ func (k *kustomizations) remote(obj *kustomizev1.Kustomization) (*engine.Remote,
 	case errors.Is(err, errReferenceUnread):
 		return nil, &blocked{reason: meta.ReconciliationFailedReason, waiting: true, quiet: true, retry: k.options.RequeueDependency,
 			cause: fmt.Errorf("%s: %w", from, err)}
+	case errors.Is(err, errReferenceDenied):
+		return nil, noAccess(obj, fmt.Errorf("%s: %w", from, err))
 	case err != nil:
 		return nil, noAccess(obj, fmt.Errorf("%s: %w; create it, or correct spec.kubeConfig", from, err))
 	}
