@@ -155,55 +155,69 @@ func (r *run) unified(s *step, live *unstructured.Unstructured, after map[string
 // hideValues masks the texts of two versions of an object where either one has to be
 // hidden: what was in its place before was as secret. It leaves visible which differ.
 func hideValues(before, after any, hidden func(string) bool) (any, any) {
-	switch a := after.(type) {
-	case map[string]any:
-		b, _ := before.(map[string]any)
+	a, aMap := after.(map[string]any)
+	b, bMap := before.(map[string]any)
+	if aMap && bMap {
 		outB, outA := maps.Clone(b), maps.Clone(a)
-		for key := range outA {
-			x, y := hideValues(b[key], a[key], hidden)
-			outA[key] = y
-			if _, ok := b[key]; ok {
-				outB[key] = x
+		for key := range b {
+			if _, both := a[key]; !both {
+				outB[key] = hideAll(b[key], hidden)
 			}
 		}
-		if b == nil {
-			return before, outA
+		for key := range a {
+			if _, both := b[key]; !both {
+				outA[key] = hideAll(a[key], hidden)
+				continue
+			}
+			outB[key], outA[key] = hideValues(b[key], a[key], hidden)
 		}
 		return outB, outA
-	case []any:
-		b, _ := before.([]any)
-		outB, outA := slices.Clone(b), slices.Clone(a)
-		for i := range outA {
-			var old any
-			if i < len(b) {
-				old = b[i]
+	}
+	c, cList := after.([]any)
+	d, dList := before.([]any)
+	if cList && dList {
+		outD, outC := slices.Clone(d), slices.Clone(c)
+		for i := range max(len(c), len(d)) {
+			switch {
+			case i >= len(c):
+				outD[i] = hideAll(d[i], hidden)
+			case i >= len(d):
+				outC[i] = hideAll(c[i], hidden)
+			default:
+				outD[i], outC[i] = hideValues(d[i], c[i], hidden)
 			}
-			x, y := hideValues(old, a[i], hidden)
-			if outA[i] = y; i < len(b) {
-				outB[i] = x
-			}
 		}
-		if b == nil {
-			return before, outA
-		}
-		return outB, outA
-	case string:
-		old, wasText := before.(string)
-		if !hidden(a) && !(wasText && hidden(old)) {
-			return before, after
-		}
-		switch {
-		case before == nil:
-			return nil, mask
-		case reflect.DeepEqual(before, after):
-			return mask, mask
-		}
+		return outD, outC
+	}
+	old, wasText := before.(string)
+	text, isText := after.(string)
+	if wasText && isText && old != text && (hidden(old) || hidden(text)) {
 		return mask + " (before)", mask + " (after)"
 	}
-	if old, ok := before.(string); ok && hidden(old) {
-		return mask, after
+	return hideAll(before, hidden), hideAll(after, hidden)
+}
+
+// hideAll masks all texts at and below a value that have to be hidden.
+func hideAll(value any, hidden func(string) bool) any {
+	switch v := value.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, below := range v {
+			out[key] = hideAll(below, hidden)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, below := range v {
+			out[i] = hideAll(below, hidden)
+		}
+		return out
+	case string:
+		if hidden(v) {
+			return mask
+		}
 	}
-	return before, after
+	return value
 }
 
 func lines(object map[string]any) ([]string, error) {
@@ -217,7 +231,7 @@ func lines(object map[string]any) ([]string, error) {
 	return slices.Collect(strings.Lines(string(text))), nil
 }
 
-const mask = "***"
+const mask = gitops.Hidden
 
 // masked hides all values of two versions of an object but its identity. It
 // leaves visible which values differ.

@@ -116,7 +116,7 @@ func (r *run) refused(s *step, stage gitops.StageName, err error) *gitops.Error 
 	case cluster.IsDiscoveryFailed(err):
 		return r.fail(s, stage, gitops.Transient, err)
 	}
-	told := &answer{text: hide(s.change.Manifest, explain(s.change.Manifest, err)), cause: err}
+	told := &answer{text: explain(s.change.Manifest, err), cause: err}
 	if cluster.IsImmutable(err) && !s.policy.Force {
 		told.text += " (to have the object deleted and created again, " + r.forceHint() + ")"
 		return r.fail(s, stage, gitops.Invalid, told)
@@ -174,14 +174,14 @@ func explain(m *gitops.Manifest, err error) string {
 	if m != nil && isSensitive(*m) && status.Code != 0 {
 		return explainBlind(status)
 	}
-	if causes := statusCauses(status); len(causes) > 0 && status.Reason == metav1.StatusReasonInvalid {
-		return shorten(strings.Join(causes, "; "))
+	if causes := statusCauses(m, status); len(causes) > 0 && status.Reason == metav1.StatusReasonInvalid {
+		return shorten(hide(m, strings.Join(causes, "; ")))
 	}
 	text := err.Error()
 	if status.Message != "" {
 		text = status.Message
 	}
-	return shorten(withoutPointers(withoutWrapping(text)))
+	return shorten(withoutPointers(hide(m, withoutWrapping(text))))
 }
 
 // hide takes secret values of a manifest out of a text.
@@ -190,7 +190,7 @@ func hide(m *gitops.Manifest, text string) string {
 		return text
 	}
 	for _, secret := range m.Secrets {
-		text = strings.ReplaceAll(text, secret, mask)
+		text = gitops.Hide(text, secret)
 	}
 	return text
 }
@@ -241,7 +241,7 @@ func explainBlind(status metav1.Status) string {
 }
 
 // statusCauses are the causes of a refusal as field: detail, sorted.
-func statusCauses(status metav1.Status) []string {
+func statusCauses(m *gitops.Manifest, status metav1.Status) []string {
 	if status.Details == nil {
 		return nil
 	}
@@ -250,7 +250,7 @@ func statusCauses(status metav1.Status) []string {
 		if cause.Field == "" {
 			return nil
 		}
-		out = append(out, cause.Field+": "+withoutPointers(withoutObject(cause.Message)))
+		out = append(out, cause.Field+": "+withoutPointers(withoutObject(hide(m, cause.Message))))
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

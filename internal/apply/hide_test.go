@@ -18,6 +18,7 @@ func TestHideValues(t *testing.T) {
 		"what takes its place":         {"{a: secret}", "{a: new}", "{a: '*** (before)'}", "{a: '*** (after)'}"},
 		"another kind of value":        {"{a: secret}", "{a: 1}", "{a: '***'}", "{a: 1}"},
 		"what is gone stays":           {"{a: {b: x}}", "{a: {c: secret}}", "{a: {b: x}}", "{a: {c: '***'}}"},
+		"what is gone":                 {"{a: secret, b: [x, secret]}", "{b: [x]}", "{a: '***', b: [x, '***']}", "{b: [x]}"},
 		"in lists":                     {"{a: [x, {b: old}]}", "{a: [x, {b: secret}, secret]}", "{a: [x, {b: '*** (before)'}]}", "{a: [x, {b: '*** (after)'}, '***']}"},
 		"a map in the place of a text": {"{a: old}", "{a: {b: secret}}", "{a: old}", "{a: {b: '***'}}"},
 	} {

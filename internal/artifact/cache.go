@@ -23,6 +23,9 @@ import (
 )
 
 const (
+	// maxPathBytes and maxPathDepth bound the names of files.
+	maxPathBytes = 4096
+	maxPathDepth = 100
 	// maxUnpacked is how many bytes the files of an artifact may have together.
 	maxUnpacked = 2 << 30
 	// keepUnused is how long an artifact is kept that nobody uses: after a restart it
@@ -264,7 +267,11 @@ func (c *Cache) unpack(ctx context.Context, packed io.Reader, folder string) err
 	}
 	limited := &io.LimitedReader{R: &endable{ctx, unzipped}, N: c.most.total + 1}
 	archive := tar.NewReader(limited)
+	left := c.most.total
 	for files := 0; ; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		header, err := archive.Next()
 		switch {
 		case errors.Is(err, io.EOF) && limited.N > 0:
@@ -280,6 +287,18 @@ func (c *Cache) unpack(ctx context.Context, packed io.Reader, folder string) err
 		}
 		if header.Typeflag != tar.TypeReg {
 			continue
+		}
+		if len(name) > maxPathBytes || strings.Count(name, "/") > maxPathDepth {
+			return fmt.Errorf("it has a path of more than %d bytes or %d folders", maxPathBytes, maxPathDepth)
+		}
+		// The holes of a sparse file take no space in the archive, and all of it here.
+		for record := range header.PAXRecords {
+			if strings.HasPrefix(record, "GNU.sparse.") {
+				return fmt.Errorf("%q is a sparse file", header.Name)
+			}
+		}
+		if left -= header.Size; left < 0 {
+			return fmt.Errorf("its files have more than %d bytes", c.most.total)
 		}
 		if files++; files > c.most.entries {
 			return fmt.Errorf("it has more than %d files", c.most.entries)

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -203,6 +204,8 @@ func TestCacheRefuses(t *testing.T) {
 		"an absolute name":       {content: packedWith(t, file("/a")), want: "outside of it"},
 		"a name twice":           {content: packedWith(t, file("a"), file("a")), want: "exist"},
 		"a file and a directory": {content: packedWith(t, file("a"), file("a/b")), want: "storage"},
+		"a deep path":            {content: packedWith(t, file(strings.Repeat("a/", 200)+"f")), want: "more than 4096 bytes or 100 folders"},
+		"a sparse file":          {content: sparse(t), want: "is a sparse file"},
 		"many files":             {content: packedWith(t, file("a"), file("b"), file("c"), file("d")), want: "more than 3 files"},
 		"many bytes":             {content: packedWith(t, file(strings.Repeat("a", 10_000))), want: "more than 8192 bytes"},
 	} {
@@ -227,4 +230,43 @@ func TestCacheRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// sparse is an archive of a file that consists of a hole.
+func sparse(t *testing.T) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	zipped := gzip.NewWriter(&out)
+	record := "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=hole1\n31 GNU.sparse.realsize=1000000\n"
+	// The writer makes no sparse files, so the blocks are written by hand.
+	block := func(name string, kind byte, body []byte) []byte {
+		b := make([]byte, 512, 512+len(body)+512)
+		copy(b, name)
+		copy(b[100:], "0000600\x00")
+		copy(b[108:], "0000000\x00")
+		copy(b[116:], "0000000\x00")
+		copy(b[124:], fmt.Sprintf("%011o\x00", len(body)))
+		copy(b[136:], "00000000000\x00")
+		copy(b[148:], "        ")
+		b[156] = kind
+		copy(b[257:], "ustar\x0000")
+		sum := 0
+		for _, c := range b {
+			sum += int(c)
+		}
+		copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
+		b = append(b, body...)
+		return append(b, make([]byte, (512-len(body)%512)%512)...)
+	}
+	sparseMap := make([]byte, 512)
+	copy(sparseMap, "1\n1000000\n0\n")
+	for _, part := range [][]byte{block("x", tar.TypeXHeader, []byte(record)), block("GNUSparseFile.0/hole", tar.TypeReg, sparseMap), make([]byte, 1024)} {
+		if _, err := zipped.Write(part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := zipped.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }

@@ -61,6 +61,7 @@ func Read(packed io.Reader) (gitops.Tree, error) {
 	limited := &io.LimitedReader{R: unzipped, N: maxReadBytes}
 	archive := tar.NewReader(limited)
 	m := newMemory()
+	left := int64(maxReadBytes) // a sparse file has more than the archive
 	for {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) && limited.N > 0 {
@@ -84,6 +85,9 @@ func Read(packed io.Reader) (gitops.Tree, error) {
 		case tar.TypeReg:
 		default:
 			continue // a folder, or a link, which Flux leaves out too
+		}
+		if left -= header.Size; left < 0 {
+			return nil, fmt.Errorf("read artifact: more than %d bytes", maxReadBytes)
 		}
 		content, err := io.ReadAll(archive)
 		if err != nil {

@@ -60,7 +60,7 @@ func (f *finisher) object(ctx context.Context, object Object) (manifests []gitop
 		if value, err = decode(text); err != nil {
 			return nil, f.fail(refOf(value), object.Origin, fmt.Errorf("after variable substitution: %w", err))
 		}
-		secrets = f.spec.Substitute.secretsIn(text)
+		secrets = f.spec.Substitute.secretsIn(value)
 	}
 	items, isList := value["items"].([]any)
 	if !isList || !strings.HasSuffix(text(value, "kind"), "List") {

@@ -1,7 +1,6 @@
 package build
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -107,22 +106,44 @@ func (s *Substitution) active() bool {
 // a shorter one is in every text by chance, and easily guessed.
 const leastSecret = 4
 
-// secretsIn are the values of secret variables that are in a text, the longest first.
-func (s *Substitution) secretsIn(text []byte) []string {
+// secretsIn are the values of secret variables that are in the texts of an object, the
+// longest first.
+func (s *Substitution) secretsIn(object any) []string {
 	var found []string
 	for name := range s.Secret {
-		if value := s.Variables[name]; len(value) >= leastSecret && bytes.Contains(text, []byte(value)) {
+		if value := s.Variables[name]; len(value) >= leastSecret && holds(object, value) {
 			found = append(found, value)
 		}
 	}
 	slices.SortFunc(found, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
-	return found
+	return slices.Compact(found)
+}
+
+// holds tells whether a text is in a value or below it, names of fields included.
+func holds(value any, text string) bool {
+	switch v := value.(type) {
+	case map[string]any:
+		for name, below := range v {
+			if strings.Contains(name, text) || holds(below, text) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, func(below any) bool { return holds(below, text) })
+	case string:
+		return strings.Contains(v, text)
+	case int64, float64:
+		return strings.Contains(fmt.Sprint(v), text)
+	}
+	return false
 }
 
 // hide takes the values of secret variables out of a text.
 func (s *Substitution) hide(text string) string {
-	for _, secret := range s.secretsIn([]byte(text)) {
-		text = strings.ReplaceAll(text, secret, "***")
+	for name := range s.Secret {
+		if value := s.Variables[name]; len(value) >= leastSecret {
+			text = gitops.Hide(text, value)
+		}
 	}
 	return text
 }

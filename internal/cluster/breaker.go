@@ -97,16 +97,42 @@ type guarded struct {
 	next    http.RoundTripper
 }
 
-// RoundTrip sends the request, unless the cluster is known not to be reachable.
+// errNoAnswer is the cause of the end of a request that took too long.
+var errNoAnswer = fmt.Errorf("%w: no answer", context.DeadlineExceeded)
+
+// RoundTrip sends the request, unless the cluster is known not to be reachable. The
+// answer, its body included, has to be there in time. Where the sender has given up
+// before, that says nothing of the cluster.
 func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := g.breaker.admit(); err != nil {
 		return nil, err
 	}
-	resp, err := g.next.RoundTrip(req)
+	ctx, cancel := context.WithTimeoutCause(req.Context(), answerTimeout, errNoAnswer)
+	resp, err := g.next.RoundTrip(req.WithContext(ctx))
+	if err != nil && context.Cause(ctx) != errNoAnswer && req.Context().Err() != nil { //nolint:errorlint // the very one
+		err = context.Canceled
+	}
 	if err := g.breaker.done(err); err != nil {
+		cancel()
+		if req.Context().Err() != nil && errors.Is(err, context.Canceled) {
+			err = req.Context().Err()
+		}
 		return nil, err
 	}
+	resp.Body = &ending{ReadCloser: resp.Body, cancel: cancel}
 	return resp, nil
+}
+
+// ending is a body with which its request ends.
+type ending struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+// Close ends the request.
+func (e *ending) Close() error {
+	defer e.cancel()
+	return e.ReadCloser.Close()
 }
 
 // WrappedRoundTripper gives client-go the transport below.

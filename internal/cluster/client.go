@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -47,13 +45,6 @@ type Options struct {
 	// Clock is the real one where it is nil.
 	Clock clock.PassiveClock
 }
-
-const (
-	// dialTimeout and answerTimeout bound the wait for a remote cluster. An API
-	// server works on a request for a minute at most.
-	dialTimeout   = 10 * time.Second
-	answerTimeout = time.Minute
-)
 
 // Connection is the way to one cluster with the rights of whoever configured it: in
 // the operator's own cluster, the operator's. Work on objects is done with a Client
@@ -97,8 +88,6 @@ func Connect(cfg *rest.Config, opts Options) (*Connection, error) {
 		clk = clock.RealClock{}
 	}
 	if opts.Remote != "" {
-		cfg.Timeout = answerTimeout
-		cfg.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext
 		// Below what gets tokens: where those cannot be had, the cluster is not to blame.
 		cfg.WrapTransport = transport.Wrappers((&breaker{name: opts.Remote, clock: clk}).wrap, cfg.WrapTransport)
 	}
@@ -274,7 +263,11 @@ func (c *Client) send(ctx context.Context, verb string, res Resource, namespace,
 	if err := json.Unmarshal(body, &content); err != nil || content == nil {
 		return nil, code, errors.New("the API server's answer is not a JSON object")
 	}
-	return &unstructured.Unstructured{Object: content}, code, nil
+	obj := &unstructured.Unstructured{Object: content}
+	if obj.GetKind() != "Status" && (obj.GetName() != name || res.Namespaced && obj.GetNamespace() != namespace) {
+		return nil, code, fmt.Errorf("the API server's answer is not %s %q", res.Kind, name)
+	}
+	return obj, code, nil
 }
 
 // refused gives an error its type: a path that the server does not have means

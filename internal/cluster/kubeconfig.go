@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -70,6 +71,8 @@ func checkServer(server *clientcmdapi.Cluster, policy KubeconfigPolicy) error {
 	switch {
 	case server.Server == "":
 		return errors.New("server is missing")
+	case strings.HasPrefix(server.Server, "http://") && !policy.InsecureTLS:
+		return errors.New("server is http:, without encryption, which is not allowed; use https:, or start the operator with --insecure-kubeconfig-tls")
 	case !isAddress(server.Server):
 		return errors.New("server is no address as https://host:port; credentials belong into users")
 	case server.CertificateAuthority != "":

@@ -47,6 +47,7 @@ func TestParseKubeconfig(t *testing.T) {
 		"no look at certificates":           {text: kubeconfig(server+`, insecure-skip-tls-verify: true`, `token: x`), want: "insecure-skip-tls-verify is not allowed"},
 		"no look at them, which is allowed": {text: kubeconfig(server+`, insecure-skip-tls-verify: true`, `token: x`), policy: cluster.KubeconfigPolicy{InsecureTLS: true}},
 		"a password in the address":         {text: kubeconfig(`server: "https://canary:canary@far.example"`, `token: x`), want: "server is no address"},
+		"no encryption":                     {text: kubeconfig(`server: "http://far.example"`, `token: x`), want: "without encryption"},
 		"no address":                        {text: kubeconfig(`server: "far.example"`, `token: x`), want: "server is no address"},
 		"no server":                         {text: kubeconfig(``, `token: x`), want: "server is missing"},
 		"no context":                        {text: strings.Replace(kubeconfig(server, `token: x`), "current-context: there", "current-context: nowhere", 1), want: `current-context "nowhere"`},

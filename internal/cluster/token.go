@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -21,7 +22,7 @@ type Tokens func() (token string, ends time.Time, err error)
 // which shows a certificate of an authority; of one that the machine trusts where none
 // is given.
 func ConfigFor(address string, authority []byte) (*rest.Config, error) {
-	if !isAddress(address) {
+	if !isAddress(address) || !strings.HasPrefix(address, "https://") {
 		return nil, fmt.Errorf("address %q is no address as https://host:port", shown(address))
 	}
 	if len(authority) > 0 {

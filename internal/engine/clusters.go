@@ -22,9 +22,10 @@ type Access struct {
 
 // Remote is a cluster that is not the operator's own.
 type Remote struct {
-	// Name is its address. It tells clusters apart, whoever works on them.
+	// Name is its address, for people. Whoever writes a configuration can name any.
 	Name string
-	// Key is the same for configurations that are the same.
+	// Key is the same for configurations that are the same. It tells clusters apart: what
+	// is seen by one configuration is nobody else's.
 	Key    string
 	Config *rest.Config
 }
@@ -49,8 +50,10 @@ type AccessID struct {
 // cluster that come with the same configuration share its Observer, whatever their
 // identities: a marker holds no content.
 type Cluster struct {
-	// Name tells clusters apart; empty for the one that the operator belongs to.
+	// Name tells clusters apart, and Address is where one is; both are empty for the one
+	// that the operator belongs to.
 	Name     string
+	Address  string
 	Client   *cluster.Client
 	Applier  *apply.Applier
 	Observer *observe.Observer

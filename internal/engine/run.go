@@ -102,8 +102,8 @@ func (r *run) enter(owner gitops.OwnerRef, access Access) error {
 	from := o.cluster
 	r.withdraw(owner.Key(), o)
 	o.reset(o.uid)
-	if from != nil && from.Name != c.Name {
-		o.moved = &gitops.Move{From: from.Name, To: c.Name}
+	if from != nil && from.Address != c.Address {
+		o.moved = &gitops.Move{From: from.Address, To: c.Address}
 	}
 	o.cluster, o.access = c, access.ID()
 	o.works.Store(c)
@@ -124,7 +124,7 @@ func (r *run) away() error {
 	for _, m := range r.manifests {
 		if err := r.Observer.Err(m.Ref.GroupKind()); cluster.IsUnreachable(err) {
 			return &gitops.Error{Stage: gitops.StagePlan, Kind: gitops.Transient,
-				Cause: fmt.Errorf("cluster %s cannot be reached: %s", r.Cluster.Name, cluster.Unreachable(err))}
+				Cause: fmt.Errorf("cluster %s cannot be reached: %s", r.Cluster.Address, cluster.Unreachable(err))}
 		}
 	}
 	return nil

@@ -190,8 +190,8 @@ type Report struct {
 	Next time.Time
 }
 
-// Move is a change of the cluster that an owner's objects are in. The names are those
-// of clusters; the operator's own has none.
+// Move is a change of the cluster that an owner's objects are in. From and To are
+// addresses; the operator's own cluster has none.
 type Move struct {
 	From, To string
 }

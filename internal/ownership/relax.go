@@ -46,13 +46,17 @@ func Relax(manifest []byte, live *unstructured.Unstructured, keys gitops.Keys, p
 		}
 	}
 	owner := ownerLabels(object, keys)
+	spent := 0
 	changed := false
 	for _, pointer := range pointers {
-		f, ok := find(object, live.Object, own, others, pointer)
+		f, ok := find(object, live.Object, own, others, pointer, &spent)
 		if !ok {
 			continue
 		}
 		value, keep, differs := f.settle()
+		if spent > maxSpent {
+			return nil, errors.New("the lists in it are too long for parts of them to be left to others")
+		}
 		switch {
 		case !differs:
 			continue
@@ -69,6 +73,10 @@ func Relax(manifest []byte, live *unstructured.Unstructured, keys gitops.Keys, p
 	restoreLabels(object, owner)
 	return json.Marshal(swept(object))
 }
+
+// maxSpent bounds the comparisons of list items that a call of Relax makes. Each takes
+// some microseconds.
+const maxSpent = 100_000
 
 // settle is what becomes of a field: its value, whether it is sent at all, and whether
 // that differs from what is declared.
@@ -115,7 +123,10 @@ func (f field) settleMap(declared map[string]any) (value any, keep, differs bool
 func (f field) settleList(declared []any) (value any, keep, differs bool) {
 	var out []any
 	for i := range declared {
-		item, element, _ := f.item(declared, strconv.Itoa(i))
+		item, element, ok := f.item(declared, strconv.Itoa(i))
+		if !ok {
+			return nil, false, true // too much: see maxSpent
+		}
 		object, isMap := item.declared.(map[string]any)
 		if element == "" || !isMap {
 			v, kept, changed := item.settle()
@@ -234,6 +245,8 @@ type field struct {
 	// managedFields name it; own and others are what they name below it.
 	inLive, ours, theirs bool
 	own, others          node
+	// spent counts comparisons of list items.
+	spent *int
 	// set changes the field in the manifest, and remove takes it out.
 	set    func(any)
 	remove func()
@@ -241,8 +254,8 @@ type field struct {
 
 // find follows a pointer through a manifest and, as far as it goes, through the live
 // object and what managedFields name. It is false where the manifest has no such field.
-func find(object map[string]any, live any, own, others node, pointer string) (field, bool) {
-	f := field{declared: object, live: live, inLive: live != nil, ours: true, theirs: true, own: own, others: others, remove: func() {}}
+func find(object map[string]any, live any, own, others node, pointer string, spent *int) (field, bool) {
+	f := field{spent: spent, declared: object, live: live, inLive: live != nil, ours: true, theirs: true, own: own, others: others, remove: func() {}}
 	for part := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
 		var ok bool
 		switch parent := f.declared.(type) {
@@ -297,6 +310,9 @@ func (f field) item(parent []any, part string) (out field, element string, ok bo
 	}
 	list, _ := f.live.([]any)
 	f.declared, f.live, f.inLive = parent[index], nil, false
+	if *f.spent += len(f.own) + len(f.others) + len(list); *f.spent > maxSpent {
+		return field{}, "", false
+	}
 	element = elementOf(f.declared, f.own, f.others)
 	for i, item := range list {
 		if present, all := matches(element, item); element != "" && present == all || element == "" && i == index {

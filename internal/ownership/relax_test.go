@@ -166,3 +166,24 @@ func TestCheckPointer(t *testing.T) {
 		}
 	}
 }
+
+// TestRelaxOfLongLists gives a list so long that to take it apart would take minutes.
+func TestRelaxOfLongLists(t *testing.T) {
+	t.Parallel()
+	var items, fields []string
+	for i := range 5000 {
+		items = append(items, fmt.Sprintf(`{"name":"n%d","value":"1"}`, i))
+		fields = append(fields, fmt.Sprintf(`"k:{\"name\":\"n%d\"}":{".":{},"f:name":{},"f:value":{}}`, i))
+	}
+	object := `{"env":[` + strings.Join(items, ",") + `]}`
+	live := liveObject(t, object, map[string]string{"+us": `{"f:env":{` + strings.Join(fields, ",") + `}}`})
+	_, err := ownership.Relax([]byte(object), live, gitops.Keys{Manager: "us"}, []string{"/env"})
+	if err == nil || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("got %v", err)
+	}
+	short := `{"env":[` + strings.Join(items[:100], ",") + `]}`
+	live = liveObject(t, short, map[string]string{"+us": `{"f:env":{` + strings.Join(fields[:100], ",") + `}}`})
+	if _, err := ownership.Relax([]byte(short), live, gitops.Keys{Manager: "us"}, []string{"/env"}); err != nil {
+		t.Error(err)
+	}
+}

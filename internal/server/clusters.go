@@ -36,7 +36,9 @@ type clusters struct {
 
 // connected is a connection to one cluster.
 type connected struct {
+	// name tells it apart, and address is where it is; both are empty for the own one.
 	name       string
+	address    string
 	connection *cluster.Connection
 	observer   *observe.Observer
 	// holders is how many of the held clusters work with it.
@@ -80,7 +82,7 @@ func (c *clusters) Acquire(access engine.Access) (*engine.Cluster, error) {
 			return nil, err
 		}
 	}
-	made := &engine.Cluster{Name: of.name, Client: client, Applier: c.applier(client), Observer: of.observer}
+	made := &engine.Cluster{Name: of.name, Address: of.address, Client: client, Applier: c.applier(client), Observer: of.observer}
 	c.held[id] = &holding{cluster: made, of: of, holders: 1}
 	return made, nil
 }
@@ -102,7 +104,7 @@ func (c *clusters) connected(remote *engine.Remote) (*connected, error) {
 	if err != nil {
 		return nil, err
 	}
-	made := &connected{name: remote.Name, connection: connection, observer: observer, holders: 1}
+	made := &connected{name: remote.Key, address: remote.Name, connection: connection, observer: observer, holders: 1}
 	for _, f := range c.told {
 		made.tell(f)
 	}

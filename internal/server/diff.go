@@ -45,7 +45,7 @@ func Diff(ctx context.Context, rc *rest.Config, preview flux.Preview, files gito
 	}
 	at := cluster.Options{Version: options.Version, Part: "diff", QPS: -1}
 	if r := preview.Remote; r != nil {
-		rc, at.Remote = r.Config, r.Name
+		rc, at.Remote = cluster.Foreign(r.Config, true), r.Name
 	}
 	connection, err := cluster.Connect(rc, at)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -341,12 +342,20 @@ func (s *server) observe(context.Context) error {
 
 // openRemote opens the way to a remote cluster.
 func (s *server) openRemote(remote *engine.Remote) (*cluster.Connection, *observe.Observer, error) {
-	connection, err := s.connectTo(remote.Config, remote.Name)
+	// Where the operator's own cluster is on its own machine, so may be others: a laptop.
+	config := cluster.Foreign(remote.Config, s.isLocal())
+	connection, err := s.connectTo(config, remote.Name)
 	if err != nil {
 		return nil, nil, err
 	}
-	observer, err := s.observer(remote.Config, connection)
+	observer, err := s.observer(config, connection)
 	return connection, observer, err
+}
+
+// isLocal tells whether the operator's own cluster is on its own machine.
+func (s *server) isLocal() bool {
+	u, err := url.Parse(s.rest.Host)
+	return err == nil && cluster.IsLoopback(u.Hostname())
 }
 
 // connectTo makes the connection to a cluster; the operator's own has no name.

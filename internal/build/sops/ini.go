@@ -2,6 +2,7 @@ package sops
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 
 	"github.com/getsops/sops/v3"
@@ -12,9 +13,15 @@ import (
 // iniOptions let sections have the same name, as in SOPS.
 var iniOptions = ini.LoadOptions{AllowNonUniqueSections: true}
 
+// maxINI is the length of an INI document: its reader takes quadratic time.
+const maxINI = 128 << 10
+
 // readINI reads a document of sections. The comment of a section stands before its
 // keys, that of a key behind it.
 func readINI(content []byte) (sops.TreeBranches, error) {
+	if len(content) > maxINI {
+		return nil, fmt.Errorf("it has %d bytes, and an encrypted INI document may have %d", len(content), maxINI)
+	}
 	file, err := ini.LoadSources(iniOptions, content)
 	if err != nil {
 		return nil, errUnreadable

@@ -16,20 +16,28 @@ const yamlIndent = 4
 
 // readYAML reads documents of YAML, each of which is a mapping.
 func readYAML(content []byte) (sops.TreeBranches, error) {
-	// A mapping of this type refuses a key that is there twice; nodes do not.
+	var nodes []*yaml.Node
+	for decoder := yaml.NewDecoder(bytes.NewReader(content)); ; {
+		document := new(yaml.Node)
+		err := decoder.Decode(document)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, errUnreadable
+		}
+		if err := checkNode(document); err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, document)
+	}
+	// A mapping of this type refuses a key that is there twice; nodes do not. It is safe
+	// now that nothing expands.
 	if err := yaml.NewDecoder(bytes.NewReader(content)).Decode(map[string]any{}); err != nil && len(content) > 0 {
 		return nil, errUnreadable
 	}
 	var documents sops.TreeBranches
-	decoder := yaml.NewDecoder(bytes.NewReader(content))
-	for {
-		var document yaml.Node
-		switch err := decoder.Decode(&document); {
-		case errors.Is(err, io.EOF):
-			return documents, nil
-		case err != nil:
-			return nil, errUnreadable
-		}
+	for _, document := range nodes {
 		branch := comments(sops.TreeBranch{}, false, document.HeadComment, document.LineComment)
 		for _, root := range document.Content {
 			var err error
@@ -49,6 +57,24 @@ func readYAML(content []byte) (sops.TreeBranches, error) {
 		}
 		documents = append(documents, comments(branch, false, document.FootComment))
 	}
+	return documents, nil
+}
+
+// checkNode refuses what could expand to any size: an alias, which SOPS writes out when it
+// encrypts, and a key that is no scalar, which it cannot write.
+func checkNode(node *yaml.Node) error {
+	if node.Kind == yaml.AliasNode {
+		return aliasError(node)
+	}
+	for i, child := range node.Content {
+		if err := checkNode(child); err != nil {
+			return err
+		}
+		if node.Kind == yaml.MappingNode && i%2 == 0 && child.Kind != yaml.ScalarNode {
+			return fmt.Errorf("line %d has a key that is no scalar, which an encrypted document cannot have", child.Line)
+		}
+	}
+	return nil
 }
 
 // readMapping adds the entries of a mapping to a branch; with its comments, unless
@@ -65,9 +91,6 @@ func readMapping(branch sops.TreeBranch, node *yaml.Node, withComments bool) (so
 		if scalar {
 			branch = comments(branch, false, value.HeadComment)
 			branch = comments(branch, true, value.LineComment)
-		}
-		if key.Kind == yaml.AliasNode {
-			return nil, aliasError(key)
 		}
 		var name any
 		if key.Decode(&name) != nil {

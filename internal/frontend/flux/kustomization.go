@@ -76,6 +76,7 @@ type kustomizations struct {
 	pauses     *pauses
 	told       *told
 	rules      *healthRules
+	slots      *slots
 }
 
 // reconcile brings one Kustomization as far as it can be brought now.
@@ -122,6 +123,16 @@ func (k *kustomizations) advance(ctx context.Context, obj *kustomizev1.Kustomiza
 			k.engine.Suspend(kustomizationRef(obj))
 		}
 		return k.wait(ctx, obj, gitops.Report{}, err)
+	}
+	if access.Remote != nil {
+		release := k.slots.take(access.Remote.Name)
+		if release == nil {
+			return ctrl.Result{RequeueAfter: remotePause}, nil
+		}
+		defer release()
+		bounded, cancel := context.WithTimeout(ctx, remoteTime)
+		defer cancel()
+		ctx = bounded
 	}
 	rules, err := k.rules.of(obj)
 	if err != nil {

@@ -122,6 +122,7 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 		pauses:     newPauses(),
 		told:       newTold(),
 		rules:      newHealthRules(language),
+		slots:      newSlots(options.Concurrent),
 	}
 	k.engine = parts.Engine(func(owner gitops.OwnerRef) {
 		forKustomizations.add(types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}, urgent)

@@ -1,0 +1,38 @@
+package flux
+
+import "testing"
+
+func TestSlots(t *testing.T) {
+	t.Parallel()
+	s := newSlots(8)
+	var a []func()
+	for {
+		release := s.take("a")
+		if release == nil {
+			break
+		}
+		a = append(a, release)
+	}
+	if len(a) != 2 {
+		t.Errorf("one cluster takes %d of 8 workers, want 2", len(a))
+	}
+	n := len(a)
+	for _, address := range []string{"b", "c", "d", "e", "f"} {
+		if s.take(address) != nil {
+			n++
+		}
+	}
+	if n != 4 {
+		t.Errorf("remote clusters take %d of 8 workers, want 4", n)
+	}
+	if s.take("") == nil {
+		t.Error("the own cluster waits for remote ones")
+	}
+	a[0]()
+	if s.take("g") == nil {
+		t.Error("a slot that was given back is not there")
+	}
+	if newSlots(1).take("a") == nil {
+		t.Error("a single worker never goes to a remote cluster")
+	}
+}
