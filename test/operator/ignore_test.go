@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -104,8 +105,10 @@ func TestIgnoredFieldOfAnotherApplier(t *testing.T) {
 	w.source()
 	w.kustomization("app", ignoring("ConfigMap", "/data/key"))
 	w.ready("app", first)
-	theirs := &corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "a"}, Data: map[string]string{"key": "theirs"}}
-	w.check(w.client.Patch(w.context(), theirs, client.Apply, client.FieldOwner("tool"), client.ForceOwnership)) //nolint:staticcheck // the typed Apply needs generated types
+	theirs := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"namespace": w.namespace, "name": "a"}, "data": map[string]any{"key": "theirs"},
+	}}
+	w.check(w.client.Apply(w.context(), client.ApplyConfigurationFromUnstructured(theirs), client.FieldOwner("tool"), client.ForceOwnership))
 	w.patch(w.namedConfig("a"), `{"metadata":{"labels":{"kustomize.toolkit.fluxcd.io/name":"mine"}}}`)
 	waitFor(w, w.namedConfig("a"), "with its label again", func(c *corev1.ConfigMap) bool {
 		return c.Labels["kustomize.toolkit.fluxcd.io/name"] == "app"
