@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,9 @@ const (
 	maxPathDepth = 100
 	// maxUnpacked is how many bytes the files of an artifact may have together.
 	maxUnpacked = 2 << 30
+	// maxCache is how many bytes the unpacked artifacts may have that nobody uses: where
+	// there are more, those go first that were used longest ago.
+	maxCache = 4 << 30
 	// keepUnused is how long an artifact is kept that nobody uses: after a restart it
 	// takes a while until its users ask for it.
 	keepUnused = time.Hour
@@ -40,12 +44,18 @@ type Cache struct {
 	root   *os.Root
 	client *http.Client
 	now    func() time.Time
-	// most is how many bytes and files an artifact may have when it is unpacked.
-	most limits
+	most   cacheLimits
 
 	mu sync.Mutex
 	// held are the artifacts in use, by digest; guarded by mu.
 	held map[string]*cached
+}
+
+// cacheLimits bound an artifact when it is unpacked, in bytes and files, and the bytes of
+// those that nobody uses.
+type cacheLimits struct {
+	total, unused int64
+	entries       int
 }
 
 // cached is an artifact in use.
@@ -66,7 +76,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, most: limits{total: maxUnpacked, entries: maxReadFiles}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, most: cacheLimits{total: maxUnpacked, unused: maxCache, entries: maxReadFiles}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 
@@ -110,12 +120,68 @@ func (c *Cache) leave(name string, entry *cached) {
 	}
 }
 
-// Collect removes artifacts that nobody has used for a while.
+// Collect removes artifacts that nobody has used for a while, and more where they take too
+// much of the disk.
 func (c *Cache) Collect() error {
+	old, err := c.excess()
+	if err != nil {
+		return err
+	}
 	return c.clean(func(name string) bool {
 		info, err := c.root.Stat(name)
-		return err == nil && c.now().Sub(info.ModTime()) > keepUnused
+		return old[name] || err == nil && c.now().Sub(info.ModTime()) > keepUnused
 	})
+}
+
+// excess are the unused artifacts beyond maxCache bytes.
+func (c *Cache) excess() (map[string]bool, error) {
+	entries, err := fs.ReadDir(c.root.FS(), ".")
+	if err != nil {
+		return nil, own(err)
+	}
+	type kept struct {
+		name string
+		used time.Time
+		size int64
+	}
+	var all []kept
+	for _, e := range entries {
+		info, err := e.Info()
+		c.mu.Lock()
+		inUse := c.held[e.Name()] != nil
+		c.mu.Unlock()
+		if err != nil || inUse || !e.IsDir() {
+			continue
+		}
+		k := kept{name: e.Name(), used: info.ModTime()}
+		if k.size, err = c.size(e.Name()); err != nil {
+			return nil, err
+		}
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(a, b kept) int { return b.used.Compare(a.used) })
+	old, total := map[string]bool{}, int64(0)
+	for _, k := range all {
+		if total += k.size; total > c.most.unused {
+			old[k.name] = true
+		}
+	}
+	return old, nil
+}
+
+// size is the length of all files of an artifact.
+func (c *Cache) size(name string) (total int64, err error) {
+	err = fs.WalkDir(c.root.FS(), name, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			total += info.Size()
+		}
+		return err
+	})
+	return total, own(err)
 }
 
 // clean removes folders of artifacts that nobody uses.

@@ -220,7 +220,7 @@ func TestCacheRefuses(t *testing.T) {
 			folder := t.TempDir()
 			server := serve(t, test.content, test.status)
 			c := openCache(t, folder)
-			c.most = limits{total: 8192, entries: 3}
+			c.most = cacheLimits{total: 8192, unused: 1 << 20, entries: 3}
 			_, _, err := c.Get(t.Context(), server.URL, test.digest)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
@@ -269,4 +269,34 @@ func sparse(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return out.Bytes()
+}
+
+// TestCacheSize: what nobody uses goes when it takes too much, the oldest first.
+func TestCacheSize(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	c := openCache(t, folder)
+	c.most.unused = 100
+	now := time.Now()
+	var digests []string
+	for i := range 4 {
+		content := packedWith(t, file(strings.Repeat(string(rune('a'+i)), 20)))
+		digests = append(digests, strings.Replace(digestOf(content), ":", "-", 1))
+		c.now = func() time.Time { return now.Add(time.Duration(i) * time.Second) }
+		_, release, err := c.Get(t.Context(), serve(t, content, http.StatusOK).URL, digestOf(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i != 0 { // The first one stays in use.
+			release()
+		}
+	}
+	if err := c.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{true, false, false, true} {
+		if _, err := os.Stat(filepath.Join(folder, digests[i])); (err == nil) != want {
+			t.Errorf("artifact %d: %v", i, err)
+		}
+	}
 }

@@ -50,6 +50,9 @@ type Options struct {
 	// Logger receives what goes wrong with a watch, at debug level; none where it
 	// is nil. What lasts can be asked by Err.
 	Logger *slog.Logger
+	// MaxObjects is how many objects of a kind are kept at most, 0 for any number: a
+	// kind of which there are more is not watched. It is for clusters of strangers.
+	MaxObjects int
 	// Grace is how long a watch outlives the last owner that needs it, default
 	// 5 min.
 	Grace time.Duration

@@ -298,6 +298,13 @@ func (t *table) misjudged(owner gitops.OwnerRef, rule *health.Rule) bool {
 	return false
 }
 
+// hasRoom tells whether an object is known, or one more would still be within most.
+func (t *table) hasRoom(n name, most int) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.objects[n] != nil || len(t.objects) < most
+}
+
 // ownEntry gives our own Apply entry of an object as it was first seen.
 func (t *table) ownEntry(n name) (gitops.Live, *ownFields) {
 	t.mu.RLock()

@@ -174,3 +174,19 @@ func TestOwnEntryIsKeptWhileItHolds(t *testing.T) {
 		})
 	}
 }
+
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	tb := newTable(gitops.GroupKind{Kind: "X"}, false, func(Observation) {})
+	for i := range 3 {
+		tb.objects[name{name: string(rune('a' + i))}] = &record{}
+	}
+	for n, want := range map[string]bool{"a": true, "new": false} {
+		if got := tb.hasRoom(name{name: n}, 3); got != want {
+			t.Errorf("%s: room is %t", n, got)
+		}
+	}
+	if !tb.hasRoom(name{name: "new"}, 4) {
+		t.Error("there is room for one more")
+	}
+}

@@ -378,6 +378,9 @@ func (w *watcher) put(object runtime.Object, first bool) error {
 	if err != nil {
 		return err
 	}
+	if most := w.observer.options.MaxObjects; most > 0 && !w.table.hasRoom(n, most) {
+		return fmt.Errorf("there are more than %d objects, which is the most that is watched", most)
+	}
 	w.table.put(n, seen)
 	return nil
 }

@@ -332,7 +332,7 @@ func (s *server) recordEvents(context.Context) error {
 }
 
 func (s *server) observe(context.Context) error {
-	observer, err := s.observer(s.rest, s.connection)
+	observer, err := s.observer(s.rest, s.connection, 0)
 	if err != nil {
 		return err
 	}
@@ -348,7 +348,7 @@ func (s *server) openRemote(remote *engine.Remote) (*cluster.Connection, *observ
 	if err != nil {
 		return nil, nil, err
 	}
-	observer, err := s.observer(config, connection)
+	observer, err := s.observer(config, connection, maxRemoteObjects)
 	return connection, observer, err
 }
 
@@ -365,16 +365,20 @@ func (s *server) connectTo(config *rest.Config, remote string) (*cluster.Connect
 	})
 }
 
-// observer makes the observer of a cluster.
-func (s *server) observer(config *rest.Config, connection *cluster.Connection) (*observe.Observer, error) {
+// maxRemoteObjects is how many objects of a kind are watched in a remote cluster.
+const maxRemoteObjects = 100_000
+
+// observer makes the observer of a cluster; most is that of observe.Options.
+func (s *server) observer(config *rest.Config, connection *cluster.Connection, most int) (*observe.Observer, error) {
 	return observe.New(observe.Options{
 		Config: s.partOf(config, "observe"),
 		Resources: func(ctx context.Context, kind gitops.GroupKind, version string) (schema.GroupVersionResource, bool, error) {
 			r, err := connection.Resource(ctx, kind, version)
 			return r.GVR, r.Namespaced, err
 		},
-		Keys:   s.keys(),
-		Logger: slog.New(logr.ToSlogHandler(s.options.Log)),
+		Keys:       s.keys(),
+		Logger:     slog.New(logr.ToSlogHandler(s.options.Log)),
+		MaxObjects: most,
 	})
 }
 
