@@ -9,10 +9,11 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
-	"syscall"
 	"time"
 
 	"k8s.io/utils/clock"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
 const (
@@ -166,22 +167,11 @@ func Unreachable(err error) string {
 // unreachable puts the failure of a connection into words that are the same each
 // time: what the network says has ports in it.
 func unreachable(err error) string {
-	var (
-		name    *net.DNSError
-		errno   syscall.Errno
-		network net.Error
-		op      *net.OpError
-	)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return "it does not answer in time"
-	case errors.As(err, &name):
-		return "its host is not found"
-	case errors.As(err, &errno):
-		return errno.Error()
-	case errors.As(err, &network) && network.Timeout():
-		return "it does not answer in time"
-	case errors.As(err, &op) && op.Err != nil:
+	if reason, ok := gitops.NetworkReason(err); ok {
+		return reason
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
 		return op.Err.Error()
 	}
 	return err.Error()

@@ -43,11 +43,8 @@ func (e *Engine) Remove(ctx context.Context, removal Removal) gitops.Report {
 	o := e.owner(removal.Owner)
 	o.running.Lock()
 	defer o.running.Unlock()
-	if removal.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, removal.Timeout)
-		defer cancel()
-	}
+	ctx, cancel := bounded(ctx, removal.Timeout, removal.Access)
+	defer cancel()
 	r := &run{
 		Engine: e, owner: o, target: &gitops.Build{}, removing: true,
 		task: Task{

@@ -51,11 +51,8 @@ func (e *Engine) Run(ctx context.Context, task Task) gitops.Report {
 		return r.report
 	}
 	r.report.Moved, o.moved = o.moved, nil
-	if task.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, task.Timeout)
-		defer cancel()
-	}
+	ctx, cancel := bounded(ctx, task.Timeout, task.Access)
+	defer cancel()
 	r.stage(gitops.StageBuild, func() error { return r.build(ctx) })
 	if r.target != nil && !errors.Is(r.report.Err, context.Canceled) {
 		r.stage(gitops.StageApply, func() error { return r.apply(ctx) })
@@ -84,6 +81,20 @@ func (r *run) begin(task Task) error {
 	task.Build.Keys = r.Keys
 	r.task = task
 	return nil
+}
+
+// remoteTime bounds one run in a remote cluster, which may be slow; the next one goes on.
+const remoteTime = 2 * time.Minute
+
+// bounded gives a run the time that it may take; a timeout of 0 is none.
+func bounded(ctx context.Context, timeout time.Duration, access Access) (context.Context, context.CancelFunc) {
+	if access.Remote != nil && (timeout <= 0 || timeout > remoteTime) {
+		timeout = remoteTime
+	}
+	if timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, timeout)
 }
 
 // enter finds what the work is done with. Whoever comes with other rights, or to

@@ -87,7 +87,7 @@ func TestCanary(t *testing.T) {
 		"good/s.yaml":       sealed.Encrypt(t, "s.yaml", strings.Replace(secretNamed("good", secrets["decrypted"]), loud, "", 1)),
 	})
 	w.check(w.client.Create(w.context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "immutable"},
-		StringData: map[string]string{"password": secrets["immutable"]}, Immutable: ptrTo(true)}))
+		StringData: map[string]string{"password": secrets["immutable"]}, Immutable: new(true)}))
 	w.secret("variables", map[string]string{"secret": secrets["variable"]})
 	w.secret("login", map[string]string{"username": "user", "password": secrets["password"]})
 	w.secret("bearer", map[string]string{"bearerToken": secrets["header"]})
@@ -180,8 +180,6 @@ func TestCanary(t *testing.T) {
 		}
 	}
 }
-
-func ptrTo[T any](v T) *T { return &v }
 
 func conditionReason(w *world, name string) string {
 	w.t.Helper()

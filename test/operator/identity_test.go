@@ -32,12 +32,18 @@ func (w *world) grant(name string, rules ...rbacv1.PolicyRule) {
 	if len(rules) == 0 {
 		return
 	}
+	w.grantAs(name, name, rules...)
+}
+
+// grantAs gives a service account rights by a Role and a RoleBinding of a name.
+func (w *world) grantAs(name, account string, rules ...rbacv1.PolicyRule) {
+	w.t.Helper()
 	at := metav1.ObjectMeta{Namespace: w.namespace, Name: name}
 	w.check(w.client.Create(w.context(), &rbacv1.Role{ObjectMeta: at, Rules: rules}))
 	w.check(w.client.Create(w.context(), &rbacv1.RoleBinding{
 		ObjectMeta: at,
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
-		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: name, Namespace: w.namespace}},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: account, Namespace: w.namespace}},
 	}))
 }
 

@@ -1,6 +1,7 @@
 package operator_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +13,6 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -278,9 +278,9 @@ func (w *world) try(p probe, at where, flag, namespaced bool) {
 		if named = other; !namespaced {
 			want = p.lost
 		} else if flag {
-			want = firstOf(p.denied, p.found)
+			want = cmp.Or(p.denied, p.found)
 		} else {
-			want = firstOf(p.foreign, p.found)
+			want = cmp.Or(p.foreign, p.found)
 		}
 	case missing:
 		want = p.lost
@@ -326,13 +326,6 @@ func outcome(conditions []metav1.Condition, reason, words string) bool {
 	return ready.Status == "False" && ready.Reason == reason && strings.Contains(ready.Message, words)
 }
 
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
 // removeTargets makes room for the next cell.
 func (w *world) removeTargets() {
 	w.t.Helper()
@@ -376,7 +369,7 @@ func TestReferencesAsOwner(t *testing.T) {
 		k.Spec.PostBuild = &kustomizev1.PostBuild{SubstituteFrom: []kustomizev1.SubstituteReference{{Kind: "Secret", Name: "variables"}}}
 	})
 	w.notReady("app", "BuildFailed", "substitute from 'Secret/variables'|not readable|forbidden|system:serviceaccount:"+w.namespace+":tenant")
-	w.grantMore("tenant", may("", "secrets"))
+	w.grantAs("tenant-more", "tenant", may("", "secrets"))
 	w.ready("app", revision)
 	w.data("a", "one")
 	w.patch(w.namedSecret("variables"), `{"stringData":{"value":"two"}}`)
@@ -386,16 +379,4 @@ func TestReferencesAsOwner(t *testing.T) {
 			t.Errorf("in its own name the operator sent %s %s", r.Verb, r.RequestURI)
 		}
 	}
-}
-
-// grantMore gives a service account rights beside those that it has.
-func (w *world) grantMore(account string, rules ...rbacv1.PolicyRule) {
-	w.t.Helper()
-	at := metav1.ObjectMeta{Namespace: w.namespace, Name: account + "-more"}
-	w.check(w.client.Create(w.context(), &rbacv1.Role{ObjectMeta: at, Rules: rules}))
-	w.check(w.client.Create(w.context(), &rbacv1.RoleBinding{
-		ObjectMeta: at,
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: at.Name},
-		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: account, Namespace: w.namespace}},
-	}))
 }

@@ -1,11 +1,8 @@
 package sops
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
-	"syscall"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
@@ -14,6 +11,8 @@ import (
 	"golang.org/x/oauth2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
 // reason puts the failure of a service into words that are the same each time and show
@@ -26,9 +25,6 @@ func reason(err error) string {
 		login     *azidentity.AuthenticationFailedError
 		fromVault *vault.ResponseError
 		token     *oauth2.RetrieveError
-		name      *net.DNSError
-		errno     syscall.Errno
-		network   net.Error
 	)
 	switch {
 	case errors.As(err, &fromAWS):
@@ -44,14 +40,9 @@ func reason(err error) string {
 		return fmt.Sprintf("it answers %d", fromVault.StatusCode)
 	case errors.As(err, &token):
 		return fmt.Sprintf("the login fails with %s", token.ErrorCode)
-	case errors.Is(err, context.DeadlineExceeded):
-		return "it does not answer in time"
-	case errors.As(err, &name):
-		return "its host is not found"
-	case errors.As(err, &errno):
-		return errno.Error()
-	case errors.As(err, &network) && network.Timeout():
-		return "it does not answer in time"
+	}
+	if reason, ok := gitops.NetworkReason(err); ok {
+		return reason
 	}
 	if s, ok := status.FromError(err); ok && s.Code() != codes.OK && s.Code() != codes.Unknown {
 		return "it answers " + s.Code().String()

@@ -108,22 +108,12 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 	if err != nil {
 		return k.notRemoved(ctx, obj, gitops.Report{Err: err, Inventory: inventory})
 	}
-	if access.Remote != nil {
-		release := k.slots.take(access.Remote.Name)
-		if release == nil {
-			return &ctrl.Result{RequeueAfter: remotePause}, nil
-		}
-		defer release()
-		bounded, cancel := context.WithTimeout(ctx, remoteTime)
-		defer cancel()
-		report := k.remove(bounded, obj, access, inventory)
-		return k.removed(ctx, obj, report)
+	release := k.slots.take(access.Remote)
+	if release == nil {
+		return &ctrl.Result{RequeueAfter: remotePause}, nil
 	}
-	return k.removed(ctx, obj, k.remove(ctx, obj, access, inventory))
-}
-
-// removed tells of a removal. It returns a result where it has to go on later.
-func (k *kustomizations) removed(ctx context.Context, obj *kustomizev1.Kustomization, report gitops.Report) (*ctrl.Result, error) {
+	defer release()
+	report := k.remove(ctx, obj, access, inventory)
 	switch {
 	case report.Err == nil && report.Waiting:
 		return k.awaitTermination(ctx, obj, report)

@@ -124,16 +124,11 @@ func (k *kustomizations) advance(ctx context.Context, obj *kustomizev1.Kustomiza
 		}
 		return k.wait(ctx, obj, gitops.Report{}, err)
 	}
-	if access.Remote != nil {
-		release := k.slots.take(access.Remote.Name)
-		if release == nil {
-			return ctrl.Result{RequeueAfter: remotePause}, nil
-		}
-		defer release()
-		bounded, cancel := context.WithTimeout(ctx, remoteTime)
-		defer cancel()
-		ctx = bounded
+	release := k.slots.take(access.Remote)
+	if release == nil {
+		return ctrl.Result{RequeueAfter: remotePause}, nil
 	}
+	defer release()
 	rules, err := k.rules.of(obj)
 	if err != nil {
 		return k.keep(ctx, obj, access, err)

@@ -3,14 +3,12 @@ package flux
 import (
 	"sync"
 	"time"
+
+	"github.com/plumb-gitops/plumb/internal/engine"
 )
 
-const (
-	// remoteTime bounds one run in a remote cluster; the next one goes on.
-	remoteTime = 2 * time.Minute
-	// remotePause is how soon a Kustomization is looked at again that found no slot.
-	remotePause = time.Second
-)
+// remotePause is how soon a Kustomization is looked at again that found no slot.
+const remotePause = time.Second
 
 // slots are the workers that may be with remote clusters at the same time: those can be
 // slow, and must not keep the others from their work.
@@ -32,11 +30,12 @@ func newSlots(workers int) *slots {
 }
 
 // take gives a function that gives the slot back; nil where there is none. The operator's
-// own cluster, which has no address, needs none.
-func (s *slots) take(address string) (release func()) {
-	if address == "" {
+// own cluster needs none.
+func (s *slots) take(remote *engine.Remote) (release func()) {
+	if remote == nil {
 		return func() {}
 	}
+	address := remote.Name
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all >= s.most || s.taken[address] >= s.mostEach {

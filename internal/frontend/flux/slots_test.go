@@ -1,13 +1,17 @@
 package flux
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/plumb-gitops/plumb/internal/engine"
+)
 
 func TestSlots(t *testing.T) {
 	t.Parallel()
 	s := newSlots(8)
 	var a []func()
 	for {
-		release := s.take("a")
+		release := s.take(&engine.Remote{Name: "a"})
 		if release == nil {
 			break
 		}
@@ -18,21 +22,21 @@ func TestSlots(t *testing.T) {
 	}
 	n := len(a)
 	for _, address := range []string{"b", "c", "d", "e", "f"} {
-		if s.take(address) != nil {
+		if s.take(&engine.Remote{Name: address}) != nil {
 			n++
 		}
 	}
 	if n != 4 {
 		t.Errorf("remote clusters take %d of 8 workers, want 4", n)
 	}
-	if s.take("") == nil {
+	if s.take(nil) == nil {
 		t.Error("the own cluster waits for remote ones")
 	}
 	a[0]()
-	if s.take("g") == nil {
+	if s.take(&engine.Remote{Name: "g"}) == nil {
 		t.Error("a slot that was given back is not there")
 	}
-	if newSlots(1).take("a") == nil {
+	if newSlots(1).take(&engine.Remote{Name: "a"}) == nil {
 		t.Error("a single worker never goes to a remote cluster")
 	}
 }
