@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/plumb-gitops/plumb/internal/cluster"
@@ -138,10 +141,12 @@ func (r *run) changed(ctx context.Context, s *step, was *unstructured.Unstructur
 	return is, err
 }
 
-// takeOverPatch is nil where there is nothing to take over. It fails on the
-// server where the object was changed since.
+// takeOverPatch is nil where there is nothing to take over. It fails on the server
+// where one of the entries that it replaces was changed since; what others write
+// meanwhile, such as a controller its status, is not in the way.
 func (r *run) takeOverPatch(s *step, obj *unstructured.Unstructured) ([]byte, error) {
-	entries, changed, err := ownership.TakeOver(obj.GetManagedFields(), r.Keys, s.change.Manifest.APIVersion())
+	was := obj.GetManagedFields()
+	entries, changed, err := ownership.TakeOver(was, r.Keys, s.change.Manifest.APIVersion())
 	if err != nil || !changed {
 		return nil, err
 	}
@@ -150,10 +155,18 @@ func (r *run) takeOverPatch(s *step, obj *unstructured.Unstructured) ([]byte, er
 		Path  string `json:"path"`
 		Value any    `json:"value,omitempty"`
 	}
-	patch := []operation{
-		{Op: "test", Path: "/metadata/resourceVersion", Value: obj.GetResourceVersion()},
-		{Op: "replace", Path: "/metadata/managedFields", Value: entries},
+	patch := []operation{{Op: "test", Path: "/metadata/uid", Value: obj.GetUID()}}
+	// The last first, so that the places of the others stay what they were.
+	stay, own := entries[:len(entries)-1], entries[len(entries)-1]
+	for i, entry := range slices.Backward(was) {
+		if n := len(stay); n > 0 && equality.Semantic.DeepEqual(stay[n-1], entry) {
+			stay = stay[:n-1]
+			continue
+		}
+		path := "/metadata/managedFields/" + strconv.Itoa(i)
+		patch = append(patch, operation{Op: "test", Path: path, Value: entry}, operation{Op: "remove", Path: path})
 	}
+	patch = append(patch, operation{Op: "add", Path: "/metadata/managedFields/-", Value: own})
 	annotations := obj.GetAnnotations()
 	for _, name := range r.Keys.DropAnnotations {
 		if _, ok := annotations[name]; ok {

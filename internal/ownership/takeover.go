@@ -17,7 +17,7 @@ import (
 // declare, unless a third manager has it too.
 //
 // Entries of a subresource and entries that hold nothing but kept annotations stay
-// as they are. Our own entry keeps its API version; apiVersion is that of an entry
+// as they are. The result is the entries that stay, in their order, and then ours. Our own entry keeps its API version; apiVersion is that of an entry
 // that has to be made. managedFields is not changed. The error says which
 // manager's entry cannot be read; then nothing is taken over.
 func TakeOver(managedFields []metav1.ManagedFieldsEntry, keys gitops.Keys, apiVersion string) (result []metav1.ManagedFieldsEntry, changed bool, err error) {
