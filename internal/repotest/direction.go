@@ -19,7 +19,7 @@ func rows() [][]string {
 		{"state"},
 		{"engine"},
 		{"source", "build", "apply", "release", "observe", "verify", "auth"},
-		{"event", "artifact", "cluster", "config", "telemetry", "gitserver", "terminal"},
+		{"event", "artifact", "cluster", "config", "egress", "telemetry", "gitserver", "terminal"},
 		{"plan", "health", "ownership"},
 		{"gitops"},
 	}

@@ -2,17 +2,10 @@ package wire
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/url"
-	"os"
 	"strings"
-	"unicode"
 
+	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 )
 
@@ -91,89 +84,40 @@ func firstError(errs ...error) error {
 // the original one would differ from time to time.
 func classify(ctx context.Context, err error) error {
 	var known *Error
-	var op *net.OpError
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded):
-		return &Error{Code: CodeTimeout, Text: "no answer within the timeout", Err: err}
-	case ctx.Err() != nil:
-		return &Error{Code: CodeCanceled, Text: "canceled", Err: err}
-	case errors.As(err, &op) && errors.As(op.Err, &known):
-		// What our own dialer says needs no words about the dialing.
-		return known
-	case errors.As(err, &known):
+	case ctx.Err() == nil && errors.As(err, &known):
 		return err
 	case errors.Is(err, pack.ErrTooLarge):
 		return &Error{Code: CodeTooLarge, Text: err.Error(), Err: err}
 	case errors.Is(err, pack.ErrCorrupt):
 		return &Error{Code: CodeProtocol, Text: err.Error(), Err: err}
 	}
-	if e := classifyTLS(err); e != nil {
-		return e
-	}
-	return classifyNetwork(err)
-}
-
-func classifyTLS(err error) error {
-	var (
-		authority x509.UnknownAuthorityError
-		hostname  x509.HostnameError
-		invalid   x509.CertificateInvalidError
-		op        *net.OpError
-		record    tls.RecordHeaderError
-	)
-	text := ""
-	switch {
-	case errors.As(err, &authority):
-		text = "the server's certificate is signed by an unknown authority"
-	case errors.As(err, &hostname):
-		text = fmt.Sprintf("the server's certificate is not for %q", hostname.Host)
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		text = "the server's certificate has expired or is not yet valid"
-	case errors.As(err, &invalid):
-		text = "the server's certificate is not valid"
-	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate"):
-		return &Error{Code: CodeDenied, Text: "the server refuses the client certificate: " + op.Err.Error(), Err: err}
-	case errors.As(err, &op) && op.Op == "remote error":
-		text = "the server ends the TLS handshake: " + op.Err.Error()
-	case errors.As(err, &record):
-		text = "the server does not speak TLS"
-	default:
-		return nil
-	}
-	return &Error{Code: CodeCertificate, Text: text, Err: err}
-}
-
-func classifyNetwork(err error) error {
-	var (
-		dns *net.DNSError
-		op  *net.OpError
-		web *url.Error
-	)
-	switch {
-	case errors.As(err, &dns):
-		return &Error{Code: CodeNetwork, Text: fmt.Sprintf("host %q cannot be resolved", dns.Name), Err: err}
-	case errors.As(err, &op) && op.Op == "dial" && op.Addr != nil:
-		return &Error{Code: CodeNetwork, Text: fmt.Sprintf("connect to %s: %s", op.Addr, cause(op)), Err: err}
-	case errors.As(err, &op):
-		return &Error{Code: CodeNetwork, Text: fmt.Sprintf("connection lost: %s", cause(op)), Err: err}
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return &Error{Code: CodeNetwork, Text: "the server hung up", Err: err}
-	case errors.As(err, &web):
-		// It names the whole URL, and quotes what the server sent.
-		return &Error{Code: CodeNetwork, Text: "the request failed: " + quoteShort(web.Err.Error()), Err: err}
-	default:
+	code, text, ok := egress.Explain(ctx, err)
+	if !ok {
 		return err
 	}
+	return &Error{Code: codeOf(code), Text: text, Err: err}
 }
 
-func cause(op *net.OpError) string {
-	var call *os.SyscallError
-	if errors.As(op.Err, &call) {
-		return call.Err.Error()
+func codeOf(code egress.Code) Code {
+	switch code {
+	case egress.Timeout:
+		return CodeTimeout
+	case egress.Canceled:
+		return CodeCanceled
+	case egress.Forbidden:
+		return CodeUnsupported
+	case egress.Unusable:
+		return CodeCredential
+	case egress.Certificate:
+		return CodeCertificate
+	case egress.Denied:
+		return CodeDenied
+	default:
+		return CodeNetwork
 	}
-	return op.Err.Error()
 }
 
 // remoteError is what a server says went wrong.
@@ -192,26 +136,6 @@ func remoteError(text string) error {
 	return &Error{Code: code, Text: "the server says: " + text}
 }
 
-// longestText is the most of a server's words that reach a message.
-const longestText = 300
+func printable(text string) string { return egress.Printable(text) }
 
-// printable takes what a message can hold of a server's words: one line,
-// without control characters.
-func printable(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, text)
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > longestText {
-		text = strings.ToValidUTF8(text[:longestText], "") + "…"
-	}
-	return text
-}
-
-func quoteShort(text string) string { return fmt.Sprintf("%q", printable(text)) }
+func quoteShort(text string) string { return egress.Quote(text) }

@@ -9,16 +9,17 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"time"
+
+	"github.com/plumb-gitops/plumb/internal/egress"
 )
 
 // httpTransport reaches a repository by smart HTTP.
 type httpTransport struct {
 	origin *url.URL // as given, without credentials
 	auth   Auth
-	// trusted is used for the host that the credential is for, and foreign,
-	// which has no client certificate, for hosts that it redirects to.
-	trusted, foreign *http.Client
+	// client sends credentials and the client certificate to the origin only.
+	client    *http.Client
+	transport *egress.Transport
 
 	mu   sync.Mutex // guards base
 	base *url.URL   // where the repository was found last
@@ -27,7 +28,7 @@ type httpTransport struct {
 // longestRedirect is the most redirects that are followed.
 const longestRedirect = 10
 
-func newHTTP(o Options, via *url.URL) (*httpTransport, error) {
+func newHTTP(o Options) (*httpTransport, error) {
 	t := &httpTransport{auth: o.Auth}
 	origin := *o.URL
 	if user := origin.User; user != nil && t.auth.Username == "" && t.auth.BearerToken == "" {
@@ -36,33 +37,23 @@ func newHTTP(o Options, via *url.URL) (*httpTransport, error) {
 	}
 	origin.User, origin.Fragment = nil, ""
 	t.origin, t.base = &origin, &origin
-	for client, withCertificate := range map[**http.Client]bool{&t.trusted: true, &t.foreign: false} {
-		config, err := o.Auth.tls(withCertificate)
-		if err != nil {
-			return nil, err
-		}
-		*client = &http.Client{
-			Transport: &http.Transport{
-				Proxy:                 proxyFunc(via),
-				DialContext:           newDialer().DialContext,
-				TLSClientConfig:       config,
-				ForceAttemptHTTP2:     true,
-				MaxIdleConnsPerHost:   2,
-				IdleConnTimeout:       90 * time.Second,
-				TLSHandshakeTimeout:   30 * time.Second,
-				ExpectContinueTimeout: time.Second,
-				// Packs are compressed already.
-				DisableCompression: true,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}
+	var err error
+	t.transport, err = egress.NewTransport(egress.Options{
+		TLS:   egress.TLS{CA: o.Auth.CA, Certificate: o.Auth.Certificate, Key: o.Auth.Key},
+		Proxy: o.Proxy, Policy: o.Policy, Origin: origin.Scheme + "://" + origin.Host,
+	})
+	if err != nil {
+		return nil, unusable(CodeCredential, err)
+	}
+	t.client = &http.Client{
+		Transport:     t.transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return t, nil
 }
 
 func (t *httpTransport) close() {
-	t.trusted.CloseIdleConnections()
-	t.foreign.CloseIdleConnections()
+	t.transport.CloseIdleConnections()
 }
 
 func (t *httpTransport) current() *url.URL {
@@ -137,9 +128,6 @@ func endpoint(base *url.URL, path string) *url.URL {
 
 // do sends a request, with the credential only to the host that it is for.
 func (t *httpTransport) do(ctx context.Context, method string, target *url.URL, body []byte) (*http.Response, error) {
-	if err := checkHost(target.Hostname()); err != nil {
-		return nil, err
-	}
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -150,9 +138,7 @@ func (t *httpTransport) do(ctx context.Context, method string, target *url.URL, 
 		request.Header.Set("Content-Type", "application/x-git-upload-pack-request")
 		request.Header.Set("Accept", "application/x-git-upload-pack-result")
 	}
-	client := t.foreign
 	if target.Scheme == t.origin.Scheme && strings.EqualFold(target.Host, t.origin.Host) {
-		client = t.trusted
 		switch {
 		case t.auth.BearerToken != "":
 			request.Header.Set("Authorization", "Bearer "+t.auth.BearerToken)
@@ -160,7 +146,7 @@ func (t *httpTransport) do(ctx context.Context, method string, target *url.URL, 
 			request.SetBasicAuth(t.auth.Username, t.auth.Password)
 		}
 	}
-	return client.Do(request)
+	return t.client.Do(request)
 }
 
 // checkAnswer makes an error of an answer that is not Git's.

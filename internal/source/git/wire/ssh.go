@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"strings"
 	"sync"
 
 	"github.com/skeema/knownhosts"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/plumb-gitops/plumb/internal/egress"
 )
 
 // sshTransport reaches a repository over SSH, by a connection for each session.
@@ -22,10 +23,11 @@ type sshTransport struct {
 	address string
 	command string
 	config  ssh.ClientConfig
-	dial    contextDialer
+	dial    egress.ContextDialer
+	policy  egress.Policy
 }
 
-func newSSH(o Options, via *url.URL) (*sshTransport, error) {
+func newSSH(o Options) (*sshTransport, error) {
 	host, port := o.URL.Hostname(), o.URL.Port()
 	if port == "" {
 		port = "22"
@@ -55,8 +57,9 @@ func newSSH(o Options, via *url.URL) (*sshTransport, error) {
 	if err := t.trust(o.Auth.KnownHosts); err != nil {
 		return nil, err
 	}
-	t.dial, err = dialer(via, newDialer())
-	return t, err
+	t.policy = o.Policy
+	t.dial, err = egress.Tunnel(o.Proxy, o.Policy)
+	return t, unusable(CodeURL, err)
 }
 
 func (a Auth) ssh() ([]ssh.AuthMethod, error) {
@@ -124,7 +127,7 @@ func (*sshTransport) resume() session { return nil }
 func (*sshTransport) close()          {}
 
 func (t *sshTransport) open(ctx context.Context) (session, error) {
-	if err := checkHost(t.host); err != nil {
+	if err := t.policy.CheckHost(t.host); err != nil {
 		return nil, err
 	}
 	conn, err := t.dial.DialContext(ctx, "tcp", t.address)
@@ -222,6 +225,9 @@ func (s *sshSession) close() error {
 	return nil
 }
 
+// longestTail is the most of a server's complaint that is kept, in bytes.
+const longestTail = 600
+
 // tail keeps the first words of what a server says beside its output.
 type tail struct {
 	mu   sync.Mutex // guards text
@@ -232,7 +238,7 @@ type tail struct {
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.text = append(t.text, p[:min(len(p), 2*longestText-len(t.text))]...)
+	t.text = append(t.text, p[:min(len(p), longestTail-len(t.text))]...)
 	return len(p), nil
 }
 

@@ -1,0 +1,261 @@
+package egress
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]struct{ always, private bool }{
+		"169.254.169.254": {always: true}, "169.254.0.1": {always: true}, "::ffff:169.254.169.254": {always: true},
+		"64:ff9b::a9fe:a9fe": {always: true}, "fe80::1": {always: true}, "fe80::1%eth0": {always: true}, "fd00:ec2::254": {always: true},
+		"127.0.0.1": {private: true}, "::1": {private: true}, "10.0.0.1": {private: true}, "192.168.1.1": {private: true},
+		"100.64.0.1": {private: true}, "0.0.0.0": {private: true}, "::ffff:10.1.1.1": {private: true}, "64:ff9b::a00:1": {private: true},
+		"fd00:ec2::253": {private: true}, "169.253.0.1": {}, "2001:db8::1": {}, "100.128.0.1": {},
+	} {
+		at := netip.MustParseAddr(address)
+		if err := (Policy{}).check(at); (err != nil) != want.always {
+			t.Errorf("%s: %v", address, err)
+		}
+		if err := (Policy{NoPrivate: true}).check(at); (err != nil) != (want.always || want.private) {
+			t.Errorf("%s without private addresses: %v", address, err)
+		}
+	}
+}
+
+// A name may stand for any address: it is the dialer that looks.
+func TestDialerLooksAtWhatIsDialed(t *testing.T) {
+	t.Parallel()
+	err := Policy{}.Dialer().Control("tcp", "169.254.169.254:80", nil)
+	err = &url.Error{Op: "Get", URL: "http://name/?secret", Err: &net.OpError{Op: "dial", Err: err}}
+	code, text, ok := Explain(t.Context(), err)
+	if !ok || code != Forbidden || code.Kind() != gitops.Invalid || !strings.HasPrefix(text, "connections to 169.254.169.254 are refused") {
+		t.Errorf("%q, %q, %v", code, text, ok)
+	}
+	if _, err := (Policy{NoPrivate: true}).Dialer().DialContext(t.Context(), "tcp", "127.0.0.1:1"); !isRefused(err) {
+		t.Errorf("a loopback address is dialed: %v", err)
+	}
+}
+
+func isRefused(err error) bool {
+	var refused *Refused
+	return errors.As(err, &refused)
+}
+
+// get sends a request with a credential.
+func get(t *testing.T, o Options, target string) (*http.Response, error) {
+	t.Helper()
+	transport, err := NewTransport(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.SetBasicAuth("ann", "canary")
+	request.Header.Set("Private-Token", "canary")
+	response, err := transport.Client().Do(request)
+	if err == nil {
+		t.Cleanup(func() { _ = response.Body.Close() })
+	}
+	return response, err
+}
+
+func TestLiteralAddressesAreRefusedThroughProxies(t *testing.T) {
+	t.Parallel()
+	// Nothing of this leaves the machine, even where nobody refuses it: the proxies
+	// are not there.
+	for _, target := range []string{"http://169.254.169.254/x", "https://[fe80::1]/x", "http://[fd00:ec2::254]/x", "ftp://host/x"} {
+		for _, proxy := range []string{"", "http://127.0.0.1:1", "socks5://127.0.0.1:1"} {
+			if _, err := get(t, Options{Proxy: Proxy{Address: proxy}}, target); !isRefused(err) {
+				t.Errorf("%s through %q: %v", target, proxy, err)
+			}
+		}
+	}
+}
+
+// seen remembers the credentials that a server is sent.
+type seen struct {
+	*httptest.Server
+	headers     []string
+	certificate bool
+}
+
+func newSeen(t *testing.T, start func(http.Handler) *httptest.Server, then http.HandlerFunc) *seen {
+	t.Helper()
+	s := &seen{}
+	s.Server = start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.headers = append(s.headers, r.Header.Get("Authorization")+r.Header.Get("Private-Token"))
+		s.certificate = r.TLS != nil && len(r.TLS.PeerCertificates) > 0
+		then(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func fine(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
+
+func redirectTo(target string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, target+r.URL.Path, http.StatusTemporaryRedirect)
+	}
+}
+
+func TestRedirects(t *testing.T) {
+	t.Parallel()
+	other := newSeen(t, httptest.NewServer, fine)
+	first := newSeen(t, httptest.NewServer, redirectTo(other.URL))
+	if response, err := get(t, Options{}, first.URL); err != nil || response.StatusCode != http.StatusNoContent {
+		t.Fatal(err)
+	}
+	if first.headers[0] == "" || other.headers[0] != "" {
+		t.Errorf("the first server is sent %q, that on another port %q", first.headers, other.headers)
+	}
+	// Back at the first one the credential is sent again, as it is its own.
+	var back *seen
+	between := newSeen(t, httptest.NewServer, func(w http.ResponseWriter, r *http.Request) { redirectTo(back.URL+"/end")(w, r) })
+	back = newSeen(t, httptest.NewServer, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/end") {
+			fine(w, r)
+			return
+		}
+		redirectTo(between.URL)(w, r)
+	})
+	if _, err := get(t, Options{Origin: "https://elsewhere"}, back.URL); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Join(back.headers, "")+strings.Join(between.headers, "") != "" {
+		t.Error("a credential is sent to another server than the origin")
+	}
+
+	secure := newSeen(t, httptest.NewTLSServer, redirectTo(other.URL))
+	if _, err := get(t, Options{TLS: TLS{Insecure: true}}, secure.URL); !isRefused(err) {
+		t.Errorf("a redirect from https to http: %v", err)
+	}
+	var endless *seen
+	endless = newSeen(t, httptest.NewServer, func(w http.ResponseWriter, r *http.Request) { redirectTo(endless.URL)(w, r) })
+	if _, err := get(t, Options{}, endless.URL); !isRefused(err) || len(endless.headers) != longestRedirect+1 {
+		t.Errorf("%d requests, %v", len(endless.headers), err)
+	}
+}
+
+func TestClientCertificatesAndInsecureAreForTheOrigin(t *testing.T) {
+	t.Parallel()
+	tlsServer := func(h http.Handler) *httptest.Server {
+		s := httptest.NewUnstartedServer(h)
+		s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+		s.StartTLS()
+		return s
+	}
+	other := newSeen(t, tlsServer, fine)
+	first := newSeen(t, tlsServer, redirectTo(other.URL))
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: first.Certificate().Raw})
+	certificate, key := clientCertificate(t)
+	if _, err := get(t, Options{TLS: TLS{CA: ca, Certificate: certificate, Key: key}}, first.URL); err != nil {
+		t.Fatal(err)
+	}
+	if !first.certificate || other.certificate {
+		t.Errorf("certificate: origin %v, other %v", first.certificate, other.certificate)
+	}
+	_, err := get(t, Options{TLS: TLS{Insecure: true}}, first.URL)
+	if code, text, _ := Explain(t.Context(), err); code != Certificate || code.Kind() != gitops.Denied {
+		t.Errorf("another server is trusted with any certificate: %q %q, %v", code, text, err)
+	}
+}
+
+func TestPolicies(t *testing.T) {
+	t.Parallel()
+	server := newSeen(t, httptest.NewServer, fine)
+	if _, err := get(t, Options{Policy: Policy{NoPlainCredentials: true}}, server.URL); !isRefused(err) || len(server.headers) > 0 {
+		t.Errorf("a credential over http: %v", err)
+	}
+	if _, err := get(t, Options{Policy: Policy{NoPrivate: true}}, server.URL); !isRefused(err) || len(server.headers) > 0 {
+		t.Errorf("a loopback address: %v", err)
+	}
+	if _, err := get(t, Options{Policy: Policy{NoPrivate: true}}, strings.Replace(server.URL, "127.0.0.1", "localhost", 1)); !isRefused(err) {
+		t.Errorf("a name for one: %v", err)
+	}
+	// A proxy may be on a private address.
+	proxy := newSeen(t, httptest.NewServer, fine)
+	if _, err := get(t, Options{Policy: Policy{NoPrivate: true}, Proxy: Proxy{Address: proxy.URL}}, "http://plumb.invalid/"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUnusableOptions(t *testing.T) {
+	t.Parallel()
+	certificate, key := clientCertificate(t)
+	for name, o := range map[string]Options{
+		"CA":                          {TLS: TLS{CA: []byte("canary")}},
+		"certificate":                 {TLS: TLS{Certificate: []byte("canary"), Key: key}},
+		"a certificate without a key": {TLS: TLS{Certificate: certificate}},
+		"proxy":                       {Proxy: Proxy{Address: "canary"}},
+		"proxy of another scheme":     {Proxy: Proxy{Address: "gopher://canary"}},
+	} {
+		_, err := NewTransport(o)
+		code, text, _ := Explain(t.Context(), err)
+		if code != Unusable || code.Kind() != gitops.Stalled || strings.Contains(text, "canary") {
+			t.Errorf("%s: %q, %q", name, code, text)
+		}
+	}
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	closed := httptest.NewServer(http.HandlerFunc(fine))
+	closed.Close()
+	plain := newSeen(t, httptest.NewServer, fine)
+	secure := newSeen(t, httptest.NewTLSServer, fine)
+	for name, row := range map[string]struct {
+		target string
+		want   Code
+	}{
+		"nobody listens":       {closed.URL, Network},
+		"no such host":         {"http://plumb.invalid/", Network},
+		"no TLS":               {strings.Replace(plain.URL, "http:", "https:", 1), Certificate},
+		"an unknown authority": {secure.URL, Certificate},
+	} {
+		_, first := get(t, Options{}, row.target)
+		_, second := get(t, Options{}, row.target)
+		code, text, ok := Explain(t.Context(), first)
+		_, again, _ := Explain(t.Context(), second)
+		if !ok || code != row.want || text == "" || text != again {
+			t.Errorf("%s: %q: %q, then %q", name, code, text, again)
+		}
+	}
+	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	if code, _, _ := Explain(late, errors.New("x")); code != Timeout {
+		t.Errorf("a deadline is %q", code)
+	}
+	cancel()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if code, _, _ := Explain(gone, errors.New("x")); code != Canceled {
+		t.Errorf("a canceled request is %q", code)
+	}
+	words := errors.New("malformed HTTP response \"\x1b[2J" + strings.Repeat("x", 5000) + "\"")
+	code, text, _ := Explain(t.Context(), &url.Error{Op: "Get", URL: "https://host/app?token=canary", Err: words})
+	if code != Network || strings.Contains(text, "canary") || strings.Contains(text, "\x1b") || len(text) > 400 {
+		t.Errorf("%q: %q", code, text)
+	}
+	if _, _, ok := Explain(t.Context(), fmt.Errorf("no tag")); ok {
+		t.Error("an error of no connection is explained")
+	}
+}
