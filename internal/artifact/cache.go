@@ -80,13 +80,45 @@ func OpenCache(folder string) (*Cache, error) {
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 
-// Get gives the files of the artifact at a URL, whose digest is algorithm:hex with
-// sha256, sha384 or sha512. They can be read until release is called. Errors name the
-// URL and what is wrong with the artifact.
+// Packed is an artifact as somebody else has packed it: a gzipped tar.
+type Packed struct {
+	// Digest is that of the packed file: algorithm:hex with sha256, sha384 or sha512.
+	Digest string
+	// Open opens the packed file where it comes from.
+	Open func(ctx context.Context) (io.ReadCloser, error)
+	// Keep keeps the packed file itself too.
+	Keep bool
+}
+
+// Unpacked is an artifact in use. It can be read until Release is called, which may be
+// called more than once.
+type Unpacked struct {
+	Files   gitops.Tree
+	Release func()
+	// Packed opens the packed file, where it was to be kept.
+	Packed func() (io.ReadCloser, error)
+}
+
+// Get gives the files of the artifact at a URL, whose digest is that of Packed. They can
+// be read until release is called. Errors name the URL and what is wrong with the
+// artifact.
 func (c *Cache) Get(ctx context.Context, url, digest string) (files gitops.Tree, release func(), err error) {
-	name, sum, err := parseDigest(digest)
+	unpacked, err := c.Load(ctx, Packed{Digest: digest, Open: func(ctx context.Context) (io.ReadCloser, error) { return c.open(ctx, url) }})
 	if err != nil {
 		return nil, nil, fmt.Errorf("artifact at %s: %w", url, err)
+	}
+	return unpacked.Files, unpacked.Release, nil
+}
+
+// Load gives the files of a packed artifact, which is opened where they are not there.
+// Errors say what is wrong with it, or are those of Open.
+func (c *Cache) Load(ctx context.Context, of Packed) (Unpacked, error) {
+	name, sum, err := parseDigest(of.Digest)
+	if err != nil {
+		return Unpacked{}, err
+	}
+	if of.Keep {
+		name += keptSuffix
 	}
 	c.mu.Lock()
 	entry := c.held[name]
@@ -97,16 +129,19 @@ func (c *Cache) Get(ctx context.Context, url, digest string) (files gitops.Tree,
 	entry.users++
 	c.mu.Unlock()
 	var once sync.Once
-	release = func() { once.Do(func() { c.leave(name, entry) }) }
+	release := func() { once.Do(func() { c.leave(name, entry) }) }
 	entry.loading.Lock()
 	defer entry.loading.Unlock()
 	if entry.tree == nil {
-		if entry.tree, err = c.load(ctx, url, name, sum); err != nil {
+		if entry.tree, err = c.load(ctx, of, name, sum); err != nil {
 			release()
-			return nil, nil, fmt.Errorf("artifact at %s: %w", url, err)
+			return Unpacked{}, err
 		}
 	}
-	return entry.tree, release, nil
+	return Unpacked{Files: entry.tree, Release: release, Packed: func() (io.ReadCloser, error) {
+		file, err := c.root.Open(path.Join(name, packedFile))
+		return file, own(err)
+	}}, nil
 }
 
 // leave gives an artifact up for one user. Its files stay for a while.
@@ -221,14 +256,17 @@ func parseDigest(digest string) (name string, sum hash.Hash, err error) {
 }
 
 // In the folder of an artifact are its files, and a file with the sum of them all. The
-// latter is written when the former are, so what a crash has left is told apart.
+// latter is written when the former are, so what a crash has left is told apart. Where the
+// packed file is kept it is there too, and the folder has another name.
 const (
 	filesFolder = "files"
 	sumFile     = "sum"
+	packedFile  = "packed"
+	keptSuffix  = "-packed"
 )
 
-// load finds an artifact on the disk, or gets it from where it is served.
-func (c *Cache) load(ctx context.Context, url, name string, sum hash.Hash) (*memory, error) {
+// load finds an artifact on the disk, or gets it from where it comes from.
+func (c *Cache) load(ctx context.Context, of Packed, name string, sum hash.Hash) (*memory, error) {
 	if tree := c.kept(name); tree != nil {
 		return tree, nil
 	}
@@ -236,7 +274,7 @@ func (c *Cache) load(ctx context.Context, url, name string, sum hash.Hash) (*mem
 	if err := errors.Join(own(c.root.RemoveAll(temporary)), own(c.root.RemoveAll(name))); err != nil {
 		return nil, err
 	}
-	tree, err := c.make(ctx, url, name, temporary, sum)
+	tree, err := c.make(ctx, of, name, temporary, sum)
 	if err != nil {
 		return nil, errors.Join(err, own(c.root.RemoveAll(temporary)))
 	}
@@ -259,11 +297,11 @@ func (c *Cache) kept(name string) *memory {
 }
 
 // make gets an artifact and puts it into place.
-func (c *Cache) make(ctx context.Context, url, name, temporary string, sum hash.Hash) (*memory, error) {
+func (c *Cache) make(ctx context.Context, of Packed, name, temporary string, sum hash.Hash) (*memory, error) {
 	if err := own(c.root.MkdirAll(path.Join(temporary, filesFolder), 0o700)); err != nil {
 		return nil, err
 	}
-	if err := c.download(ctx, url, name, temporary, sum); err != nil {
+	if err := c.download(ctx, of, temporary, sum); err != nil {
 		return nil, err
 	}
 	tree, err := c.index(temporary, name)
@@ -278,39 +316,54 @@ func (c *Cache) make(ctx context.Context, url, name, temporary string, sum hash.
 
 // download gets an artifact, whose digest has to be the one that is asked for, and
 // unpacks it. It is unpacked from a file, after its digest was found to be right.
-func (c *Cache) download(ctx context.Context, url, name, folder string, sum hash.Hash) (err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+func (c *Cache) download(ctx context.Context, of Packed, folder string, sum hash.Hash) (err error) {
+	body, err := of.Open(ctx)
 	if err != nil {
-		return errors.New("it is no URL that can be asked")
+		return err
 	}
-	response, err := c.client.Do(request)
-	if err != nil {
-		return withoutURL(err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("it is answered with %s", response.Status)
-	}
-	packed, err := c.root.OpenFile(folder+".tar.gz", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	defer body.Close()
+	at := path.Join(folder, packedFile)
+	packed, err := c.root.OpenFile(at, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return own(err)
 	}
 	defer func() {
-		err = errors.Join(err, own(packed.Close()), own(c.root.Remove(folder+".tar.gz")))
+		err = errors.Join(err, own(packed.Close()))
+		if !of.Keep {
+			err = errors.Join(err, own(c.root.Remove(at)))
+		}
 	}()
-	n, err := io.Copy(io.MultiWriter(packed, sum), io.LimitReader(response.Body, maxReadBytes+1))
+	n, err := io.Copy(io.MultiWriter(packed, sum), io.LimitReader(&endable{ctx, body}, maxReadBytes+1))
+	_, want, _ := strings.Cut(of.Digest, ":")
 	switch got := hex.EncodeToString(sum.Sum(nil)); {
 	case err != nil:
 		return withoutURL(err)
 	case n > maxReadBytes:
 		return fmt.Errorf("it has more than %d bytes", maxReadBytes)
-	case !strings.HasSuffix(name, "-"+got):
-		return fmt.Errorf("its content does not have the digest %s: it is truncated or was changed", strings.Replace(name, "-", ":", 1))
+	case !strings.EqualFold(want, got):
+		return fmt.Errorf("its content does not have the digest %s: it is truncated or was changed", strings.ToLower(of.Digest))
 	}
 	if _, err := packed.Seek(0, io.SeekStart); err != nil {
 		return own(err)
 	}
 	return c.unpack(ctx, packed, path.Join(folder, filesFolder))
+}
+
+// open asks for an artifact at a URL.
+func (c *Cache) open(ctx context.Context, url string) (io.ReadCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, errors.New("it is no URL that can be asked")
+	}
+	response, err := c.client.Do(request)
+	if err != nil {
+		return nil, withoutURL(err)
+	}
+	if response.StatusCode != http.StatusOK {
+		_ = response.Body.Close()
+		return nil, fmt.Errorf("it is answered with %s", response.Status)
+	}
+	return response.Body, nil
 }
 
 // withoutURL takes the URL, which is named anyway, and addresses out of an error.

@@ -4,10 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -298,5 +300,48 @@ func TestCacheSize(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(folder, digests[i])); (err == nil) != want {
 			t.Errorf("artifact %d: %v", i, err)
 		}
+	}
+}
+
+func TestCacheKeepsThePackedFile(t *testing.T) {
+	t.Parallel()
+	content := packedWith(t, file("a/b"))
+	folder := t.TempDir()
+	opened := 0
+	load := func(c *Cache, keep bool) Unpacked {
+		t.Helper()
+		u, err := c.Load(t.Context(), Packed{Digest: digestOf(content), Keep: keep, Open: func(context.Context) (io.ReadCloser, error) {
+			opened++
+			return io.NopCloser(bytes.NewReader(content)), nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(u.Release)
+		return u
+	}
+	c := openCache(t, folder)
+	if _, err := load(c, false).Packed(); err == nil {
+		t.Error("the packed file is kept though nobody wants it")
+	}
+	for _, c := range []*Cache{c, openCache(t, folder)} {
+		kept := load(c, true)
+		packed, err := kept.Packed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(packed)
+		if err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%d bytes of %d, %v", len(got), len(content), err)
+		}
+		if err := packed.Close(); err != nil {
+			t.Error(err)
+		}
+		if text, err := kept.Files.ReadFile("a/b"); err != nil || string(text) != "a/b" {
+			t.Errorf("%q, %v", text, err)
+		}
+	}
+	if opened != 2 {
+		t.Errorf("it was opened %d times", opened)
 	}
 }

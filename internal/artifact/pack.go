@@ -30,6 +30,28 @@ const (
 // file. A later Pack for the same source ends one under way, which returns
 // ErrSuperseded. On an error the artifacts that are there stay as they are.
 func (s *Store) Pack(ctx context.Context, artifact gitops.Artifact, file string, files gitops.Tree) (gitops.Artifact, error) {
+	return s.put(ctx, artifact, file, func(ctx context.Context, w io.Writer) error { return write(ctx, w, files, s.limits) })
+}
+
+// Put stores a file that is packed already as an artifact of its source, as Pack does.
+// Of content it takes what it has until its end, which is an error where that is more
+// than the limit for a file.
+func (s *Store) Put(ctx context.Context, artifact gitops.Artifact, file string, content func() (io.ReadCloser, error)) (gitops.Artifact, error) {
+	return s.put(ctx, artifact, file, func(ctx context.Context, w io.Writer) (err error) {
+		in, err := content()
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, in.Close()) }()
+		n, err := io.Copy(w, io.LimitReader(&endable{ctx, in}, s.limits.file+1))
+		if err == nil && n > s.limits.file {
+			err = tooLarge("the file has more than %d bytes, which is the most that is stored", s.limits.file)
+		}
+		return err
+	})
+}
+
+func (s *Store) put(ctx context.Context, artifact gitops.Artifact, file string, content func(context.Context, io.Writer) error) (gitops.Artifact, error) {
 	target, err := Path(artifact.Source, file)
 	if err != nil {
 		return gitops.Artifact{}, err
@@ -48,11 +70,11 @@ func (s *Store) Pack(ctx context.Context, artifact gitops.Artifact, file string,
 	if err := context.Cause(ctx); err != nil {
 		return gitops.Artifact{}, err
 	}
-	if err := s.write(ctx, &artifact, target, files); err != nil {
+	if err := s.write(ctx, &artifact, target, content); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		return gitops.Artifact{}, fmt.Errorf("pack artifact of %s: %w", artifact.Source, err)
+		return gitops.Artifact{}, fmt.Errorf("store artifact of %s: %w", artifact.Source, err)
 	}
 	if err := s.advertise(folder, record{path: target, artifact: artifact}); err != nil {
 		return gitops.Artifact{}, err
@@ -60,8 +82,8 @@ func (s *Store) Pack(ctx context.Context, artifact gitops.Artifact, file string,
 	return artifact, nil
 }
 
-// write packs into an unfinished file and puts it into place when it is whole.
-func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target string, files gitops.Tree) (err error) {
+// write stores content in an unfinished file and puts it into place when it is whole.
+func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target string, content func(context.Context, io.Writer) error) (err error) {
 	if err := s.root.MkdirAll(path.Dir(target), 0o700); err != nil {
 		return own(err)
 	}
@@ -76,7 +98,7 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 		}
 	}()
 	sum := &counted{w: out, hash: sha256.New()}
-	err = write(ctx, sum, files, s.limits)
+	err = content(ctx, sum)
 	if err == nil {
 		err = own(out.Sync())
 	}

@@ -31,7 +31,7 @@ func (s *Store) Handler() http.Handler {
 			return
 		}
 		defer file.Close()
-		w.Header().Set("Content-Type", "application/gzip")
+		w.Header().Set("Content-Type", contentType(name))
 		w.Header().Set("Etag", `"`+found.artifact.Digest+`"`)
 		http.ServeContent(w, r, "", found.artifact.Time, file)
 	})
@@ -50,4 +50,12 @@ func (s *Store) advertised(name string) (record, bool) {
 		}
 	}
 	return record{}, false
+}
+
+// contentType is that of a file by its name: an index of charts, or a packed tar.
+func contentType(name string) string {
+	if path.Ext(name) == ".yaml" {
+		return "application/yaml"
+	}
+	return "application/gzip"
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -353,5 +354,32 @@ func TestRetainRemovesOtherSources(t *testing.T) {
 		if got := get(t, s, "GET", "/gitrepository/flux-system/"+name+"/x").StatusCode; got != want {
 			t.Errorf("%s: status %d, want %d", name, got, want)
 		}
+	}
+}
+
+func TestPutStoresAFileAsItIs(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), artifact.Options{FileBytes: 10})
+	of := gitops.Artifact{Source: gitops.OwnerRef{Kind: "HelmRepository", Namespace: "apps", Name: "charts"}, Revision: "sha256:1"}
+	put := func(text string) (gitops.Artifact, error) {
+		return s.Put(t.Context(), of, "index-1.yaml", func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil })
+	}
+	stored, err := put("entries: x")
+	must(t, err)
+	sum := sha256.Sum256([]byte("entries: x"))
+	if stored.Digest != "sha256:"+hex.EncodeToString(sum[:]) || stored.Size != 10 {
+		t.Errorf("stored %+v", stored)
+	}
+	served := get(t, s, http.MethodGet, "/helmrepository/apps/charts/index-1.yaml")
+	text, err := io.ReadAll(served.Body)
+	must(t, err)
+	if string(text) != "entries: x" || served.Header.Get("Content-Type") != "application/yaml" {
+		t.Errorf("served %q as %q", text, served.Header.Get("Content-Type"))
+	}
+	if _, err := put("entries: xx"); gitops.KindOf(err) != gitops.Invalid {
+		t.Errorf("a file over the limit: %v", err)
+	}
+	if again := get(t, s, http.MethodGet, "/helmrepository/apps/charts/index-1.yaml"); again.StatusCode != http.StatusOK {
+		t.Errorf("after it the old one is answered with %s", again.Status)
 	}
 }

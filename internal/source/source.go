@@ -16,6 +16,7 @@ package source
 
 import (
 	"context"
+	"io"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -46,6 +47,10 @@ type Result struct {
 	Rewritten bool
 	// Files are the files of the revision. They can be read until Release.
 	Files gitops.Tree
+	// Packed opens the file that is to be served for others, where that is not what
+	// the files make when they are packed: a chart, or a layer that is copied as it
+	// is. It is nil for all others, and can be called until Release.
+	Packed func() (io.ReadCloser, error)
 	// Release gives the files back; it may be called more than once. It is
 	// never nil in a Result without an error.
 	Release func()
