@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Handler serves the artifacts that are advertised, by their paths, for GET and
+// Handler serves the artifacts that are advertised, by their paths and the newest of a
+// source by its lasting name too, for GET and
 // HEAD, in parts too. There are no listings; "/" answers that the server is there.
 func (s *Store) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -44,6 +45,9 @@ func (s *Store) advertised(name string) (record, bool) {
 	if !ok {
 		return record{}, false
 	}
+	if n := len(src.files); n > 0 && path.Base(name) == lastingName(src.files[n-1].path) {
+		return src.files[n-1], true
+	}
 	for _, r := range src.files {
 		if r.path == name {
 			return r, true
@@ -58,4 +62,18 @@ func contentType(name string) string {
 		return "application/yaml"
 	}
 	return "application/gzip"
+}
+
+// LatestArchive and LatestIndex are the lasting names of the newest file of a source: of a
+// packed tar, and of an index of charts.
+const (
+	LatestArchive = "latest.tar.gz"
+	LatestIndex   = "index.yaml"
+)
+
+func lastingName(file string) string {
+	if path.Ext(file) == ".yaml" {
+		return LatestIndex
+	}
+	return LatestArchive
 }

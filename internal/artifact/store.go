@@ -279,9 +279,9 @@ func (s *Store) remove(folder string) error {
 	return s.root.RemoveAll(folder)
 }
 
-// Retain removes the folders of all sources but the given ones, such as those
+// Retain removes the folders of all sources of a kind but the given ones, such as those
 // that were deleted while no process was running.
-func (s *Store) Retain(owners []gitops.OwnerRef) error {
+func (s *Store) Retain(kind string, owners []gitops.OwnerRef) error {
 	wanted := map[string]bool{}
 	for _, owner := range owners {
 		file, err := Path(owner, "x")
@@ -290,7 +290,7 @@ func (s *Store) Retain(owners []gitops.OwnerRef) error {
 		}
 		wanted[path.Dir(file)] = true
 	}
-	folders, err := fs.Glob(s.root.FS(), "*/*/*")
+	folders, err := fs.Glob(s.root.FS(), strings.ToLower(kind)+"/*/*")
 	if err != nil {
 		return err
 	}

@@ -349,7 +349,7 @@ func TestRetainRemovesOtherSources(t *testing.T) {
 		_, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf(name)}, "x", sourcetest.Memory(map[string]string{"a": "1"}))
 		must(t, err)
 	}
-	must(t, s.Retain([]gitops.OwnerRef{ownerOf("one")}))
+	must(t, s.Retain("GitRepository", []gitops.OwnerRef{ownerOf("one")}))
 	for name, want := range map[string]int{"one": 200, "two": 404} {
 		if got := get(t, s, "GET", "/gitrepository/flux-system/"+name+"/x").StatusCode; got != want {
 			t.Errorf("%s: status %d, want %d", name, got, want)
@@ -375,6 +375,12 @@ func TestPutStoresAFileAsItIs(t *testing.T) {
 	must(t, err)
 	if string(text) != "entries: x" || served.Header.Get("Content-Type") != "application/yaml" {
 		t.Errorf("served %q as %q", text, served.Header.Get("Content-Type"))
+	}
+	if lasting := get(t, s, http.MethodHead, "/helmrepository/apps/charts/"+artifact.LatestIndex); lasting.Header.Get("Etag") != `"`+stored.Digest+`"` {
+		t.Errorf("the lasting name is answered with %s, %q", lasting.Status, lasting.Header.Get("Etag"))
+	}
+	if other := get(t, s, http.MethodHead, "/helmrepository/apps/charts/"+artifact.LatestArchive); other.StatusCode != http.StatusNotFound {
+		t.Errorf("the lasting name of another kind of file is answered with %s", other.Status)
 	}
 	if _, err := put("entries: xx"); gitops.KindOf(err) != gitops.Invalid {
 		t.Errorf("a file over the limit: %v", err)

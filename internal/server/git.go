@@ -35,10 +35,14 @@ func (g gitSources) Retain(requests []flux.GitRequest) error {
 
 func gitRequest(r flux.GitRequest) git.Request {
 	return git.Request{
-		URL:   r.URL,
-		Ref:   git.Ref(r.Ref),
-		Auth:  git.Auth(r.Auth),
-		Proxy: git.Proxy(r.Proxy),
+		URL: r.URL,
+		Ref: git.Ref(r.Ref),
+		Auth: git.Auth{
+			Username: r.Auth.Username, Password: r.Auth.Password, BearerToken: r.Auth.BearerToken,
+			CA: r.Auth.CA, Certificate: r.Auth.Certificate, Key: r.Auth.Key,
+			Identity: r.Auth.Identity, Passphrase: r.Auth.Passphrase, KnownHosts: r.Auth.KnownHosts,
+		},
+		Proxy: r.Proxy,
 
 		RecurseSubmodules: r.RecurseSubmodules,
 		Sparse:            r.Sparse,

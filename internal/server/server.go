@@ -434,11 +434,12 @@ func (s *server) setUp(ctx context.Context) error {
 			MaxRetryDelay:           s.config.MaxRetryDelay,
 			IntervalJitter:          jitter,
 		},
-		GitRepository: flux.GitRepositoryOptions{
-			MinRetryDelay:     s.config.MinRetryDelay,
-			MaxRetryDelay:     s.config.MaxRetryDelay,
-			RequeueDependency: s.config.RequeueDependency,
-			IntervalJitter:    jitter,
+		Sources: flux.SourceOptions{
+			MinRetryDelay:        s.config.MinRetryDelay,
+			MaxRetryDelay:        s.config.MaxRetryDelay,
+			RequeueDependency:    s.config.RequeueDependency,
+			IntervalJitter:       jitter,
+			NoCrossNamespaceRefs: s.config.NoCrossNamespaceRefs,
 		},
 	})
 	if err != nil {

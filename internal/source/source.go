@@ -54,6 +54,10 @@ type Result struct {
 	// Release gives the files back; it may be called more than once. It is
 	// never nil in a Result without an error.
 	Release func()
-	// Metadata describes the revision for events, such as its author.
+	// Metadata describes the revision for events, such as its author; for OCI it is the
+	// annotations of the artifact.
 	Metadata map[string]string
+	// Verified says which signature of the revision was verified; empty where none was
+	// asked for.
+	Verified string
 }

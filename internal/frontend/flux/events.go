@@ -9,7 +9,6 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
-	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -62,10 +61,6 @@ func (e *events) send(component, group string, gvk string, obj client.Object, ev
 
 func (e *events) kustomization(obj *kustomizev1.Kustomization, event gitops.Event) {
 	e.send(kustomizeManager, kustomizeGroup, kustomizev1.GroupVersion.String()+"/"+kustomizev1.KustomizationKind, obj, event)
-}
-
-func (e *events) gitRepository(obj *sourcev1.GitRepository, event gitops.Event) {
-	e.send(sourceManager, sourceGroup, sourcev1.GroupVersion.String()+"/"+sourcev1.GitRepositoryKind, obj, event)
 }
 
 // blocked tells why a Kustomization cannot be worked on.
@@ -158,35 +153,6 @@ func (k *kustomizations) announceOutcome(obj *kustomizev1.Kustomization, artifac
 		event.Message = strings.Join(lines, "\n")
 	}
 	k.events.kustomization(obj, event)
-}
-
-// stored tells of an artifact that is new, or that could be confirmed again
-// after a failure.
-func (e *events) stored(obj, before *sourcev1.GitRepository, f fetched) {
-	event := gitops.Event{
-		Severity: gitops.SeverityInfo, Reason: meta.SucceededReason, Revision: f.artifact.Revision,
-		Message:  fmt.Sprintf("stored artifact for revision '%s'", f.artifact.Revision),
-		Metadata: map[string]string{sourceGroup + "/digest": f.artifact.Digest},
-	}
-	if old := before.Status.Artifact; old == nil || !old.HasDigest(f.artifact.Digest) || !old.HasRevision(f.artifact.Revision) {
-		event.Reason = "NewArtifact"
-		event.Message = fmt.Sprintf("stored artifact for commit '%s'", f.metadata["message"])
-		if f.rewritten {
-			event.Message += "; the history was rewritten: the commit before it is not an ancestor"
-		}
-	}
-	e.gitRepository(obj, event)
-}
-
-// failedSource tells why a source could not be fetched, in the words of its
-// condition.
-func (e *events) failedSource(obj *sourcev1.GitRepository) {
-	ready := (conditioned{list: &obj.Status.Conditions}).get(meta.ReadyCondition)
-	revision := ""
-	if obj.Status.Artifact != nil {
-		revision = obj.Status.Artifact.Revision
-	}
-	e.gitRepository(obj, gitops.Event{Severity: gitops.SeverityError, Reason: ready.Reason, Message: ready.Message, Revision: revision})
 }
 
 // sortedKeys are the keys of a map in order.

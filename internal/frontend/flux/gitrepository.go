@@ -2,398 +2,242 @@ package flux
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"reflect"
-	"slices"
-	"sync"
-	"time"
+	"strings"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
-	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/clock"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source"
 )
 
-// GitRepositoryOptions are the settings of the GitRepository reconciler.
-type GitRepositoryOptions struct {
-	// MinRetryDelay and MaxRetryDelay bound the pauses after failures.
-	MinRetryDelay, MaxRetryDelay time.Duration
-	// RequeueDependency is the pause after which an include that is not ready
-	// is looked at again.
-	RequeueDependency time.Duration
-	// IntervalJitter is the share, from 0 to 1, by which intervals vary.
-	IntervalJitter float64
-}
-
-// gitRepositories reconciles GitRepositories.
+// gitRepositories is the kind GitRepository.
 type gitRepositories struct {
-	objects    *objects[*sourcev1.GitRepository]
-	selector   labels.Selector
-	git        Git
-	packed     packed
-	sources    *sources
-	references *references
-	triggers   *triggers
-	events     *events
-	metrics    Metrics
-	clock      clock.PassiveClock
-	options    GitRepositoryOptions
-	pauses     *pauses
-	// work is the packing under way.
-	work sync.WaitGroup
-
-	mu sync.Mutex
-	// fetched is what was published last of each object; guarded by mu, as is
-	// requests, what each object follows.
-	fetched  map[types.UID]fetched
-	requests map[types.UID]GitRequest
+	client  client.Client
+	secrets sourceSecrets
+	sources *sources
+	packed  packed
+	options SourceOptions
 }
 
-// fetched is what an object's newest snapshot was made from.
-type fetched struct {
-	revision string
-	// content identifies all else that decides on the files: ignore rules,
-	// sparse paths and included revisions.
-	content  string
-	artifact gitops.Artifact
-	// includes are the included artifacts, in the order of the spec.
-	includes []gitops.Artifact
-	// metadata describes the revision, and rewritten says that the one before
-	// is not its predecessor; both are told with the first status.
-	metadata  map[string]string
-	rewritten bool
-	// failure is why the artifact could not be packed.
-	failure error
+func (gitRepositories) name() string                   { return sourcev1.GitRepositoryKind }
+func (gitRepositories) empty() *sourcev1.GitRepository { return &sourcev1.GitRepository{} }
+func (gitRepositories) latest() string                 { return artifact.LatestArchive }
+
+func (gitRepositories) status(obj *sourcev1.GitRepository) sourceStatus {
+	s := &obj.Status
+	return sourceStatus{artifact: &s.Artifact, conditions: &s.Conditions, generation: &s.ObservedGeneration, request: &s.ReconcileRequestStatus}
 }
 
-// reconcile brings one GitRepository up to date with its remote.
-func (g *gitRepositories) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	obj, err := g.objects.get(ctx, req.NamespacedName)
+func (gitRepositories) settings(obj *sourcev1.GitRepository) sourceSettings {
+	return sourceSettings{suspended: obj.Spec.Suspend, timeout: obj.Spec.Timeout, address: redactedURL(obj.Spec.URL)}
+}
+
+func (gitRepositories) refuse(obj *sourcev1.GitRepository) *blocked {
+	spec := &obj.Spec
 	switch {
-	case apierrors.IsNotFound(err):
-		g.forget(gitops.OwnerRef{Group: sourceGroup, Kind: sourcev1.GitRepositoryKind, Namespace: req.Namespace, Name: req.Name}, "")
-		return ctrl.Result{}, nil
-	case err != nil:
-		return ctrl.Result{}, err
-	case !serves(g.selector, obj):
-		return ctrl.Result{}, nil
-	case !obj.DeletionTimestamp.IsZero():
-		g.forget(gitRepositoryRef(obj), obj.UID)
-		if err := g.packed.store.Remove(gitRepositoryRef(obj)); err != nil {
-			return ctrl.Result{}, fmt.Errorf("remove artifacts: %w", err)
-		}
-		_, err := g.objects.setFinalizer(ctx, obj, sourcev1.SourceFinalizer, false)
-		return ctrl.Result{}, err
-	case obj.Spec.Suspend:
-		ctrl.LoggerFrom(ctx).Info("Reconciliation is suspended for this object")
-		return g.rest(ctx, obj), nil
+	case spec.Verification != nil:
+		return refused("spec.verify")
+	case spec.Provider != "" && spec.Provider != sourcev1.GitProviderGeneric:
+		return refused("spec.provider: " + spec.Provider)
+	case spec.ServiceAccountName != "":
+		return refused("spec.serviceAccountName")
 	}
-	if refusal := refuseGitRepository(obj); refusal != nil {
-		// It follows nothing, which must not keep others' data from being cleaned.
-		if err := g.follows(ctx, obj.UID, &GitRequest{}); err != nil {
-			logr.FromContextOrDiscard(ctx).Error(err, "Cleaning the data folder failed")
-		}
-		return g.fail(ctx, obj, refusal)
-	}
-	if obj, err = g.objects.setFinalizer(ctx, obj, sourcev1.SourceFinalizer, true); err != nil {
-		return ctrl.Result{}, err
-	}
-	return g.advance(ctx, obj)
+	return nil
 }
 
-// advance fetches, publishes and packs.
-func (g *gitRepositories) advance(ctx context.Context, obj *sourcev1.GitRepository) (ctrl.Result, error) {
-	fetchCtx, cancel := context.WithTimeout(ctx, timeoutOf(obj))
-	defer cancel()
+// follow translates what is to be fetched.
+func (g gitRepositories) follow(obj *sourcev1.GitRepository) (pursuit[GitRequest], error) {
 	request, err := g.request(obj)
 	if err != nil {
-		return g.fail(ctx, obj, err)
+		return pursuit[GitRequest]{}, err
 	}
-	if err := g.follows(ctx, obj.UID, &request); err != nil {
-		logr.FromContextOrDiscard(ctx).Error(err, "Cleaning the data folder failed")
-	}
-	includes, err := g.includes(obj)
+	included, err := g.includes(obj)
 	if err != nil {
-		return g.fail(ctx, obj, err)
+		return pursuit[GitRequest]{}, err
 	}
-	defer includes.release()
+	p := pursuit[GitRequest]{request: request, parts: included, content: gitContent(obj, included)}
+	p.compose = func(files gitops.Tree) (gitops.Tree, error) { return composeIncludes(obj, files, included) }
+	return p, nil
+}
 
-	last := g.last(obj.UID)
-	content := contentKey(obj, includes)
-	if last.revision == "" {
-		last = g.resume(ctx, obj, request, includes)
+func (g gitRepositories) request(obj *sourcev1.GitRepository) (GitRequest, error) {
+	spec, owner := &obj.Spec, sourceOwner(obj, g.name())
+	request := GitRequest{
+		URL:               rewritten(g.options.Rewrites, spec.URL),
+		RecurseSubmodules: spec.RecurseSubmodules,
+		Sparse:            spec.SparseCheckout,
 	}
-	known := ""
-	if last.content == content {
-		known = last.revision
+	if ref := spec.Reference; ref != nil {
+		request.Ref = GitRef{Branch: ref.Branch, Tag: ref.Tag, SemVer: ref.SemVer, Name: ref.Name, Commit: ref.Commit}
 	}
-	result, err := g.git.Fetch(fetchCtx, request, known)
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctrl.Result{}, nil
+	if err := g.secrets.want(owner, spec.SecretRef, spec.ProxySecretRef); err != nil {
+		return request, err
+	}
+	if spec.SecretRef != nil {
+		data, err := g.secrets.secret(owner, spec.SecretRef.Name)
+		if err != nil {
+			return request, err
 		}
-		return g.fail(ctx, obj, fetchError(obj, fetchCtx, err))
-	}
-	if result.Unchanged {
-		result.Release()
-		g.refreshIncludes(obj.UID, includes)
-		return g.settle(ctx, obj)
-	}
-	next, err := g.publish(obj, result, includes)
-	if err != nil {
-		return g.fail(ctx, obj, err)
-	}
-	next.content = content
-	// Consumers in the process are at work by now; the file is for others.
-	g.startPacking(ctx, obj, next)
-	return ctrl.Result{RequeueAfter: g.interval(obj)}, nil
-}
-
-// settle writes the status of the revision that was fetched last, once its file
-// can be served.
-func (g *gitRepositories) settle(ctx context.Context, obj *sourcev1.GitRepository) (ctrl.Result, error) {
-	last := g.last(obj.UID)
-	switch {
-	case last.packing():
-		return ctrl.Result{RequeueAfter: g.interval(obj)}, nil
-	case last.failure != nil:
-		// What could not be packed is fetched, published and packed again.
-		g.mu.Lock()
-		delete(g.fetched, obj.UID)
-		g.mu.Unlock()
-		return g.fail(ctx, obj, last.failure)
-	}
-	last, known := g.withIncludes(last)
-	if !known {
-		// The packing of the included one has the object reconciled.
-		return ctrl.Result{RequeueAfter: g.interval(obj)}, nil
-	}
-	return g.succeed(ctx, obj, last)
-}
-
-// refreshIncludes takes over the revisions of included repositories that have moved
-// without a change of the files that are included.
-func (g *gitRepositories) refreshIncludes(uid types.UID, in includes) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	last, ok := g.fetched[uid]
-	if !ok || len(last.includes) != len(in) {
-		return
-	}
-	last.includes = slices.Clone(last.includes)
-	for i, snapshot := range in {
-		if last.includes[i].Revision != snapshot.Artifact.Revision {
-			last.includes[i] = snapshot.Artifact
+		if request.Auth, err = gitCredential(owner, spec.SecretRef.Name, request.URL, data); err != nil {
+			return request, err
 		}
 	}
-	g.fetched[uid] = last
+	var err error
+	request.Proxy, err = g.secrets.proxy(owner, spec.ProxySecretRef)
+	return request, err
 }
 
-// withIncludes completes included artifacts that were not packed when they were
-// included; false where one of them is still being packed.
-func (g *gitRepositories) withIncludes(f fetched) (fetched, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	f.includes = slices.Clone(f.includes)
-	for i, included := range f.includes {
-		if included.Digest != "" {
+// gitCredential reads the keys that Flux documents. What does not go with the URL's scheme
+// is an error rather than an anonymous request.
+func gitCredential(owner gitops.OwnerRef, name, url string, data map[string][]byte) (GitAuth, error) {
+	if strings.HasPrefix(url, "ssh://") {
+		auth := GitAuth{Identity: data["identity"], Passphrase: string(data["password"]), KnownHosts: data["known_hosts"]}
+		switch {
+		case len(auth.Identity) == 0:
+			return auth, badSecret(owner, name, "has no key 'identity' with the private SSH key")
+		case len(auth.KnownHosts) == 0:
+			return auth, badSecret(owner, name, "has no key 'known_hosts' with the host's public key")
+		}
+		return auth, nil
+	}
+	auth := GitAuth{BearerToken: string(data["bearerToken"])}
+	if auth.BearerToken != "" && len(data["username"]) > 0 {
+		return auth, badSecret(owner, name, "has both 'bearerToken' and 'username': keep one of them")
+	}
+	var err error
+	if auth.Username, auth.Password, err = basic(owner, name, data); err != nil {
+		return auth, err
+	}
+	tls, err := certificates(owner, name, data)
+	auth.CA, auth.Certificate, auth.Key = tls.CA, tls.Certificate, tls.Key
+	return auth, err
+}
+
+// includes takes the newest snapshots of what the object includes.
+func (g gitRepositories) includes(obj *sourcev1.GitRepository) (parts, error) {
+	var in parts
+	for i := range obj.Spec.Include {
+		name := obj.Spec.Include[i].GitRepositoryRef.Name
+		ref := gitops.OwnerRef{Group: sourceGroup, Kind: sourcev1.GitRepositoryKind, Namespace: obj.Namespace, Name: name}
+		snapshot, ok := g.sources.acquire(ref)
+		if ok {
+			in = append(in, snapshot)
 			continue
 		}
-		for _, other := range g.fetched {
-			if other.artifact.Source.Key() == included.Source.Key() && other.revision == included.Revision {
-				f.includes[i] = other.artifact
-			}
+		in.release()
+		b := &blocked{reason: includeNoArtifact, waiting: true, retry: g.options.RequeueDependency,
+			cause: fmt.Errorf("no artifact available for include '%s'", name)}
+		err := g.client.Get(context.Background(), client.ObjectKey{Namespace: obj.Namespace, Name: name}, &sourcev1.GitRepository{})
+		switch {
+		case apierrors.IsNotFound(err):
+			b.reason, b.cause = includeNotFound, fmt.Errorf("include '%s' not found in namespace %q", name, obj.Namespace)
+		case err != nil:
+			b.reason, b.cause = includeNotFound, fmt.Errorf("could not get resource for include '%s': %w", name, err)
 		}
-		if f.includes[i].Digest == "" {
-			return f, false
+		return nil, b
+	}
+	return in, nil
+}
+
+// gitContent identifies everything beside the commit that decides on the files.
+func gitContent(obj *sourcev1.GitRepository, in parts) string {
+	spec := &obj.Spec
+	included := make([]string, 0, len(in))
+	for _, snapshot := range in {
+		sum, err := snapshot.Files.Sum(".")
+		if err != nil {
+			sum = snapshot.Artifact.Revision
+		}
+		included = append(included, sum)
+	}
+	return contentOf(spec.URL, spec.Reference, spec.Ignore, spec.Include, spec.SparseCheckout, spec.RecurseSubmodules, included)
+}
+
+// composeIncludes joins the fetched files with the included ones and leaves out what is to
+// be ignored.
+func composeIncludes(obj *sourcev1.GitRepository, files gitops.Tree, in parts) (gitops.Tree, error) {
+	var mounts []source.Mount
+	for i, snapshot := range in {
+		include := &obj.Spec.Include[i]
+		mounts = append(mounts, source.Mount{Tree: snapshot.Files, From: include.GetFromPath(), At: include.GetToPath()})
+	}
+	files, err := source.Overlay(files, mounts...)
+	if err != nil {
+		return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Reason: "IllegalPath", Cause: err}
+	}
+	return filtered(files, obj.Spec.Ignore)
+}
+
+// filtered leaves out what a spec ignores.
+func filtered(files gitops.Tree, ignore *string) (gitops.Tree, error) {
+	patterns := ""
+	if ignore != nil {
+		patterns = *ignore
+	}
+	files, err := source.Filter(files, patterns)
+	if err != nil {
+		return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Reason: "SourceIgnoreError", Cause: err}
+	}
+	return files, nil
+}
+
+func (g gitRepositories) observe(after, started *sourcev1.GitRepository, f fetched) {
+	status := &after.Status
+	status.IncludedArtifacts = nil
+	for _, part := range f.parts {
+		if included, err := g.packed.describe(part, g.file(part.Revision, nil)); err == nil {
+			status.IncludedArtifacts = append(status.IncludedArtifacts, included)
 		}
 	}
-	return f, true
-}
-
-func (g *gitRepositories) interval(obj *sourcev1.GitRepository) time.Duration {
-	return jittered(obj.GetRequeueAfter(), g.options.IntervalJitter)
-}
-
-// rest leaves a suspended object as it is: nothing is fetched or written. What an
-// earlier process fetched is given to the consumers, which are not suspended.
-func (g *gitRepositories) rest(ctx context.Context, obj *sourcev1.GitRepository) ctrl.Result {
-	if refuseGitRepository(obj) != nil || g.last(obj.UID).revision != "" {
-		return ctrl.Result{}
-	}
-	request, err := g.request(obj)
-	if err != nil {
-		return ctrl.Result{RequeueAfter: g.options.RequeueDependency}
-	}
-	if err := g.follows(ctx, obj.UID, &request); err != nil {
-		logr.FromContextOrDiscard(ctx).Error(err, "Cleaning the data folder failed")
-	}
-	includes, err := g.includes(obj)
-	if err != nil {
-		return ctrl.Result{RequeueAfter: g.options.RequeueDependency}
-	}
-	defer includes.release()
-	g.resume(ctx, obj, request, includes)
-	return ctrl.Result{}
-}
-
-// followed are the requests of all objects that follow anything. It is called
-// with the lock held.
-func (g *gitRepositories) followed() []GitRequest {
-	return slices.DeleteFunc(slices.Collect(maps.Values(g.requests)), func(r GitRequest) bool { return r.URL == "" })
-}
-
-// resume gives the consumers at once what an earlier process fetched, so that
-// they keep it in order while the remote is asked, however long that takes. It is
-// only done for the revision that the status still names; where there is
-// nothing, the consumers wait and the result is empty.
-func (g *gitRepositories) resume(ctx context.Context, obj *sourcev1.GitRepository, request GitRequest, in includes) fetched {
-	if obj.Status.Artifact == nil || g.sources.revision(gitRepositoryRef(obj)) != "" {
-		return fetched{}
-	}
-	result, err := g.git.Last(ctx, request)
-	if err != nil {
-		return fetched{}
-	}
-	if result.Revision != obj.Status.Artifact.Revision {
-		result.Release()
-		return fetched{}
-	}
-	next, err := g.publish(obj, result, in)
-	if err != nil {
-		logr.FromContextOrDiscard(ctx).Error(err, "Using the last artifact failed")
-		return fetched{}
-	}
-	next.content = contentKey(obj, in)
-	g.startPacking(ctx, obj, next)
-	return next
-}
-
-// fetchError says that the time of the spec is over where that is what happened.
-func fetchError(obj *sourcev1.GitRepository, ctx context.Context, err error) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: sourcev1.GitOperationFailedReason,
-			Cause: fmt.Errorf("no answer from %q within %s (spec.timeout): %w", redactedURL(obj.Spec.URL), timeoutOf(obj), context.DeadlineExceeded)}
-	}
-	return err
-}
-
-func timeoutOf(obj *sourcev1.GitRepository) time.Duration {
-	if obj.Spec.Timeout != nil {
-		return obj.Spec.Timeout.Duration
-	}
-	return time.Minute
-}
-
-func (g *gitRepositories) last(uid types.UID) fetched {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.fetched[uid]
-}
-
-func (g *gitRepositories) remember(uid types.UID, f fetched) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.fetched[uid] = f
-}
-
-// forget drops all that is remembered of an object that is gone.
-func (g *gitRepositories) forget(source gitops.OwnerRef, uid types.UID) {
-	g.sources.remove(source)
-	g.references.release(source)
-	g.pauses.forget(uid)
-	g.mu.Lock()
-	delete(g.fetched, uid)
-	g.mu.Unlock()
-	if err := g.follows(context.Background(), uid, nil); err != nil {
-		g.events.log.Error(err, "Cleaning the data folder failed")
+	status.ObservedIgnore = started.Spec.Ignore
+	status.ObservedInclude = started.Spec.Include
+	status.ObservedRecurseSubmodules = started.Spec.RecurseSubmodules
+	status.ObservedSparseCheckout = started.Spec.SparseCheckout
+	status.SourceVerificationMode = nil
+	if v := started.Spec.Verification; v != nil && f.verified != "" {
+		mode := v.GetMode()
+		status.SourceVerificationMode = &mode
 	}
 }
 
-// follows remembers what an object follows, nil for one that is gone, and has
-// the stores removed that nobody follows any more. It removes nothing until it
-// is known of every object what it follows.
-func (g *gitRepositories) follows(ctx context.Context, uid types.UID, request *GitRequest) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	old, had := g.requests[uid]
-	if request == nil {
-		delete(g.requests, uid)
-	} else {
-		g.requests[uid] = *request
+func (gitRepositories) words(_ *sourcev1.GitRepository, f fetched) (condition, news string) {
+	return fmt.Sprintf("stored artifact for revision '%s'", f.revision), fmt.Sprintf("stored artifact for commit '%s'", f.metadata["message"])
+}
+
+func (gitRepositories) reasons(fetched) (success, failure string) {
+	return meta.SucceededReason, sourcev1.GitOperationFailedReason
+}
+
+func (gitRepositories) annotations(map[string]string) map[string]string { return nil }
+
+// file is named after the commit.
+func (gitRepositories) file(revision string, _ map[string]string) string {
+	if _, hash, ok := strings.Cut(revision, "sha1:"); ok {
+		revision = hash
 	}
-	if had && request != nil && reflect.DeepEqual(old, *request) {
+	return revision + ".tar.gz"
+}
+
+// dependents are the repositories that include another.
+func (g gitRepositories) dependents(of gitops.OwnerRef) []client.ObjectKey {
+	if of.Kind != sourcev1.GitRepositoryKind {
 		return nil
 	}
 	var list sourcev1.GitRepositoryList
-	if err := g.objects.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
-		return err
+	err := g.client.List(context.Background(), &list,
+		client.MatchingFields{indexInclude: of.Namespace + "/" + of.Name}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil // the cache is stopping
 	}
-	var owners []gitops.OwnerRef
+	keys := make([]client.ObjectKey, 0, len(list.Items))
 	for i := range list.Items {
-		item := &list.Items[i]
-		if _, known := g.requests[item.UID]; !known && item.DeletionTimestamp.IsZero() && serves(g.selector, item) {
-			return nil
-		}
-		owners = append(owners, gitRepositoryRef(&list.Items[i]))
+		keys = append(keys, client.ObjectKeyFromObject(&list.Items[i]))
 	}
-	return errors.Join(
-		g.git.Retain(g.followed()),
-		g.packed.store.Retain(owners),
-	)
-}
-
-// succeed writes the status of a revision that is stored.
-func (g *gitRepositories) succeed(ctx context.Context, obj *sourcev1.GitRepository, f fetched) (ctrl.Result, error) {
-	before, err := g.objects.get(ctx, client.ObjectKeyFromObject(obj))
-	if err != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(err)
-	}
-	after := before.DeepCopy()
-	news, err := describeArtifact(after, obj, f, g.packed)
-	if err != nil {
-		return g.fail(ctx, obj, err)
-	}
-	if _, err := g.objects.patchStatus(ctx, before, after); err != nil {
-		return ctrl.Result{}, err
-	}
-	if news {
-		g.events.stored(after, before, f)
-	}
-	g.pauses.succeeded(obj.UID)
-	return ctrl.Result{RequeueAfter: g.interval(obj)}, nil
-}
-
-// fail writes why there is no newer revision. The last one stays in force.
-func (g *gitRepositories) fail(ctx context.Context, obj *sourcev1.GitRepository, err error) (ctrl.Result, error) {
-	var b *blocked
-	isBlocked := errors.As(err, &b)
-	if isBlocked && b.quiet {
-		return ctrl.Result{RequeueAfter: b.retry}, nil
-	}
-	after := obj.DeepCopy()
-	news := describeFetchFailure(after, err, isBlocked && b.stalled)
-	setHandled(&after.Status.ReconcileRequestStatus, obj)
-	if _, patchErr := g.objects.patchStatus(ctx, obj, after); patchErr != nil {
-		return ctrl.Result{}, patchErr
-	}
-	if news {
-		g.events.failedSource(after)
-	}
-	if isBlocked && b.stalled {
-		return ctrl.Result{}, nil
-	}
-	pause := g.pauses.backoff(obj.UID, g.options.MinRetryDelay, g.options.MaxRetryDelay)
-	if isBlocked && b.retry > 0 {
-		pause = b.retry
-	}
-	return ctrl.Result{RequeueAfter: min(pause, max(obj.GetRequeueAfter(), g.options.MinRetryDelay))}, nil
+	return keys
 }

@@ -7,10 +7,11 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/google/go-cmp/cmp"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
-func TestCredential(t *testing.T) {
+func TestGitCredential(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		url  string
@@ -50,14 +51,11 @@ func TestCredential(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			obj := &sourcev1.GitRepository{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}}
-			obj.Spec.URL = test.url
-			obj.Spec.SecretRef = &meta.LocalObjectReference{Name: "auth"}
 			data := map[string][]byte{}
 			for k, v := range test.data {
 				data[k] = []byte(v)
 			}
-			got, err := credential(obj, data)
+			got, err := gitCredential(gitops.OwnerRef{Namespace: "ns"}, "auth", test.url, data)
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) || !strings.Contains(err.Error(), "'ns/auth'") {
 					t.Fatalf("error %v, want one that names the secret and %s", err, test.err)
@@ -88,7 +86,7 @@ func TestRefuseGitRepository(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := refuseGitRepository(&sourcev1.GitRepository{Spec: test.spec})
+			got := gitRepositories{}.refuse(&sourcev1.GitRepository{Spec: test.spec})
 			switch {
 			case test.want == "" && got != nil:
 				t.Errorf("refused: %v", got)
@@ -103,5 +101,22 @@ func TestRedactedURL(t *testing.T) {
 	t.Parallel()
 	if got := redactedURL("https://user:secret@host/r?token=x#y"); got != "https://host/r" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestRewritten(t *testing.T) {
+	t.Parallel()
+	rules := []Rewrite{{"https://host/org", "http://127.0.0.1:1/mirror"}, {"oci://ghcr.io/", "oci://127.0.0.1:2/"}}
+	for url, want := range map[string]string{
+		"https://host/org":           "http://127.0.0.1:1/mirror",
+		"https://host/org/app.git":   "http://127.0.0.1:1/mirror/app.git",
+		"https://host/org.git":       "http://127.0.0.1:1/mirror.git",
+		"https://host/organisation":  "https://host/organisation",
+		"https://other/org":          "https://other/org",
+		"oci://ghcr.io/org/manifest": "oci://127.0.0.1:2/org/manifest",
+	} {
+		if got := rewritten(rules, url); got != want {
+			t.Errorf("%s becomes %s, want %s", url, got, want)
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
-	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -93,12 +92,4 @@ func sourceRef(obj *kustomizev1.Kustomization) gitops.OwnerRef {
 		namespace = obj.Namespace
 	}
 	return gitops.OwnerRef{Group: sourceGroup, Kind: obj.Spec.SourceRef.Kind, Namespace: namespace, Name: obj.Spec.SourceRef.Name}
-}
-
-// gitRepositoryRef names a GitRepository as a source.
-func gitRepositoryRef(obj *sourcev1.GitRepository) gitops.OwnerRef {
-	return gitops.OwnerRef{
-		Group: sourceGroup, Kind: sourcev1.GitRepositoryKind,
-		Namespace: obj.Namespace, Name: obj.Name, UID: string(obj.UID),
-	}
 }

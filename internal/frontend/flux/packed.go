@@ -1,9 +1,8 @@
 package flux
 
 import (
-	"context"
 	"fmt"
-	"strings"
+	"path"
 
 	"github.com/fluxcd/pkg/apis/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,33 +19,29 @@ type packed struct {
 	baseURL string
 }
 
-// file is the name of the file that holds a revision, after its commit.
-func (packed) file(revision string) string {
-	if _, hash, ok := strings.Cut(revision, "sha1:"); ok {
-		revision = hash
-	}
-	return revision + ".tar.gz"
-}
-
-// pack writes the files of a snapshot.
-func (p packed) pack(ctx context.Context, snapshot gitops.Snapshot) (gitops.Artifact, error) {
-	return p.store.Pack(ctx, snapshot.Artifact, p.file(snapshot.Artifact.Revision), snapshot.Files)
-}
-
-// describe is the API's form of an artifact.
-func (p packed) describe(a gitops.Artifact) (*meta.Artifact, error) {
-	path, err := artifact.Path(a.Source, p.file(a.Revision))
+// describe is the API's form of an artifact that is stored under a file name.
+func (p packed) describe(a gitops.Artifact, file string) (*meta.Artifact, error) {
+	at, err := artifact.Path(a.Source, file)
 	if err != nil {
 		return nil, fmt.Errorf("name artifact: %w", err)
 	}
 	size := a.Size
 	return &meta.Artifact{
-		Path:           path,
-		URL:            p.baseURL + "/" + path,
+		Path:           at,
+		URL:            p.baseURL + "/" + at,
 		Revision:       a.Revision,
 		Digest:         a.Digest,
 		LastUpdateTime: metav1.Time{Time: a.Time}.Rfc3339Copy(),
 		Size:           &size,
 		Metadata:       a.Metadata,
 	}, nil
+}
+
+// lasting is the address at which the newest artifact of a source is always found.
+func (p packed) lasting(source gitops.OwnerRef, name string) string {
+	at, err := artifact.Path(source, name)
+	if err != nil {
+		return ""
+	}
+	return p.baseURL + "/" + path.Clean(at)
 }

@@ -63,7 +63,7 @@ type published struct {
 	cache      *artifact.Cache
 	sources    *sources
 	followers  func(source gitops.OwnerRef)
-	options    GitRepositoryOptions
+	options    SourceOptions
 	pauses     *pauses
 	mu         sync.Mutex
 	downloaded map[types.NamespacedName]types.UID // guarded by mu
@@ -166,16 +166,28 @@ func (p *published) events() handler.EventHandler {
 func servedKinds(mgr manager.Manager) (map[string]func() publishedObject, error) {
 	kinds := publishedKinds()
 	for kind := range kinds {
-		_, err := mgr.GetRESTMapper().RESTMapping(sourcev1.GroupVersion.WithKind(kind).GroupKind(), sourcev1.GroupVersion.Version)
-		var missing *apimeta.NoKindMatchError
-		switch {
-		case apimeta.IsNoMatchError(err), errors.As(err, &missing):
+		served, err := isServed(mgr, kind)
+		if err != nil {
+			return nil, err
+		}
+		if !served {
 			delete(kinds, kind)
-		case err != nil:
-			return nil, fmt.Errorf("find out whether the cluster knows %s: %w", kind, err)
 		}
 	}
 	return kinds, nil
+}
+
+// isServed tells whether the cluster knows a kind of sources.
+func isServed(mgr manager.Manager, kind string) (bool, error) {
+	_, err := mgr.GetRESTMapper().RESTMapping(sourcev1.GroupVersion.WithKind(kind).GroupKind(), sourcev1.GroupVersion.Version)
+	var missing *apimeta.NoKindMatchError
+	switch {
+	case apimeta.IsNoMatchError(err), errors.As(err, &missing):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("find out whether the cluster knows %s: %w", kind, err)
+	}
+	return true, nil
 }
 
 // followPublished follows the sources of other controllers, and gives their kinds.
@@ -192,7 +204,7 @@ func followPublished(mgr manager.Manager, k *kustomizations, options Options, pa
 			followers: func(source gitops.OwnerRef) {
 				k.followersOf(context.Background(), source, func(key client.ObjectKey) { k.triggers.add(key, urgent) })
 			},
-			options: options.GitRepository, pauses: newPauses(), downloaded: map[types.NamespacedName]types.UID{},
+			options: options.Sources, pauses: newPauses(), downloaded: map[types.NamespacedName]types.UID{},
 		}
 		watch := source.Kind(mgr.GetCache(), client.Object(empty()), p.events())
 		if err := addController(mgr, kind, p.reconcile, &triggers{}, options, parts, watch); err != nil {

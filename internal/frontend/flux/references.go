@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,18 +33,22 @@ var (
 )
 
 const (
-	secretKind    = "Secret"
-	configMapKind = "ConfigMap"
+	secretKind         = "Secret"
+	configMapKind      = "ConfigMap"
+	serviceAccountKind = "ServiceAccount"
+
+	// pullSecretsKey is where the names of a ServiceAccount's pull secrets are.
+	pullSecretsKey = "imagePullSecrets"
 )
 
-// reference names a ConfigMap or Secret that a spec refers to.
+// reference names a ConfigMap, Secret or ServiceAccount that a spec refers to.
 type reference struct {
 	kind, namespace, name string
 	// as is the user with whose rights it is read; empty for the operator.
 	as string
 }
 
-// references keeps the ConfigMaps and Secrets that specs refer to, each by a
+// references keeps the ConfigMaps, Secrets and ServiceAccounts that specs refer to, each by a
 // watch of its own name: reading one costs no request, a change wakes who
 // refers to it, and nothing else of a namespace is ever read. Their values stay
 // in memory.
@@ -100,8 +105,8 @@ func (r *references) want(owner gitops.OwnerRef, refs []reference) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, ref := range refs {
-		if ref.kind != secretKind && ref.kind != configMapKind {
-			return fmt.Errorf("kind %q cannot be referred to: only Secret and ConfigMap can", ref.kind)
+		if ref.kind != secretKind && ref.kind != configMapKind && ref.kind != serviceAccountKind {
+			return fmt.Errorf("kind %q cannot be referred to: only Secret, ConfigMap and ServiceAccount can", ref.kind)
 		}
 		w := r.watched[ref]
 		if w == nil {
@@ -170,8 +175,11 @@ func (r *references) watch(ref reference, w *watched) {
 	ctx, stop := context.WithCancel(r.lifetime)
 	w.stop = stop
 	resource, expected := "configmaps", any(&corev1.ConfigMap{})
-	if ref.kind == secretKind {
+	switch ref.kind {
+	case secretKind:
 		resource, expected = "secrets", &corev1.Secret{}
+	case serviceAccountKind:
+		resource, expected = "serviceaccounts", &corev1.ServiceAccount{}
 	}
 	client := r.client.CoreV1()
 	if ref.as != "" {
@@ -252,6 +260,12 @@ func (s *referenceStore) Add(obj any) error {
 	switch o := obj.(type) {
 	case *corev1.Secret:
 		maps.Copy(data, o.Data)
+	case *corev1.ServiceAccount:
+		var names []string
+		for _, ref := range o.ImagePullSecrets {
+			names = append(names, ref.Name)
+		}
+		data[pullSecretsKey] = []byte(strings.Join(names, " "))
 	case *corev1.ConfigMap:
 		maps.Copy(data, o.BinaryData)
 		for key, value := range o.Data {

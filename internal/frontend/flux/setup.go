@@ -42,12 +42,17 @@ type Parts struct {
 	Manager manager.Manager
 	Client  kubernetes.Interface
 	// ClientAs makes a client that acts as a user.
-	ClientAs  func(user string) (typedcorev1.CoreV1Interface, error)
-	Recorder  recorder
-	Metrics   Metrics
-	Clock     clock.PassiveClock
-	Git       Git
-	Artifacts *artifact.Store
+	ClientAs func(user string) (typedcorev1.CoreV1Interface, error)
+	Recorder recorder
+	Metrics  Metrics
+	Clock    clock.PassiveClock
+	// The adapters for what sources follow.
+	Git              Fetcher[GitRequest]
+	OCI              Fetcher[OCIRequest]
+	Buckets          Fetcher[BucketRequest]
+	HelmRepositories Fetcher[HelmRepositoryRequest]
+	HelmCharts       Fetcher[HelmChartRequest]
+	Artifacts        *artifact.Store
 	// Cache keeps the artifacts of other controllers.
 	Cache *artifact.Cache
 	// ArtifactURL is where artifacts are served: scheme and host.
@@ -73,7 +78,7 @@ type Options struct {
 	// Selector selects the custom resources that are served; nil for all.
 	Selector      labels.Selector
 	Kustomization KustomizationOptions
-	GitRepository GitRepositoryOptions
+	Sources       SourceOptions
 }
 
 // Controllers are parts of Flux by the kinds that they work on.
@@ -96,18 +101,14 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 	}
 	events := &events{recorder: parts.Recorder, log: mgr.GetLogger()}
 	sources := newSources()
-	forKustomizations, forGitRepositories := &triggers{}, &triggers{}
+	byKind := newTriggersByKind()
 	references := newReferences(parts.Client, parts.ClientAs, func(owner gitops.OwnerRef) {
-		key := types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}
-		if owner.Kind == sourcev1.GitRepositoryKind {
-			forGitRepositories.add(key, urgent)
-			return
-		}
-		forKustomizations.add(key, urgent)
+		byKind[owner.Kind].add(types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}, urgent)
 	})
 	if err := mgr.Add(leaderOnly(references.Start)); err != nil {
 		return nil, err
 	}
+	forKustomizations := byKind[kustomizev1.KustomizationKind]
 
 	k := &kustomizations{
 		selector:   options.Selector,
@@ -131,13 +132,8 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 		sources.follow(k.published)
 	}
 	if options.Controllers.Source {
-		g := newGitRepositories(mgr, sources, references, forGitRepositories, events, parts, options)
-		if err := mgr.Add(g); err != nil {
-			return nil, err
-		}
-		sources.follow(g.published)
-		watch := source.Kind(mgr.GetCache(), client.Object(&sourcev1.GitRepository{}), k.gitRepositoryEvents(forGitRepositories), selected(options.Selector))
-		if err := addController(mgr, sourcev1.GitRepositoryKind, g.reconcile, forGitRepositories, options, parts, watch); err != nil {
+		w := &wiring{mgr: mgr, k: k, sources: sources, references: references, events: events, triggers: byKind, parts: parts, options: options}
+		if k.options.Sources, err = w.addSources(ctx); err != nil {
 			return nil, err
 		}
 	} else if k.options.Sources, err = followPublished(mgr, k, options, parts); err != nil {
@@ -148,25 +144,6 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 	}
 	return k.engine, addController(mgr, kustomizev1.KustomizationKind, k.reconcile, forKustomizations, options, parts,
 		source.Kind(mgr.GetCache(), client.Object(&kustomizev1.Kustomization{}), k.kustomizationEvents(mgr.GetCache()), selected(options.Selector)))
-}
-
-func newGitRepositories(mgr manager.Manager, sources *sources, references *references, triggers *triggers, events *events, parts Parts, options Options) *gitRepositories {
-	return &gitRepositories{
-		selector:   options.Selector,
-		objects:    newObjects(mgr.GetClient(), sourceManager, func() *sourcev1.GitRepository { return &sourcev1.GitRepository{} }),
-		git:        parts.Git,
-		packed:     packed{store: parts.Artifacts, baseURL: parts.ArtifactURL},
-		sources:    sources,
-		references: references,
-		triggers:   triggers,
-		events:     events,
-		metrics:    parts.Metrics,
-		clock:      parts.Clock,
-		options:    options.GitRepository,
-		pauses:     newPauses(),
-		fetched:    map[types.UID]fetched{},
-		requests:   map[types.UID]GitRequest{},
-	}
 }
 
 // addController runs a reconciler on a queue that its watch and its triggers fill.

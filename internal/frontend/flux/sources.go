@@ -49,6 +49,14 @@ func (s *sources) publish(source gitops.OwnerRef, snapshot gitops.Snapshot) {
 	}
 }
 
+// touch has what is made from a source looked at again, though it has no snapshot: it is
+// only read.
+func (s *sources) touch(source gitops.OwnerRef) {
+	for _, f := range s.followers {
+		f(source.Key(), gitops.Snapshot{})
+	}
+}
+
 // remove forgets a source that is gone.
 func (s *sources) remove(source gitops.OwnerRef) {
 	key := source.Key()

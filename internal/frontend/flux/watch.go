@@ -27,6 +27,8 @@ const (
 	indexDependency = "plumb.dependency"
 	// indexInclude lists GitRepositories by what they include.
 	indexInclude = "plumb.include"
+	// indexChartSource lists HelmCharts by the source that they come from.
+	indexChartSource = "plumb.chart-source"
 )
 
 // addIndexes prepares the cache for the lookups of this package.
@@ -133,25 +135,33 @@ func dependencyState(obj *kustomizev1.Kustomization) state {
 	return s
 }
 
-// gitRepositoryEvents enqueues a GitRepository for its own changes, and the
-// Kustomizations that follow one when it comes or goes.
-func (k *kustomizations) gitRepositoryEvents(self *triggers) handler.EventHandler {
+// sourceEvents enqueues a source for its own changes, and the Kustomizations that follow
+// one when it goes.
+func (k *kustomizations) sourceEvents(self *triggers, kind string) handler.EventHandler {
 	return handler.Funcs{
-		CreateFunc: func(ctx context.Context, e event.CreateEvent, _ queue) {
+		CreateFunc: func(_ context.Context, e event.CreateEvent, _ queue) {
 			self.add(client.ObjectKeyFromObject(e.Object), urgent)
 		},
-		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, _ queue) {
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, _ queue) {
 			if wantsRun(e.ObjectOld, e.ObjectNew) {
 				self.add(client.ObjectKeyFromObject(e.ObjectNew), urgent)
 			}
 		},
 		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, _ queue) {
 			self.add(client.ObjectKeyFromObject(e.Object), urgent)
-			k.followersOf(ctx, gitRepositoryRef(e.Object.(*sourcev1.GitRepository)), func(key client.ObjectKey) {
+			k.followersOf(ctx, sourceOwner(e.Object, kind), func(key client.ObjectKey) {
 				k.triggers.add(key, urgent)
 			})
 		},
 	}
+}
+
+// indexCharts lists HelmCharts by the source that they come from.
+func indexCharts(ctx context.Context, indexer client.FieldIndexer) error {
+	return indexer.IndexField(ctx, &sourcev1.HelmChart{}, indexChartSource, func(o client.Object) []string {
+		ref := o.(*sourcev1.HelmChart).Spec.SourceRef
+		return []string{ref.Kind + "/" + o.GetNamespace() + "/" + ref.Name}
+	})
 }
 
 // followersOf calls f for each Kustomization that follows a source.

@@ -1,0 +1,175 @@
+package flux
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// newTriggersByKind makes the triggers of every kind that is worked on.
+func newTriggersByKind() map[string]*triggers {
+	byKind := map[string]*triggers{}
+	for _, kind := range []string{
+		kustomizev1.KustomizationKind, sourcev1.GitRepositoryKind, sourcev1.OCIRepositoryKind,
+		sourcev1.BucketKind, sourcev1.HelmRepositoryKind, sourcev1.HelmChartKind,
+	} {
+		byKind[kind] = &triggers{}
+	}
+	return byKind
+}
+
+// wiring is what the reconcilers of sources are put together from.
+type wiring struct {
+	mgr        manager.Manager
+	k          *kustomizations
+	sources    *sources
+	references *references
+	events     *events
+	triggers   map[string]*triggers
+	parts      Parts
+	options    Options
+}
+
+// addSources adds the reconcilers of those kinds of sources that the cluster knows, and
+// gives the kinds that a Kustomization can follow.
+func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
+	c := w.mgr.GetClient()
+	options := w.options.Sources
+	secrets := sourceSecrets{references: w.references, retry: options.RequeueDependency}
+	packed := packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL}
+	repositories := helmRepositories{secrets: secrets, options: options}
+	charts := helmCharts{client: c, secrets: secrets, sources: w.sources, repositories: repositories, options: options}
+	served := map[string]bool{}
+	for kind, add := range map[string]func() error{
+		sourcev1.GitRepositoryKind: func() error {
+			kind := gitRepositories{client: c, secrets: secrets, sources: w.sources, packed: packed, options: options}
+			return addSource(w, kind, w.parts.Git, func(ctx context.Context) ([]*sourcev1.GitRepository, error) {
+				var list sourcev1.GitRepositoryList
+				err := c.List(ctx, &list, client.UnsafeDisableDeepCopy)
+				return pointers(list.Items), err
+			})
+		},
+		sourcev1.OCIRepositoryKind: func() error {
+			kind := ociRepositories{secrets: secrets, options: options}
+			return addSource(w, kind, w.parts.OCI, func(ctx context.Context) ([]*sourcev1.OCIRepository, error) {
+				var list sourcev1.OCIRepositoryList
+				err := c.List(ctx, &list, client.UnsafeDisableDeepCopy)
+				return pointers(list.Items), err
+			})
+		},
+		sourcev1.BucketKind: func() error {
+			kind := buckets{secrets: secrets, options: options}
+			return addSource(w, kind, w.parts.Buckets, func(ctx context.Context) ([]*sourcev1.Bucket, error) {
+				var list sourcev1.BucketList
+				err := c.List(ctx, &list, client.UnsafeDisableDeepCopy)
+				return pointers(list.Items), err
+			})
+		},
+		sourcev1.HelmRepositoryKind: func() error {
+			return addSource(w, repositories, w.parts.HelmRepositories, func(ctx context.Context) ([]*sourcev1.HelmRepository, error) {
+				var list sourcev1.HelmRepositoryList
+				err := c.List(ctx, &list, client.UnsafeDisableDeepCopy)
+				return pointers(list.Items), err
+			})
+		},
+		sourcev1.HelmChartKind: func() error {
+			if err := indexCharts(ctx, w.mgr.GetFieldIndexer()); err != nil {
+				return err
+			}
+			return addSource(w, charts, w.parts.HelmCharts, func(ctx context.Context) ([]*sourcev1.HelmChart, error) {
+				var list sourcev1.HelmChartList
+				err := c.List(ctx, &list, client.UnsafeDisableDeepCopy)
+				return pointers(list.Items), err
+			})
+		},
+	} {
+		if !w.parts.adapts(kind) {
+			continue
+		}
+		known, err := isServed(w.mgr, kind)
+		if err != nil {
+			return nil, err
+		}
+		if !known {
+			w.mgr.GetLogger().Info("The cluster does not know a kind of sources; it is worked on after its definition and a restart", "kind", kind)
+			continue
+		}
+		if err := add(); err != nil {
+			return nil, fmt.Errorf("add controller of %s: %w", kind, err)
+		}
+		if publishedKinds()[kind] != nil {
+			served[kind] = true
+		}
+	}
+	return served, nil
+}
+
+func pointers[T any](items []T) []*T {
+	list := make([]*T, len(items))
+	for i := range items {
+		list[i] = &items[i]
+	}
+	return list
+}
+
+// addSource adds the reconciler of one kind of sources.
+func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher Fetcher[R], list func(context.Context) ([]T, error)) error {
+	r := &sourceReconciler[T, R]{
+		kind:       kind,
+		fetcher:    fetcher,
+		objects:    newObjects(w.mgr.GetClient(), sourceManager, kind.empty),
+		list:       list,
+		selector:   w.options.Selector,
+		packed:     packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL},
+		sources:    w.sources,
+		references: w.references,
+		triggers:   w.triggers[kind.name()],
+		events:     w.events,
+		metrics:    w.parts.Metrics,
+		clock:      w.parts.Clock,
+		options:    w.options.Sources,
+		pauses:     newPauses(),
+		fetched:    map[types.UID]fetched{},
+		requests:   map[types.UID]*followed[R]{},
+	}
+	if err := w.mgr.Add(r); err != nil {
+		return err
+	}
+	w.sources.follow(r.published)
+	watch := source.Kind(w.mgr.GetCache(), client.Object(kind.empty()), w.k.sourceEvents(r.triggers, kind.name()), selected(w.options.Selector))
+	return addController(w.mgr, kind.name(), r.reconcile, r.triggers, w.options, w.parts, watch)
+}
+
+// sourceOwner names an object of a kind as a source.
+func sourceOwner(obj client.Object, kind string) gitops.OwnerRef {
+	return gitops.OwnerRef{Group: sourceGroup, Kind: kind, Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: string(obj.GetUID())}
+}
+
+// contentOf identifies values of plain data.
+func contentOf(values ...any) string {
+	data, err := json.Marshal(values)
+	if err != nil {
+		return "" // never: the values are plain data
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// adapts tells whether there is an adapter for a kind of sources.
+func (p Parts) adapts(kind string) bool {
+	return map[string]bool{
+		sourcev1.GitRepositoryKind: p.Git != nil, sourcev1.OCIRepositoryKind: p.OCI != nil, sourcev1.BucketKind: p.Buckets != nil,
+		sourcev1.HelmRepositoryKind: p.HelmRepositories != nil, sourcev1.HelmChartKind: p.HelmCharts != nil,
+	}[kind]
+}

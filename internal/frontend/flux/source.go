@@ -1,0 +1,358 @@
+package flux
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source"
+)
+
+// SourceOptions are the settings of the reconcilers of sources.
+type SourceOptions struct {
+	// MinRetryDelay and MaxRetryDelay bound the pauses after failures.
+	MinRetryDelay, MaxRetryDelay time.Duration
+	// RequeueDependency is the pause after which another object that is not ready is
+	// looked at again.
+	RequeueDependency time.Duration
+	// IntervalJitter is the share, from 0 to 1, by which intervals vary.
+	IntervalJitter float64
+	// NoCrossNamespaceRefs refuses references to objects of other namespaces.
+	NoCrossNamespaceRefs bool
+	// Rewrites say where sources are that cannot be reached where their objects say;
+	// the first that fits a URL holds.
+	Rewrites []Rewrite
+}
+
+// Fetcher gets what the objects of one kind of source follow. The composition root
+// hands in the adapters that do it.
+type Fetcher[R any] interface {
+	// Fetch is that of source.Fetcher, for a request.
+	Fetch(ctx context.Context, request R, known string) (source.Result, error)
+	// Last gives what an earlier Fetch brought, from disk and without asking anybody;
+	// an error where there is nothing.
+	Last(ctx context.Context, request R) (source.Result, error)
+	// Retain removes what none of the requests needs.
+	Retain(requests []R) error
+}
+
+// sourceObject is a custom resource that stands for a source.
+type sourceObject interface {
+	client.Object
+	GetRequeueAfter() time.Duration
+	GetArtifact() *meta.Artifact
+}
+
+// sourceStatus are those parts of a status that all kinds of sources have.
+type sourceStatus struct {
+	artifact   **meta.Artifact
+	conditions *[]metav1.Condition
+	generation *int64
+	request    *meta.ReconcileRequestStatus
+	// url is the lasting address of the newest artifact; nil for GitRepository.
+	url *string
+}
+
+// sourceSettings are those parts of a spec that all kinds of sources have.
+type sourceSettings struct {
+	suspended bool
+	timeout   *metav1.Duration
+	// address is where the source is, for messages: without credentials.
+	address string
+	// static is an object that others read and that is not worked on itself.
+	static bool
+}
+
+// sourceKind is what one kind of sources, whose requests are of type R, has of its own.
+type sourceKind[T sourceObject, R any] interface {
+	name() string
+	empty() T
+	status(obj T) sourceStatus
+	settings(obj T) sourceSettings
+	// refuse names the first thing that the spec asks for and that is not done.
+	refuse(obj T) *blocked
+	// follow translates what is to be fetched, with the credentials that the object
+	// refers to. The caller releases the pursuit.
+	follow(obj T) (pursuit[R], error)
+	// observe writes what only this kind has into the status of a success.
+	observe(after, started T, f fetched)
+	// words say what has been fetched: for the condition, and for the event of a new
+	// artifact.
+	words(started T, f fetched) (condition, news string)
+	// reasons are those of a success, and of a failure that has none of its own.
+	reasons(f fetched) (success, failure string)
+	// annotations are those of a revision that belong to its artifact.
+	annotations(metadata map[string]string) map[string]string
+	// file names the file that holds a revision.
+	file(revision string, metadata map[string]string) string
+	// latest is the lasting name of the newest file.
+	latest() string
+	// dependents are the objects of this kind that are made from another source.
+	dependents(of gitops.OwnerRef) []client.ObjectKey
+}
+
+// pursuit is what one object follows at present.
+type pursuit[R any] struct {
+	request R
+	// content identifies all that beside the revision decides on the files.
+	content string
+	// compose makes the files that are shown from those that are fetched; nil for the
+	// same ones.
+	compose func(files gitops.Tree) (gitops.Tree, error)
+	// parts are snapshots of other sources that it is made from.
+	parts parts
+}
+
+// parts are the snapshots of the sources that another one is made from, in the order of
+// its spec.
+type parts []gitops.Snapshot
+
+func (p parts) release() {
+	for _, snapshot := range p {
+		snapshot.Release()
+	}
+}
+
+// sourceReconciler reconciles the sources of one kind.
+type sourceReconciler[T sourceObject, R any] struct {
+	kind     sourceKind[T, R]
+	fetcher  Fetcher[R]
+	objects  *objects[T]
+	list     func(ctx context.Context) ([]T, error)
+	selector labels.Selector
+
+	packed     packed
+	sources    *sources
+	references *references
+	triggers   *triggers
+	events     *events
+	metrics    Metrics
+	clock      clock.PassiveClock
+	options    SourceOptions
+	pauses     *pauses
+	// work is the packing under way.
+	work sync.WaitGroup
+
+	mu sync.Mutex
+	// fetched is what was published last of each object; guarded by mu, as is
+	// requests, what each object follows: nil for one that follows nothing.
+	fetched  map[types.UID]fetched
+	requests map[types.UID]*followed[R]
+}
+
+// followed is what an object follows, with a text that tells it from others.
+type followed[R any] struct {
+	request R
+	key     string
+}
+
+// fetched is what an object's newest snapshot was made from.
+type fetched struct {
+	revision string
+	// content is that of its pursuit.
+	content  string
+	artifact gitops.Artifact
+	// parts are the artifacts that it is made from, in the order of the spec.
+	parts []gitops.Artifact
+	// metadata describes the revision, verified says who signed it, and rewritten that
+	// the one before is not its predecessor; all are told with the first status.
+	metadata  map[string]string
+	verified  string
+	rewritten bool
+	// failure is why the artifact could not be packed.
+	failure error
+}
+
+// ref names an object as a source.
+func (r *sourceReconciler[T, R]) ref(obj client.Object) gitops.OwnerRef {
+	return gitops.OwnerRef{Group: sourceGroup, Kind: r.kind.name(), Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: string(obj.GetUID())}
+}
+
+// reconcile brings one object up to date with its remote.
+func (r *sourceReconciler[T, R]) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	obj, err := r.objects.get(ctx, req.NamespacedName)
+	switch {
+	case apierrors.IsNotFound(err):
+		r.forget(gitops.OwnerRef{Group: sourceGroup, Kind: r.kind.name(), Namespace: req.Namespace, Name: req.Name}, "")
+		return ctrl.Result{}, nil
+	case err != nil:
+		return ctrl.Result{}, err
+	case !serves(r.selector, obj):
+		return ctrl.Result{}, nil
+	case !obj.GetDeletionTimestamp().IsZero():
+		r.forget(r.ref(obj), obj.GetUID())
+		if err := r.packed.store.Remove(r.ref(obj)); err != nil {
+			return ctrl.Result{}, fmt.Errorf("remove artifacts: %w", err)
+		}
+		_, err := r.objects.setFinalizer(ctx, obj, sourcev1.SourceFinalizer, false)
+		return ctrl.Result{}, err
+	case r.kind.settings(obj).static:
+		return r.leave(ctx, obj)
+	case r.kind.settings(obj).suspended:
+		ctrl.LoggerFrom(ctx).Info("Reconciliation is suspended for this object")
+		return r.rest(ctx, obj), nil
+	}
+	if refusal := r.kind.refuse(obj); refusal != nil {
+		// It follows nothing, which must not keep others' data from being cleaned.
+		r.follows(ctx, obj.GetUID(), nil)
+		return r.fail(ctx, obj, refusal)
+	}
+	if obj, err = r.objects.setFinalizer(ctx, obj, sourcev1.SourceFinalizer, true); err != nil {
+		return ctrl.Result{}, err
+	}
+	return r.advance(ctx, obj)
+}
+
+// leave lets go of an object that is only read by others. What it was before, such as a
+// HelmRepository of another type, is taken off it.
+func (r *sourceReconciler[T, R]) leave(ctx context.Context, obj T) (ctrl.Result, error) {
+	r.follows(ctx, obj.GetUID(), nil)
+	if _, had := r.lastOf(obj.GetUID()); had || obj.GetArtifact() != nil {
+		r.forget(r.ref(obj), obj.GetUID())
+		if err := r.packed.store.Remove(r.ref(obj)); err != nil {
+			return ctrl.Result{}, fmt.Errorf("remove artifacts: %w", err)
+		}
+		after := obj.DeepCopyObject().(T)
+		status := r.kind.status(after)
+		*status.artifact, *status.conditions, *status.generation = nil, nil, 0
+		if status.url != nil {
+			*status.url = ""
+		}
+		answer, err := r.objects.patchStatus(ctx, obj, after)
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+		obj = answer
+	}
+	_, err := r.objects.setFinalizer(ctx, obj, sourcev1.SourceFinalizer, false)
+	r.sources.touch(r.ref(obj))
+	return ctrl.Result{}, err
+}
+
+// advance fetches, publishes and packs.
+func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Result, error) {
+	fetchCtx, cancel := context.WithTimeout(ctx, r.timeout(obj))
+	defer cancel()
+	following, err := r.kind.follow(obj)
+	if err != nil {
+		return r.fail(ctx, obj, err)
+	}
+	defer following.parts.release()
+	r.follows(ctx, obj.GetUID(), &following.request)
+
+	last := r.last(obj.GetUID())
+	if last.revision == "" {
+		last = r.resume(ctx, obj, following)
+	}
+	known := ""
+	if last.content == following.content {
+		known = last.revision
+	}
+	result, err := r.fetcher.Fetch(fetchCtx, following.request, known)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctrl.Result{}, nil
+		}
+		return r.fail(ctx, obj, r.fetchError(obj, fetchCtx, err))
+	}
+	if result.Unchanged {
+		result.Release()
+		r.refreshParts(obj.GetUID(), following.parts)
+		return r.settle(ctx, obj)
+	}
+	next, err := r.publish(obj, result, following)
+	if err != nil {
+		return r.fail(ctx, obj, err)
+	}
+	// Consumers in the process are at work by now; the file is for others.
+	r.startPacking(ctx, obj, next, result.Packed)
+	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
+}
+
+// settle writes the status of the revision that was fetched last, once its file can be
+// served.
+func (r *sourceReconciler[T, R]) settle(ctx context.Context, obj T) (ctrl.Result, error) {
+	last := r.last(obj.GetUID())
+	switch {
+	case last.packing():
+		return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
+	case last.failure != nil:
+		// What could not be packed is fetched, published and packed again.
+		r.mu.Lock()
+		delete(r.fetched, obj.GetUID())
+		r.mu.Unlock()
+		return r.fail(ctx, obj, last.failure)
+	}
+	last, known := r.withParts(last)
+	if !known {
+		// The packing of the included one has the object reconciled.
+		return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
+	}
+	return r.succeed(ctx, obj, last)
+}
+
+func (r *sourceReconciler[T, R]) interval(obj T) time.Duration {
+	return jittered(obj.GetRequeueAfter(), r.options.IntervalJitter)
+}
+
+func (r *sourceReconciler[T, R]) timeout(obj T) time.Duration {
+	if timeout := r.kind.settings(obj).timeout; timeout != nil {
+		return timeout.Duration
+	}
+	return time.Minute
+}
+
+// rest leaves a suspended object as it is: nothing is fetched or written. What an
+// earlier process fetched is given to the consumers, which are not suspended.
+func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) ctrl.Result {
+	if r.kind.refuse(obj) != nil || r.last(obj.GetUID()).revision != "" {
+		return ctrl.Result{}
+	}
+	following, err := r.kind.follow(obj)
+	if err != nil {
+		return ctrl.Result{RequeueAfter: r.options.RequeueDependency}
+	}
+	defer following.parts.release()
+	r.follows(ctx, obj.GetUID(), &following.request)
+	r.resume(ctx, obj, following)
+	return ctrl.Result{}
+}
+
+// resume gives the consumers at once what an earlier process fetched, so that they keep
+// it in order while the remote is asked, however long that takes. It is only done for
+// the revision that the status still names; where there is nothing, the consumers wait
+// and the result is empty.
+func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following pursuit[R]) fetched {
+	artifact := obj.GetArtifact()
+	if artifact == nil || r.sources.revision(r.ref(obj)) != "" {
+		return fetched{}
+	}
+	result, err := r.fetcher.Last(ctx, following.request)
+	if err != nil {
+		return fetched{}
+	}
+	if result.Revision != artifact.Revision {
+		result.Release()
+		return fetched{}
+	}
+	next, err := r.publish(obj, result, following)
+	if err != nil {
+		logr.FromContextOrDiscard(ctx).Error(err, "Using the last artifact failed")
+		return fetched{}
+	}
+	r.startPacking(ctx, obj, next, result.Packed)
+	return next
+}

@@ -1,0 +1,250 @@
+package flux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source"
+)
+
+// publish gives the consumers in the process what was fetched.
+func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following pursuit[R]) (fetched, error) {
+	files := result.Files
+	if following.compose != nil {
+		var err error
+		if files, err = following.compose(files); err != nil {
+			result.Release()
+			return fetched{}, err
+		}
+	}
+	next := fetched{
+		revision: result.Revision, content: following.content,
+		artifact: gitops.Artifact{Source: r.ref(obj), Revision: result.Revision, Time: r.clock.Now(), Metadata: r.kind.annotations(result.Metadata)},
+		metadata: result.Metadata, verified: result.Verified, rewritten: result.Rewritten,
+	}
+	kept := make(parts, 0, len(following.parts))
+	for _, snapshot := range following.parts {
+		next.parts = append(next.parts, snapshot.Artifact)
+		if again, ok := r.sources.acquire(snapshot.Artifact.Source); ok {
+			kept = append(kept, again)
+		}
+	}
+	snapshot := gitops.Snapshot{
+		Artifact: next.artifact, Files: files,
+		Release: func() { result.Release(); kept.release() },
+	}
+	r.sources.publish(next.artifact.Source, snapshot)
+	return next, nil
+}
+
+// startPacking stores a published revision behind the consumers' work, and has the
+// object reconciled when that is done. A newer revision does not wait for it: its own
+// packing ends this one.
+func (r *sourceReconciler[T, R]) startPacking(ctx context.Context, obj T, next fetched, file func() (io.ReadCloser, error)) {
+	r.remember(obj.GetUID(), next)
+	key, uid := client.ObjectKeyFromObject(obj), obj.GetUID()
+	name := obj.GetName()
+	r.work.Go(func() {
+		packed, err := r.pack(ctx, name, next, file)
+		if errors.Is(err, artifact.ErrSuperseded) || ctx.Err() != nil {
+			return
+		}
+		if !r.packedAs(uid, next, func(f *fetched) { f.artifact, f.failure = packed, err }) {
+			return
+		}
+		r.triggers.add(key, urgent)
+		r.wakeDependents(next.artifact.Source)
+	})
+}
+
+// pack stores the files, or the file as it is, for consumers outside of the process.
+func (r *sourceReconciler[T, R]) pack(ctx context.Context, name string, of fetched, file func() (io.ReadCloser, error)) (gitops.Artifact, error) {
+	snapshot, ok := r.sources.acquire(of.artifact.Source)
+	if !ok {
+		return of.artifact, context.Canceled // the source has been removed meanwhile
+	}
+	defer snapshot.Release()
+	if snapshot.Artifact.Revision != of.revision {
+		return of.artifact, artifact.ErrSuperseded
+	}
+	target := r.kind.file(of.revision, of.metadata)
+	var packed gitops.Artifact
+	var err error
+	if file != nil {
+		packed, err = r.packed.store.Put(ctx, snapshot.Artifact, target, file)
+	} else {
+		packed, err = r.packed.store.Pack(ctx, snapshot.Artifact, target, snapshot.Files)
+	}
+	if errors.Is(err, artifact.ErrSuperseded) {
+		return of.artifact, err
+	}
+	if err != nil {
+		return of.artifact, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: sourcev1.ArchiveOperationFailedReason,
+			Cause: fmt.Errorf("store artifact of %s: %w", name, err)}
+	}
+	return packed, nil
+}
+
+// packedAs changes what is remembered of an object, unless a newer revision has taken
+// the place of the given one.
+func (r *sourceReconciler[T, R]) packedAs(uid types.UID, of fetched, change func(*fetched)) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now, ok := r.fetched[uid]
+	if !ok || now.revision != of.revision || now.content != of.content {
+		return false
+	}
+	change(&now)
+	r.fetched[uid] = now
+	return true
+}
+
+// packing tells whether the file of a revision is still being written.
+func (f fetched) packing() bool { return f.artifact.Digest == "" && f.failure == nil }
+
+// Start waits, when the process ends, for the packing that is under way.
+func (r *sourceReconciler[T, R]) Start(ctx context.Context) error {
+	<-ctx.Done()
+	r.work.Wait()
+	return nil
+}
+
+// NeedLeaderElection says that only the process that works packs.
+func (r *sourceReconciler[T, R]) NeedLeaderElection() bool { return true }
+
+// refreshParts takes over the revisions of parts that have moved without a change of the
+// files that are used.
+func (r *sourceReconciler[T, R]) refreshParts(uid types.UID, in parts) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last, ok := r.fetched[uid]
+	if !ok || len(last.parts) != len(in) {
+		return
+	}
+	last.parts = slices.Clone(last.parts)
+	for i, snapshot := range in {
+		if last.parts[i].Revision != snapshot.Artifact.Revision {
+			last.parts[i] = snapshot.Artifact
+		}
+	}
+	r.fetched[uid] = last
+}
+
+// withParts completes artifacts of parts of the same kind that were not packed when they
+// were taken; false where one of them is still being packed.
+func (r *sourceReconciler[T, R]) withParts(f fetched) (fetched, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f.parts = slices.Clone(f.parts)
+	for i, part := range f.parts {
+		if part.Digest != "" || part.Source.Kind != r.kind.name() {
+			continue
+		}
+		for _, other := range r.fetched {
+			if other.artifact.Source.Key() == part.Source.Key() && other.revision == part.Revision {
+				f.parts[i] = other.artifact
+			}
+		}
+		if f.parts[i].Digest == "" {
+			return f, false
+		}
+	}
+	return f, true
+}
+
+// published has the objects that are made from a source look at it again.
+func (r *sourceReconciler[T, R]) published(of gitops.OwnerRef, _ gitops.Snapshot) {
+	r.wakeDependents(of)
+}
+
+func (r *sourceReconciler[T, R]) wakeDependents(of gitops.OwnerRef) {
+	for _, key := range r.kind.dependents(of) {
+		r.triggers.add(key, following)
+	}
+}
+
+func (r *sourceReconciler[T, R]) last(uid types.UID) fetched {
+	last, _ := r.lastOf(uid)
+	return last
+}
+
+func (r *sourceReconciler[T, R]) lastOf(uid types.UID) (fetched, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last, ok := r.fetched[uid]
+	return last, ok
+}
+
+func (r *sourceReconciler[T, R]) remember(uid types.UID, f fetched) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fetched[uid] = f
+}
+
+// forget drops all that is remembered of an object that is gone.
+func (r *sourceReconciler[T, R]) forget(source gitops.OwnerRef, uid types.UID) {
+	r.sources.remove(source)
+	r.references.release(source)
+	r.pauses.forget(uid)
+	r.mu.Lock()
+	delete(r.fetched, uid)
+	delete(r.requests, uid)
+	r.mu.Unlock()
+	if err := r.retain(context.Background()); err != nil {
+		r.events.log.Error(err, "Cleaning the data folder failed")
+	}
+}
+
+// follows remembers what an object follows, nil for nothing, and has the data removed
+// that nobody follows any more.
+func (r *sourceReconciler[T, R]) follows(ctx context.Context, uid types.UID, request *R) {
+	var now *followed[R]
+	if request != nil {
+		now = &followed[R]{request: *request, key: contentOf(request)}
+	}
+	r.mu.Lock()
+	old, had := r.requests[uid]
+	r.requests[uid] = now
+	r.mu.Unlock()
+	if had && (old == nil) == (now == nil) && (old == nil || old.key == now.key) {
+		return
+	}
+	if err := r.retain(ctx); err != nil {
+		logr.FromContextOrDiscard(ctx).Error(err, "Cleaning the data folder failed")
+	}
+}
+
+// retain removes the data that no object follows. It removes nothing until it is known
+// of every object what it follows.
+func (r *sourceReconciler[T, R]) retain(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	items, err := r.list(ctx)
+	if err != nil {
+		return err
+	}
+	var owners []gitops.OwnerRef
+	for _, item := range items {
+		if _, known := r.requests[item.GetUID()]; !known && item.GetDeletionTimestamp().IsZero() && serves(r.selector, item) {
+			return nil
+		}
+		owners = append(owners, r.ref(item))
+	}
+	requests := make([]R, 0, len(r.requests))
+	for _, f := range r.requests {
+		if f != nil {
+			requests = append(requests, f.request)
+		}
+	}
+	return errors.Join(r.fetcher.Retain(requests), r.packed.store.Retain(r.kind.name(), owners))
+}

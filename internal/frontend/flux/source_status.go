@@ -1,0 +1,233 @@
+package flux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// succeed writes the status of a revision that is stored.
+func (r *sourceReconciler[T, R]) succeed(ctx context.Context, obj T, f fetched) (ctrl.Result, error) {
+	before, err := r.objects.get(ctx, client.ObjectKeyFromObject(obj))
+	if err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	after := before.DeepCopyObject().(T)
+	news, err := r.describe(after, obj, f)
+	if err != nil {
+		return r.fail(ctx, obj, err)
+	}
+	if _, err := r.objects.patchStatus(ctx, before, after); err != nil {
+		return ctrl.Result{}, err
+	}
+	if news {
+		r.announce(after, before, f)
+	}
+	r.pauses.succeeded(obj.GetUID())
+	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
+}
+
+// describe writes a stored revision into the status, and returns whether it is news: a
+// new artifact, or the first success after a failure.
+func (r *sourceReconciler[T, R]) describe(after, started T, f fetched) (bool, error) {
+	status := r.kind.status(after)
+	c := conditioned{list: status.conditions, generation: started.GetGeneration()}
+	next, err := r.packed.describe(f.artifact, r.kind.file(f.revision, f.metadata))
+	if err != nil {
+		return false, err
+	}
+	old := *status.artifact
+	changed := old == nil || old.Revision != next.Revision || old.Digest != next.Digest
+	if !changed {
+		next.LastUpdateTime = old.LastUpdateTime
+	}
+	recovered := c.is(meta.ReadyCondition, metav1.ConditionFalse)
+	*status.artifact = next
+	if status.url != nil {
+		*status.url = r.packed.lasting(f.artifact.Source, r.kind.latest())
+	}
+	message, _ := r.kind.words(started, f)
+	success, _ := r.kind.reasons(f)
+	c.set(meta.ReadyCondition, metav1.ConditionTrue, success, message)
+	c.set(sourcev1.ArtifactInStorageCondition, metav1.ConditionTrue, success, message)
+	if f.verified != "" {
+		c.set(sourcev1.SourceVerifiedCondition, metav1.ConditionTrue, meta.SucceededReason, f.verified)
+	} else {
+		c.remove(sourcev1.SourceVerifiedCondition)
+	}
+	c.remove(sourcev1.FetchFailedCondition, sourcev1.BuildFailedCondition, sourcev1.StorageOperationFailedCondition,
+		sourcev1.IncludeUnavailableCondition, sourcev1.ArtifactOutdatedCondition, meta.ReconcilingCondition, meta.StalledCondition)
+	*status.generation = started.GetGeneration()
+	r.kind.observe(after, started, f)
+	setHandled(status.request, started)
+	return changed || recovered, nil
+}
+
+// announce tells of an artifact that is new, or that could be confirmed again after a
+// failure.
+func (r *sourceReconciler[T, R]) announce(obj, before T, f fetched) {
+	condition, news := r.kind.words(obj, f)
+	success, _ := r.kind.reasons(f)
+	event := gitops.Event{
+		Severity: gitops.SeverityInfo, Reason: success, Revision: f.artifact.Revision, Message: condition,
+		Metadata: map[string]string{sourceGroup + "/digest": f.artifact.Digest},
+	}
+	if old := before.GetArtifact(); old == nil || !old.HasDigest(f.artifact.Digest) || !old.HasRevision(f.artifact.Revision) {
+		event.Message = news
+		if success == meta.SucceededReason {
+			event.Reason = "NewArtifact"
+		}
+		if f.rewritten {
+			event.Message += "; the history was rewritten: the commit before it is not an ancestor"
+		}
+	}
+	r.send(obj, event)
+}
+
+func (r *sourceReconciler[T, R]) send(obj T, event gitops.Event) {
+	r.events.send(sourceManager, sourceGroup, sourcev1.GroupVersion.String()+"/"+r.kind.name(), obj, event)
+}
+
+// fail writes why there is no newer revision. The last one stays in force.
+func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ctrl.Result, error) {
+	var b *blocked
+	isBlocked := errors.As(err, &b)
+	if isBlocked && b.quiet {
+		return ctrl.Result{RequeueAfter: b.retry}, nil
+	}
+	stalled := isBlocked && b.stalled || gitops.KindOf(err) == gitops.Stalled
+	after := obj.DeepCopyObject().(T)
+	news := r.describeFailure(after, err, stalled)
+	setHandled(r.kind.status(after).request, obj)
+	if _, patchErr := r.objects.patchStatus(ctx, obj, after); patchErr != nil {
+		return ctrl.Result{}, patchErr
+	}
+	if news {
+		r.announceFailure(after)
+	}
+	if stalled {
+		return ctrl.Result{}, nil
+	}
+	pause := r.pauses.backoff(obj.GetUID(), r.options.MinRetryDelay, r.options.MaxRetryDelay)
+	if isBlocked && b.retry > 0 {
+		pause = b.retry
+	}
+	return ctrl.Result{RequeueAfter: min(pause, max(obj.GetRequeueAfter(), r.options.MinRetryDelay))}, nil
+}
+
+// announceFailure tells why a source could not be fetched, in the words of its condition.
+func (r *sourceReconciler[T, R]) announceFailure(obj T) {
+	ready := (conditioned{list: r.kind.status(obj).conditions}).get(meta.ReadyCondition)
+	revision := ""
+	if artifact := obj.GetArtifact(); artifact != nil {
+		revision = artifact.Revision
+	}
+	r.send(obj, gitops.Event{Severity: gitops.SeverityError, Reason: ready.Reason, Message: ready.Message, Revision: revision})
+}
+
+// failures are the conditions that stand for kinds of failures.
+func failures() []string {
+	return []string{sourcev1.FetchFailedCondition, sourcev1.BuildFailedCondition, sourcev1.StorageOperationFailedCondition, sourcev1.IncludeUnavailableCondition}
+}
+
+// describeFailure writes an error into the status, and returns whether it is another one
+// than before.
+func (r *sourceReconciler[T, R]) describeFailure(after T, err error, stalled bool) bool {
+	status := r.kind.status(after)
+	c := conditioned{list: status.conditions, generation: after.GetGeneration()}
+	reason := r.reasonOf(err)
+	condition := failureCondition(reason)
+	message := err.Error()
+	if a := *status.artifact; a != nil && !stalled {
+		message += fmt.Sprintf("; revision '%s' stays in force", a.Revision)
+	}
+	ready := c.get(meta.ReadyCondition)
+	news := ready.Status != metav1.ConditionFalse || ready.Message != clip(message, maxConditionMessage)
+	for _, other := range failures() {
+		if other != condition {
+			c.remove(other)
+		}
+	}
+	if condition == sourcev1.SourceVerifiedCondition {
+		c.set(condition, metav1.ConditionFalse, reason, message)
+	} else {
+		c.set(condition, metav1.ConditionTrue, reason, message)
+	}
+	c.set(meta.ReadyCondition, metav1.ConditionFalse, reason, message)
+	if stalled {
+		c.set(meta.StalledCondition, metav1.ConditionTrue, reason, message)
+		c.remove(meta.ReconcilingCondition)
+		*status.generation = after.GetGeneration()
+	} else {
+		c.set(meta.ReconcilingCondition, metav1.ConditionTrue, meta.ProgressingWithRetryReason, "Retrying to fetch "+r.kind.settings(after).address)
+		c.remove(meta.StalledCondition)
+	}
+	return news
+}
+
+// reasonOf is the reason of an error.
+func (r *sourceReconciler[T, R]) reasonOf(err error) string {
+	var b *blocked
+	var e *gitops.Error
+	switch {
+	case errors.As(err, &b):
+		return b.reason
+	case errors.As(err, &e) && e.Reason != "":
+		return e.Reason
+	}
+	_, failure := r.kind.reasons(fetched{})
+	return failure
+}
+
+// failureCondition is the condition that stands for failures with a reason.
+func failureCondition(reason string) string {
+	switch reason {
+	case sourcev1.ArchiveOperationFailedReason, sourcev1.DirCreationFailedReason, sourcev1.StatOperationFailedReason:
+		return sourcev1.StorageOperationFailedCondition
+	case includeNotFound, includeNoArtifact:
+		return sourcev1.IncludeUnavailableCondition
+	case sourcev1.VerificationError, invalidTagSignature, invalidCommitSignature, invalidVerificationMode, invalidGitObject:
+		return sourcev1.SourceVerifiedCondition
+	case metadataPatchError, valuesFilesError, dependencyBuildError, chartPackageError, chartVerificationError:
+		return sourcev1.BuildFailedCondition
+	}
+	return sourcev1.FetchFailedCondition
+}
+
+// Reasons of Flux that have no name in its API.
+const (
+	includeNotFound   = "NotFound"
+	includeNoArtifact = "NoArtifact"
+
+	invalidTagSignature     = "InvalidTagSignature"
+	invalidCommitSignature  = "InvalidCommitSignature"
+	invalidVerificationMode = "InvalidVerificationMode"
+	invalidGitObject        = "InvalidGitObject"
+
+	noSourceArtifact       = "NoSourceArtifact"
+	sourceUnavailable      = "SourceUnavailable"
+	unsupportedSourceKind  = "UnsupportedSourceKind"
+	metadataPatchError     = "MetadataPatchError"
+	valuesFilesError       = "ValuesFilesError"
+	dependencyBuildError   = "DependencyBuildError"
+	chartPackageError      = "ChartPackageError"
+	chartVerificationError = "ChartVerificationError"
+)
+
+// fetchError says that the time of the spec is over where that is what happened.
+func (r *sourceReconciler[T, R]) fetchError(obj T, ctx context.Context, err error) error {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return err
+	}
+	_, failure := r.kind.reasons(fetched{})
+	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: failure,
+		Cause: fmt.Errorf("no answer from %q within %s (spec.timeout): %w", r.kind.settings(obj).address, r.timeout(obj), context.DeadlineExceeded)}
+}
