@@ -67,6 +67,7 @@ func (s *session) run(ctx context.Context, wanted map[scenario]bool) (result ope
 		return result, fmt.Errorf("install: %w", err)
 	}
 	result.Install.Memory = s.operator.memory()
+	s.say("%s: peak memory so far %d MiB", install, result.Install.Memory>>20)
 	if s.apps, err = trackApps(ctx, s.plane.client); err != nil {
 		return result, err
 	}
@@ -90,6 +91,7 @@ func (s *session) run(ctx context.Context, wanted map[scenario]bool) (result ope
 		if err := step.run(); err != nil {
 			return result, fmt.Errorf("%s: %w", step.name, err)
 		}
+		s.say("%s: peak memory so far %d MiB", step.name, s.operator.memory()>>20)
 	}
 	if err := s.operator.stop(syscall.SIGTERM); err != nil {
 		return result, err

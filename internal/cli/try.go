@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/plumb-gitops/plumb/internal/config"
 	"github.com/plumb-gitops/plumb/internal/try"
 	"github.com/spf13/cobra"
 )
@@ -25,6 +26,7 @@ With --once the exit code is 0 when all is ready, 1 when something failed or the
 time ran out, 3 when only kinds are missing that this version does not serve.`,
 		Example: `  plumb try
   plumb try ~/fleet --path clusters/staging --watch
+  plumb try --rewrite oci://registry.example/=oci://127.0.0.1:5000/
   plumb try --once -o json https://example.org/fleet.git`,
 		Args: cobra.MaximumNArgs(1),
 	}
@@ -35,6 +37,7 @@ time ran out, 3 when only kinds are missing that this version does not serve.`,
 	flags.StringVar(&o.Dir, "dir", "", "`folder` that keeps the cluster for the next time; default: one that goes with the session")
 	flags.BoolVar(&o.Once, "once", false, "end when the outcome is known, print a summary")
 	flags.DurationVar(&o.Timeout, "timeout", 5*time.Minute, "`time` after which --once gives up")
+	rewrites := flags.StringArray("rewrite", nil, "`FROM=TO`: sources whose URLs begin with FROM are looked for at TO; may be repeated")
 	format := outputFlag(command)
 	command.RunE = func(command *cobra.Command, args []string) error {
 		o.Target = "."
@@ -46,6 +49,13 @@ time ran out, 3 when only kinds are missing that this version does not serve.`,
 		}
 		if o.Timeout <= 0 {
 			return usageError("--timeout must be above 0")
+		}
+		for _, text := range *rewrites {
+			rewrite, err := config.ParseRewrite(text)
+			if err != nil {
+				return usageError("--rewrite %q %v", text, err)
+			}
+			o.Rewrites = append(o.Rewrites, rewrite)
 		}
 		summary, err := try.Run(command.Context(), o)
 		if err != nil || summary.Outcome == "" {

@@ -9,7 +9,9 @@
 package config
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -85,6 +87,14 @@ type Operator struct {
 	// AgeSecret is a Secret of RuntimeNamespace with the age identities for what
 	// names no Secret with keys itself; empty for none.
 	AgeSecret string
+	// NoPrivateSources refuses sources at loopback and private addresses.
+	NoPrivateSources bool
+	// NoPlainCredentials refuses to send the credential of a source over HTTP without TLS.
+	NoPlainCredentials bool
+	// Rewrites say where sources are that cannot be reached where their objects say.
+	Rewrites []Rewrite
+	// Helm bounds what is read of Helm repositories.
+	Helm Helm
 	// NoRemoteBases refuses resources of a kustomization that are URLs.
 	NoRemoteBases bool
 	// OverrideManagers are names of field managers whose fields are taken over,
@@ -151,6 +161,30 @@ type Storage struct {
 	// newest is removed: once it is older, and more than so many are there.
 	RetentionTTL     time.Duration
 	RetentionRecords int
+}
+
+// Rewrite is a prefix of the URLs of sources, and what takes its place.
+type Rewrite struct {
+	From, To string
+}
+
+// String is the form of the flag.
+func (r Rewrite) String() string { return r.From + "=" + r.To }
+
+// ParseRewrite reads FROM=TO, both of which begin with a scheme.
+func ParseRewrite(text string) (Rewrite, error) {
+	from, to, _ := strings.Cut(text, "=")
+	for _, url := range []string{from, to} {
+		if scheme, rest, ok := strings.Cut(url, "://"); !ok || scheme == "" || rest == "" {
+			return Rewrite{}, errors.New("is not FROM=TO with two URLs")
+		}
+	}
+	return Rewrite{From: from, To: to}, nil
+}
+
+// Helm bounds what is read of Helm repositories, in bytes.
+type Helm struct {
+	IndexBytes, ChartBytes, ChartFileBytes int64
 }
 
 // The controllers of Flux that Plumb serves.

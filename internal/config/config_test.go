@@ -61,6 +61,7 @@ func TestDefaultsAreThoseOfFlux(t *testing.T) {
 		AuditPeriod:   24 * time.Hour,
 		DeletionGuard: true,
 		NoRemoteBases: true,
+		Helm:          Helm{IndexBytes: 50 << 20, ChartBytes: 10 << 20, ChartFileBytes: 5 << 20},
 	}
 	got, err := Default()
 	if err != nil {

@@ -20,6 +20,7 @@ type Flags struct {
 	deletionGuard    string
 	gates            map[string]string
 	httpRetry        int
+	rewrites         []string
 }
 
 // Bind adds the operator's flags to a flag set. getenv is os.Getenv; it gives
@@ -68,6 +69,12 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.BoolVar(&c.KubeconfigTLS, "insecure-kubeconfig-tls", false, "let kubeconfigs of remote clusters switch off the check of certificates")
 	set.BoolVar(&c.NoCrossNamespaceRefs, "no-cross-namespace-refs", false, "refuse references to objects of other namespaces")
 	set.StringVar(&c.AgeSecret, "sops-age-secret", "", "`name` of a Secret in RUNTIME_NAMESPACE with age identities, for Kustomizations with decryption that name no Secret")
+	set.BoolVar(&c.NoPrivateSources, "no-private-sources", false, "refuse sources at loopback and private addresses (no flag of Flux)")
+	set.BoolVar(&c.NoPlainCredentials, "no-plain-credentials", false, "refuse to send the credential of a source over http (no flag of Flux)")
+	set.StringArrayVar(&f.rewrites, "rewrite-source", nil, "`FROM=TO`: sources whose URLs begin with FROM are at TO; may be repeated (no flag of Flux)")
+	set.Int64Var(&c.Helm.IndexBytes, "helm-index-max-size", 50<<20, "most `bytes` of the index of a Helm repository")
+	set.Int64Var(&c.Helm.ChartBytes, "helm-chart-max-size", 10<<20, "most `bytes` of a Helm chart")
+	set.Int64Var(&c.Helm.ChartFileBytes, "helm-chart-file-max-size", 5<<20, "most `bytes` of a file in a Helm chart")
 	set.BoolVar(&c.NoRemoteBases, "no-remote-bases", true, "refuse bases of a kustomization that are URLs (Flux's default is false)")
 	set.StringArrayVar(&c.OverrideManagers, "override-manager", nil, "field `manager` whose fields are taken over; may be repeated")
 	set.StringVar(&f.customStageKinds, "custom-apply-stage-kinds", "", "`kinds` to apply before the rest, as group/Kind,group/Kind")

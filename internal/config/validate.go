@@ -52,6 +52,20 @@ func (f *Flags) Operator() (Operator, error) {
 	if problems := validation.IsDNS1123Subdomain(c.AgeSecret); c.AgeSecret != "" && len(problems) > 0 {
 		v.wrong("sops-age-secret", c.AgeSecret, "is no name of a Secret")
 	}
+	for _, text := range f.rewrites {
+		rewrite, err := ParseRewrite(text)
+		if err != nil {
+			v.wrong("rewrite-source", text, err.Error())
+		}
+		c.Rewrites = append(c.Rewrites, rewrite)
+	}
+	for flag, bytes := range map[string]int64{
+		"helm-index-max-size": c.Helm.IndexBytes, "helm-chart-max-size": c.Helm.ChartBytes, "helm-chart-file-max-size": c.Helm.ChartFileBytes,
+	} {
+		if bytes <= 0 {
+			v.wrong(flag, bytes, "must be above 0")
+		}
+	}
 	c.CustomStageKinds = v.kinds("custom-apply-stage-kinds", f.customStageKinds)
 	v.storage(c.Storage)
 	if f.digestAlgorithm != "sha256" {

@@ -382,6 +382,14 @@ func (s *server) observer(config *rest.Config, connection *cluster.Connection, m
 	})
 }
 
+func (s *server) rewrites() []flux.Rewrite {
+	rules := make([]flux.Rewrite, 0, len(s.config.Rewrites))
+	for _, rule := range s.config.Rewrites {
+		rules = append(rules, flux.Rewrite(rule))
+	}
+	return rules
+}
+
 func (s *server) keys() gitops.Keys { return flux.Keys(s.config.OverrideManagers...) }
 
 // applier works with the rights of a client.
@@ -440,6 +448,7 @@ func (s *server) setUp(ctx context.Context) error {
 			RequeueDependency:    s.config.RequeueDependency,
 			IntervalJitter:       jitter,
 			NoCrossNamespaceRefs: s.config.NoCrossNamespaceRefs,
+			Rewrites:             s.rewrites(),
 		},
 	})
 	if err != nil {

@@ -106,8 +106,11 @@ func (s *session) screen(state State, to terminal.Terminal, now time.Time) []str
 	head := []string{
 		to.Paint(terminal.Bold, terminal.Fit(fmt.Sprintf("plumb try %s  %s  %s  %d/%d objects current", s.following(), shortRevision(orElse(s.view.revision(), state.rootRevision())), ago(now, s.started), current, total), width(to))),
 		terminal.Fit(s.plane.version()+"; workloads are simulated: pods become ready, nothing runs in them", width(to)),
-		"",
 	}
+	for _, rewrite := range s.options.Rewrites {
+		head = append(head, to.Paint(terminal.Yellow, terminal.Fit(rewritten(rewrite), width(to))))
+	}
+	head = append(head, "")
 	foot := []string{""}
 	happened := s.view.newest(time.Time{})
 	for _, h := range happened[max(0, len(happened)-eventLines):] {

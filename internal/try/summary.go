@@ -22,6 +22,8 @@ type Summary struct {
 	Path       string  `json:"path"`
 	// Simulated says that no workload really runs.
 	Simulated bool `json:"workloadsSimulated"`
+	// Rewrites say which sources were looked for elsewhere: FROM=TO.
+	Rewrites []string `json:"rewrites,omitempty"`
 	State
 	// ended tells that it was a person who ended the session.
 	ended bool
@@ -71,8 +73,13 @@ func (s *session) summary(state State, verdict Verdict) Summary {
 	if s.repository != nil {
 		repository = s.repository.folder
 	}
+	var rewrites []string
+	for _, rewrite := range s.options.Rewrites {
+		rewrites = append(rewrites, rewrite.String())
+	}
 	return Summary{
-		Outcome: verdict.Outcome, Why: verdict.Why,
+		Rewrites: rewrites,
+		Outcome:  verdict.Outcome, Why: verdict.Why,
 		Seconds:    time.Since(s.started).Round(time.Millisecond).Seconds(),
 		Repository: repository, Revision: state.rootRevision(), Path: "./" + s.origin.path,
 		Simulated: true, State: state,
@@ -102,6 +109,10 @@ func (s Summary) Print(w io.Writer) error {
 		{fmt.Sprintf("%s%s after %.1fs: %s, %s", to.Paint(colour, string(s.Outcome)), ended, s.Seconds, s.Repository, shortRevision(s.Revision)),
 			fmt.Sprintf("%d Kustomizations, %d of %d objects current. Workloads are simulated: nothing ran in the pods.", len(s.Kustomizations), current, total)},
 		kustomizationTable(s.State, time.Time{}).Lines(to),
+	}
+	for _, rewrite := range s.Rewrites {
+		from, where, _ := strings.Cut(rewrite, "=")
+		blocks[0] = append(blocks[0], fmt.Sprintf("Sources at %s were looked for at %s.", from, where))
 	}
 	if len(s.Why) > 0 {
 		blocks = append(blocks, s.Why)

@@ -35,6 +35,8 @@ type Options struct {
 	// Dir keeps the control plane's data and the operator's in a folder and goes
 	// on with what is in it; empty for a folder that goes with the session.
 	Dir string
+	// Rewrites say where sources are that this machine cannot reach.
+	Rewrites []config.Rewrite
 	// Once ends when the outcome is known, or after Timeout.
 	Once    bool
 	Timeout time.Duration
@@ -234,6 +236,11 @@ func (s *session) choose(inside string, files []string) error {
 	return nil
 }
 
+// rewritten says where sources are looked for.
+func rewritten(r config.Rewrite) string {
+	return fmt.Sprintf("sources at %s are looked for at %s", r.From, r.To)
+}
+
 func (s *session) awaitPlane(ctx context.Context) error {
 	if err := s.plane.await(ctx); err != nil {
 		return err
@@ -243,6 +250,9 @@ func (s *session) awaitPlane(ctx context.Context) error {
 		s.ended <- s.plane.died()
 	}()
 	s.progress("control plane ready: %s; workloads are simulated: pods become ready, nothing runs in them", s.plane.version())
+	for _, rewrite := range s.options.Rewrites {
+		s.progress("%s", rewritten(rewrite))
+	}
 	var err error
 	if s.config, err = clientcmd.BuildConfigFromFlags("", s.kubeconfig()); err != nil {
 		return err
@@ -267,6 +277,7 @@ func (s *session) operatorConfig() (config.Operator, error) {
 	cfg.MetricsAddress, cfg.HealthAddress, cfg.EventsAddress = "", "", ""
 	cfg.Storage.Path, cfg.Storage.Address = s.path("operator"), "127.0.0.1:0"
 	cfg.API.QPS, cfg.API.Burst = -1, 0
+	cfg.Rewrites = s.options.Rewrites
 	return cfg, nil
 }
 
