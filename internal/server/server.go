@@ -83,6 +83,7 @@ func Run(ctx context.Context, rc *rest.Config, cfg config.Operator, options Opti
 		{"record events", s.recordEvents},
 		{"observe the cluster", s.observe},
 		{"set up the front end", s.setUp},
+		{"release what only the start needed", s.release},
 	}
 	defer s.close()
 	for _, step := range steps {
@@ -222,6 +223,16 @@ func profiles() map[string]http.Handler {
 		"/debug/pprof/symbol":  http.HandlerFunc(pprof.Symbol),
 		"/debug/pprof/trace":   http.HandlerFunc(pprof.Trace),
 	}
+}
+
+// release has the start's memory given back once the caches are filled.
+func (s *server) release(context.Context) error {
+	return s.manager.Add(manager.RunnableFunc(func(context.Context) error {
+		if err := releaseProgram(); err != nil {
+			s.options.Log.Error(err, "Giving back memory failed; it is only used for longer")
+		}
+		return nil
+	}))
 }
 
 // elected is ready once this process works, as Flux's source-controller is:
