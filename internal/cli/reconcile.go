@@ -34,7 +34,7 @@ reconciled first.`,
 			if err != nil {
 				return err
 			}
-			if withSource && kind.Kind.Group != kustomizeGroup {
+			if withSource && !hasSource(kind) {
 				return usageError("--with-source: %s has no source", kind.Kind.Kind)
 			}
 			c, err := a.connect()
@@ -44,7 +44,7 @@ reconciled first.`,
 			ctx, cancel := context.WithTimeout(command.Context(), timeout)
 			defer cancel()
 			if withSource {
-				if err := a.reconcileSource(ctx, c, kind, args[1]); err != nil {
+				if err := a.reconcileSource(ctx, c, kind, a.connection.namespace, args[1]); err != nil {
 					return err
 				}
 			}
@@ -57,8 +57,15 @@ reconciled first.`,
 	return command
 }
 
-func (a *app) reconcileSource(ctx context.Context, c *clients, kind crds.Definition, name string) error {
-	object, err := c.get(ctx, kind, a.connection.namespace, name)
+// hasSource tells whether objects of a kind name a source.
+func hasSource(kind crds.Definition) bool {
+	return kind.Kind.Group == kustomizeGroup || kind.Kind.Kind == "HelmChart" || kind.Kind.Kind == "ExternalArtifact"
+}
+
+// reconcileSource reconciles the source of an object. An artifact that is made from others
+// is not reconciled itself: what makes it is.
+func (a *app) reconcileSource(ctx context.Context, c *clients, kind crds.Definition, namespace, name string) error {
+	object, err := c.get(ctx, kind, namespace, name)
 	if err != nil {
 		return err
 	}
@@ -67,7 +74,17 @@ func (a *app) reconcileSource(ctx context.Context, c *clients, kind crds.Definit
 	if err != nil {
 		return err
 	}
-	return a.reconcile(ctx, c, source, cmp.Or(ref.Namespace, object.Metadata.Namespace), ref.Name)
+	namespace = cmp.Or(ref.Namespace, object.Metadata.Namespace)
+	switch source.Kind.Kind {
+	case "ExternalArtifact":
+		return a.reconcileSource(ctx, c, source, namespace, ref.Name)
+	case "HelmRepository":
+		if repository, err := c.get(ctx, source, namespace, ref.Name); err == nil && repository.Spec.Type == "oci" {
+			a.progress("%s is of type oci: there is no index to reconcile", repository)
+			return nil
+		}
+	}
+	return a.reconcile(ctx, c, source, namespace, ref.Name)
 }
 
 // reconcile asks, waits for the answer and says how it went.

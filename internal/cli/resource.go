@@ -21,7 +21,8 @@ type resource struct {
 	Metadata metav1.ObjectMeta `json:"metadata"`
 	Kind     string            `json:"kind"`
 	Spec     struct {
-		Suspend   bool `json:"suspend"`
+		Suspend   bool   `json:"suspend"`
+		Type      string `json:"type"`
 		SourceRef struct {
 			Kind      string `json:"kind"`
 			Name      string `json:"name"`

@@ -65,11 +65,8 @@ func (h helmCharts) follow(obj *sourcev1.HelmChart) (pursuit[HelmChartRequest], 
 		p.parts.release()
 		return pursuit[HelmChartRequest]{}, err
 	}
-	revision := ""
-	if len(p.parts) > 0 {
-		revision = p.parts[0].Artifact.Revision
-	}
-	p.content = contentOf(spec.Chart, spec.Version, spec.SourceRef, spec.ValuesFiles, spec.IgnoreMissingValuesFiles, spec.ReconcileStrategy, revision)
+	// A new revision of the source is none of the chart: its version decides.
+	p.content = contentOf(spec.Chart, spec.Version, spec.SourceRef, spec.ValuesFiles, spec.IgnoreMissingValuesFiles, spec.ReconcileStrategy)
 	return p, nil
 }
 
