@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"reflect"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -49,7 +50,7 @@ func (s *Store) fetch(ctx context.Context, request Request, known string) (sourc
 func forgets(err error) bool {
 	var exchange *tokenError
 	code := statusOf(err)
-	return code == 401 || code == 403 || code == 0 && errors.As(err, &exchange) || isNetwork(err)
+	return code == http.StatusUnauthorized || code == http.StatusForbidden || code == 0 && errors.As(err, &exchange) || isNetwork(err)
 }
 
 func isNetwork(err error) bool {
@@ -176,8 +177,13 @@ func (c *client) verify(ctx context.Context, request Request, digest string) err
 	if errors.As(err, &told) {
 		return &fault{kind: told.Kind, reason: cmp.Or(told.Reason, ReasonVerification), text: text}
 	}
-	if _, _, ok := egress.Explain(ctx, err); ok || statusOf(err) != 0 {
-		return at(ReasonVerification, err)
+	_, _, known := egress.Explain(ctx, err)
+	status := statusOf(err)
+	if known && status == 0 || status != 0 && status != http.StatusNotFound {
+		// It could not be judged, which says nothing of the artifact.
+		f := explain(ctx, request, err)
+		f.reason, f.text = cmp.Or(f.reason, ReasonVerification), fmt.Sprintf("verify %s: %s", digest, f.text)
+		return &f
 	}
 	return &fault{kind: gitops.Denied, reason: ReasonVerification, text: text}
 }

@@ -105,7 +105,7 @@ type attempts struct {
 
 	mu            sync.Mutex // guards what follows
 	secure, plain error
-	// untrusted is set where secure is about a certificate.
+	// untrusted is set where secure is about a certificate, the server's or ours.
 	untrusted bool
 }
 
@@ -132,9 +132,8 @@ func (a *attempts) RoundTrip(request *http.Request) (*http.Response, error) {
 		return response, err
 	}
 	a.secure = err
-	if code, text, _ := egress.Explain(request.Context(), err); code == egress.Certificate {
-		a.untrusted = text != noTLS
-	}
+	code, text, _ := egress.Explain(request.Context(), err)
+	a.untrusted = code == egress.Denied || code == egress.Certificate && text != noTLS
 	return response, err
 }
 
