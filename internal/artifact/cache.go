@@ -1,8 +1,6 @@
 package artifact
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -62,8 +60,8 @@ type cacheLimits struct {
 type cached struct {
 	// users is guarded by Cache.mu.
 	users int
-	// loading is held while it is loaded; it guards tree.
-	loading sync.Mutex
+	// loading has one place, which is taken while it is loaded; it guards tree.
+	loading chan struct{}
 	tree    *memory
 }
 
@@ -88,6 +86,12 @@ type Packed struct {
 	Open func(ctx context.Context) (io.ReadCloser, error)
 	// Keep keeps the packed file itself too.
 	Keep bool
+	// Opaque takes a packed file that is to be kept also where it cannot be unpacked:
+	// every use of its Files says why then.
+	Opaque bool
+	// Scope is who may have it, in letters and digits: what was loaded in one scope is not
+	// shown in another, where only its digest may be known. Empty is a scope too.
+	Scope string
 }
 
 // Unpacked is an artifact in use. It can be read until Release is called, which may be
@@ -117,21 +121,27 @@ func (c *Cache) Load(ctx context.Context, of Packed) (Unpacked, error) {
 	if err != nil {
 		return Unpacked{}, err
 	}
-	if of.Keep {
-		name += keptSuffix
+	if name, err = of.folder(name); err != nil {
+		return Unpacked{}, err
 	}
 	c.mu.Lock()
 	entry := c.held[name]
 	if entry == nil {
-		entry = &cached{}
+		entry = &cached{loading: make(chan struct{}, 1)}
 		c.held[name] = entry
 	}
 	entry.users++
 	c.mu.Unlock()
 	var once sync.Once
 	release := func() { once.Do(func() { c.leave(name, entry) }) }
-	entry.loading.Lock()
-	defer entry.loading.Unlock()
+	// Whoever loads it may have more time than we have.
+	select {
+	case entry.loading <- struct{}{}:
+		defer func() { <-entry.loading }()
+	case <-ctx.Done():
+		release()
+		return Unpacked{}, ctx.Err()
+	}
 	if entry.tree == nil {
 		if entry.tree, err = c.load(ctx, of, name, sum); err != nil {
 			release()
@@ -142,6 +152,20 @@ func (c *Cache) Load(ctx context.Context, of Packed) (Unpacked, error) {
 		file, err := c.root.Open(path.Join(name, packedFile))
 		return file, own(err)
 	}}, nil
+}
+
+// folder is the name of the artifact's folder, beginning with that of its digest.
+func (of Packed) folder(name string) (string, error) {
+	if strings.ContainsFunc(of.Scope, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'z') }) {
+		return "", fmt.Errorf("scope %q of an artifact has more than letters and digits", of.Scope)
+	}
+	if of.Scope != "" {
+		name += "-" + of.Scope
+	}
+	if of.Keep {
+		name += keptSuffix
+	}
+	return name, nil
 }
 
 // leave gives an artifact up for one user. Its files stay for a while.
@@ -263,11 +287,13 @@ const (
 	sumFile     = "sum"
 	packedFile  = "packed"
 	keptSuffix  = "-packed"
+	// opaqueMark begins the sum of what cannot be unpacked; why not follows.
+	opaqueMark = "opaque:"
 )
 
 // load finds an artifact on the disk, or gets it from where it comes from.
 func (c *Cache) load(ctx context.Context, of Packed, name string, sum hash.Hash) (*memory, error) {
-	if tree := c.kept(name); tree != nil {
+	if tree := c.kept(of, name); tree != nil {
 		return tree, nil
 	}
 	temporary := unfinished + name
@@ -282,13 +308,18 @@ func (c *Cache) load(ctx context.Context, of Packed, name string, sum hash.Hash)
 }
 
 // kept is an artifact of an earlier process, if it is whole; nil where it is not.
-func (c *Cache) kept(name string) *memory {
+func (c *Cache) kept(of Packed, name string) *memory {
 	want, err := c.root.ReadFile(path.Join(name, sumFile))
-	if err != nil {
+	if err != nil || of.Keep && !c.intact(of, name) {
 		return nil
 	}
-	tree, err := c.index(name, name)
-	if err != nil || tree.sums["."] != string(want) {
+	var tree *memory
+	if why, opaque := strings.CutPrefix(string(want), opaqueMark); opaque {
+		if !of.Opaque {
+			return nil
+		}
+		tree = unreadable(why)
+	} else if tree, err = c.index(name, name); err != nil || tree.sums["."] != string(want) {
 		return nil
 	}
 	now := c.now()
@@ -296,195 +327,44 @@ func (c *Cache) kept(name string) *memory {
 	return tree
 }
 
+// intact tells whether the packed file that was kept still has its digest.
+func (c *Cache) intact(of Packed, name string) bool {
+	_, sum, err := parseDigest(of.Digest)
+	if err != nil {
+		return false
+	}
+	packed, err := c.root.Open(path.Join(name, packedFile))
+	if err != nil {
+		return false
+	}
+	defer packed.Close()
+	_, err = io.Copy(sum, packed)
+	_, want, _ := strings.Cut(of.Digest, ":")
+	return err == nil && strings.EqualFold(want, hex.EncodeToString(sum.Sum(nil)))
+}
+
 // make gets an artifact and puts it into place.
 func (c *Cache) make(ctx context.Context, of Packed, name, temporary string, sum hash.Hash) (*memory, error) {
 	if err := own(c.root.MkdirAll(path.Join(temporary, filesFolder), 0o700)); err != nil {
 		return nil, err
 	}
-	if err := c.download(ctx, of, temporary, sum); err != nil {
-		return nil, err
+	var tree *memory
+	var note string
+	err := c.download(ctx, of, temporary, sum)
+	var malformed *Malformed
+	if of.Keep && of.Opaque && errors.As(err, &malformed) && malformed.whole {
+		note, tree = opaqueMark+malformed.Error(), unreadable(malformed.Error())
+		err = own(c.root.RemoveAll(path.Join(temporary, filesFolder)))
+	} else if err == nil {
+		if tree, err = c.index(temporary, name); err == nil {
+			note = tree.sums["."]
+		}
 	}
-	tree, err := c.index(temporary, name)
 	if err != nil {
 		return nil, err
 	}
-	if err := own(c.root.WriteFile(path.Join(temporary, sumFile), []byte(tree.sums["."]), 0o600)); err != nil {
+	if err := own(c.root.WriteFile(path.Join(temporary, sumFile), []byte(note), 0o600)); err != nil {
 		return nil, err
 	}
 	return tree, own(c.root.Rename(temporary, name))
-}
-
-// download gets an artifact, whose digest has to be the one that is asked for, and
-// unpacks it. It is unpacked from a file, after its digest was found to be right.
-func (c *Cache) download(ctx context.Context, of Packed, folder string, sum hash.Hash) (err error) {
-	body, err := of.Open(ctx)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	at := path.Join(folder, packedFile)
-	packed, err := c.root.OpenFile(at, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return own(err)
-	}
-	defer func() {
-		err = errors.Join(err, own(packed.Close()))
-		if !of.Keep {
-			err = errors.Join(err, own(c.root.Remove(at)))
-		}
-	}()
-	n, err := io.Copy(io.MultiWriter(packed, sum), io.LimitReader(&endable{ctx, body}, maxReadBytes+1))
-	_, want, _ := strings.Cut(of.Digest, ":")
-	switch got := hex.EncodeToString(sum.Sum(nil)); {
-	case err != nil:
-		return withoutURL(err)
-	case n > maxReadBytes:
-		return fmt.Errorf("it has more than %d bytes", maxReadBytes)
-	case !strings.EqualFold(want, got):
-		return fmt.Errorf("its content does not have the digest %s: it is truncated or was changed", strings.ToLower(of.Digest))
-	}
-	if _, err := packed.Seek(0, io.SeekStart); err != nil {
-		return own(err)
-	}
-	return c.unpack(ctx, packed, path.Join(folder, filesFolder))
-}
-
-// open asks for an artifact at a URL.
-func (c *Cache) open(ctx context.Context, url string) (io.ReadCloser, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, errors.New("it is no URL that can be asked")
-	}
-	response, err := c.client.Do(request)
-	if err != nil {
-		return nil, withoutURL(err)
-	}
-	if response.StatusCode != http.StatusOK {
-		_ = response.Body.Close()
-		return nil, fmt.Errorf("it is answered with %s", response.Status)
-	}
-	return response.Body, nil
-}
-
-// withoutURL takes the URL, which is named anyway, and addresses out of an error.
-func withoutURL(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return errors.New("it is not answered in time")
-	}
-	for below := errors.Unwrap(err); below != nil; below = errors.Unwrap(below) {
-		err = below
-	}
-	return err
-}
-
-// unpack writes the regular files of an artifact into a folder. Links are left out, as
-// Flux does; a name that leaves the artifact is an error.
-func (c *Cache) unpack(ctx context.Context, packed io.Reader, folder string) error {
-	unzipped, err := gzip.NewReader(packed)
-	if err != nil {
-		return fmt.Errorf("it is no gzipped tar: %w", err)
-	}
-	limited := &io.LimitedReader{R: &endable{ctx, unzipped}, N: c.most.total + 1}
-	archive := tar.NewReader(limited)
-	left := c.most.total
-	for files := 0; ; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		header, err := archive.Next()
-		switch {
-		case errors.Is(err, io.EOF) && limited.N > 0:
-			return nil
-		case limited.N <= 0:
-			return fmt.Errorf("its files have more than %d bytes", c.most.total)
-		case err != nil:
-			return fmt.Errorf("it is no gzipped tar: %w", err)
-		}
-		name := path.Clean(header.Name)
-		if !fs.ValidPath(name) {
-			return fmt.Errorf("%q is outside of it", header.Name)
-		}
-		if header.Typeflag != tar.TypeReg {
-			continue
-		}
-		if len(name) > maxPathBytes || strings.Count(name, "/") > maxPathDepth {
-			return fmt.Errorf("it has a path of more than %d bytes or %d folders", maxPathBytes, maxPathDepth)
-		}
-		// The holes of a sparse file take no space in the archive, and all of it here.
-		for record := range header.PAXRecords {
-			if strings.HasPrefix(record, "GNU.sparse.") {
-				return fmt.Errorf("%q is a sparse file", header.Name)
-			}
-		}
-		if left -= header.Size; left < 0 {
-			return fmt.Errorf("its files have more than %d bytes", c.most.total)
-		}
-		if files++; files > c.most.entries {
-			return fmt.Errorf("it has more than %d files", c.most.entries)
-		}
-		if err := c.unpackFile(archive, path.Join(folder, name), header.Mode&0o100 != 0); err != nil {
-			return fmt.Errorf("%q: %w", header.Name, err)
-		}
-	}
-}
-
-func (c *Cache) unpackFile(content io.Reader, name string, executable bool) (err error) {
-	if err := own(c.root.MkdirAll(path.Dir(name), 0o700)); err != nil {
-		return err
-	}
-	mode := fs.FileMode(0o600)
-	if executable {
-		mode = 0o700
-	}
-	out, err := c.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return own(err)
-	}
-	defer func() { err = errors.Join(err, own(out.Close())) }()
-	_, err = io.Copy(out, content)
-	return err
-}
-
-// index reads the names and sums of an unpacked artifact, whose files will be read from
-// another folder.
-func (c *Cache) index(folder, from string) (*memory, error) {
-	m := newMemory()
-	root := path.Join(folder, filesFolder)
-	err := fs.WalkDir(c.root.FS(), root, func(at string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		sum, err := c.sum(at)
-		if err != nil {
-			return err
-		}
-		name := strings.TrimPrefix(at, root+"/")
-		return m.file(&memoryFile{
-			name: name, size: info.Size(), sum: sum, executable: info.Mode()&0o100 != 0,
-			load: func() ([]byte, error) {
-				content, err := c.root.ReadFile(path.Join(from, filesFolder, name))
-				return content, own(err)
-			},
-		})
-	})
-	if err != nil {
-		return nil, own(err)
-	}
-	m.finish()
-	return m, nil
-}
-
-func (c *Cache) sum(name string) (string, error) {
-	in, err := c.root.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer in.Close()
-	sum := sha256.New()
-	_, err = io.Copy(sum, in)
-	return hex.EncodeToString(sum.Sum(nil)), err
 }

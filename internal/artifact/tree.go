@@ -18,6 +18,8 @@ import (
 type memory struct {
 	fsys map[string]*memoryFile
 	sums map[string]string
+	// refused is why there are no files, where there cannot be any.
+	refused error
 }
 
 // memoryFile is a file or a directory.
@@ -30,6 +32,13 @@ type memoryFile struct {
 	executable bool
 	isDir      bool
 	entries    []fs.DirEntry
+}
+
+// unreadable is a tree whose every use says why there are no files.
+func unreadable(why string) *memory {
+	m := newMemory()
+	m.refused = errors.New(why)
+	return m
 }
 
 func newMemory() *memory {
@@ -101,6 +110,9 @@ func (m *memory) sum(f *memoryFile) string {
 func (m *memory) find(op, name string) (*memoryFile, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+	}
+	if m.refused != nil {
+		return nil, &fs.PathError{Op: op, Path: name, Err: m.refused}
 	}
 	if f := m.fsys[name]; f != nil {
 		return f, nil

@@ -42,8 +42,10 @@ type Policy struct {
 // TLS is how a server is trusted, and how we are known to it. All fields are in PEM
 // and may be empty.
 type TLS struct {
-	// CA are the certificates of the authorities to be trusted instead of the system's.
-	CA []byte
+	// CA are the certificates of the authorities to be trusted instead of the system's,
+	// or with System besides them.
+	CA     []byte
+	System bool
 	// Certificate and Key are the client certificate.
 	Certificate, Key []byte
 	// Insecure trusts any certificate of the first host; those that it redirects to are
@@ -255,7 +257,7 @@ func (t *Transport) Client() *http.Client {
 func (c TLS) Config() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.Insecure} //nolint:gosec // asked for by the object's own field
 	if len(c.CA) > 0 {
-		config.RootCAs = x509.NewCertPool()
+		config.RootCAs = c.pool()
 		if !config.RootCAs.AppendCertsFromPEM(c.CA) {
 			return nil, &Misconfigured{"the CA is not a certificate in PEM"}
 		}
@@ -269,6 +271,17 @@ func (c TLS) Config() (*tls.Config, error) {
 	}
 	config.Certificates = []tls.Certificate{certificate}
 	return config, nil
+}
+
+// pool is what the authorities are added to. Where the system's cannot be read, there
+// are none.
+func (c TLS) pool() *x509.CertPool {
+	if c.System {
+		if pool, err := x509.SystemCertPool(); err == nil {
+			return pool
+		}
+	}
+	return x509.NewCertPool()
 }
 
 // URL is the proxy's, nil where the environment decides. The error is Misconfigured.

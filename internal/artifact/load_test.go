@@ -1,0 +1,164 @@
+package artifact
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// from opens some content, and counts how often.
+func from(content []byte, opened *int) func(context.Context) (io.ReadCloser, error) {
+	return func(context.Context) (io.ReadCloser, error) {
+		*opened++
+		return io.NopCloser(bytes.NewReader(content)), nil
+	}
+}
+
+func TestCacheKeepsWhatCannotBeUnpacked(t *testing.T) {
+	t.Parallel()
+	content := []byte("this is no archive")
+	folder := t.TempDir()
+	opened := 0
+	of := Packed{Digest: digestOf(content), Keep: true, Opaque: true, Open: from(content, &opened)}
+	for range 2 { // the second time from the disk
+		u, err := openCache(t, folder).Load(t.Context(), of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		packed, err := u.Packed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(packed); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("packed file: %q, %v", got, err)
+		}
+		_ = packed.Close()
+		_, readErr := u.Files.ReadFile("a")
+		_, listErr := u.Files.ReadDir(".")
+		_, sumErr := u.Files.Sum(".")
+		for _, err := range []error{readErr, listErr, sumErr} {
+			if err == nil || !strings.Contains(err.Error(), "no gzipped tar") {
+				t.Errorf("use of the files: %v", err)
+			}
+		}
+		u.Release()
+	}
+	if opened != 1 {
+		t.Errorf("it was opened %d times", opened)
+	}
+	of.Opaque = false
+	var malformed *Malformed
+	if _, err := openCache(t, folder).Load(t.Context(), of); !errors.As(err, &malformed) {
+		t.Errorf("a caller that needs files: %v", err)
+	}
+}
+
+func TestCacheShowsNothingOfAnotherScope(t *testing.T) {
+	t.Parallel()
+	content := packedWith(t, file("a"))
+	c := openCache(t, t.TempDir())
+	opened := 0
+	u, err := c.Load(t.Context(), Packed{Digest: digestOf(content), Scope: "one", Open: from(content, &opened)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Release()
+	for _, scope := range []string{"two", ""} {
+		if _, err := c.Load(t.Context(), Packed{Digest: digestOf(content), Scope: scope, Open: func(context.Context) (io.ReadCloser, error) {
+			return nil, io.ErrUnexpectedEOF
+		}}); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("scope %q: %v", scope, err)
+		}
+	}
+	if _, err := c.Load(t.Context(), Packed{Digest: digestOf(content), Scope: "../x", Open: from(content, &opened)}); err == nil {
+		t.Error("a scope that leaves the folder is taken")
+	}
+}
+
+func TestCacheFindsADamagedPackedFile(t *testing.T) {
+	t.Parallel()
+	content := packedWith(t, file("a"))
+	folder := t.TempDir()
+	opened := 0
+	of := Packed{Digest: digestOf(content), Keep: true, Open: from(content, &opened)}
+	if _, err := openCache(t, folder).Load(t.Context(), of); err != nil {
+		t.Fatal(err)
+	}
+	at, err := filepath.Glob(filepath.Join(folder, "*", packedFile))
+	if err != nil || len(at) != 1 {
+		t.Fatal(at, err)
+	}
+	damaged := bytes.Clone(content)
+	damaged[len(damaged)-1] ^= 1
+	if err := os.WriteFile(at[0], damaged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openCache(t, folder).Load(t.Context(), of); err != nil || opened != 2 {
+		t.Errorf("opened %d times, %v", opened, err)
+	}
+}
+
+// TestCacheWaitsNoLongerThanItsCaller has one caller load what another waits for.
+func TestCacheWaitsNoLongerThanItsCaller(t *testing.T) {
+	t.Parallel()
+	content := packedWith(t, file("a"))
+	c := openCache(t, t.TempDir())
+	begun, end := make(chan struct{}), make(chan struct{})
+	done := make(chan error)
+	go func() {
+		_, err := c.Load(t.Context(), Packed{Digest: digestOf(content), Open: func(context.Context) (io.ReadCloser, error) {
+			close(begun)
+			<-end
+			return nil, io.EOF
+		}})
+		done <- err
+	}()
+	<-begun
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	opened := 0
+	if _, err := c.Load(ctx, Packed{Digest: digestOf(content), Open: from(content, &opened)}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the one that waits: %v", err)
+	}
+	close(end)
+	if err := <-done; !errors.Is(err, io.EOF) {
+		t.Errorf("the one that loads: %v", err)
+	}
+	if _, err := c.Load(t.Context(), Packed{Digest: digestOf(content), Open: from(content, &opened)}); err != nil || opened != 1 {
+		t.Errorf("afterwards: opened %d times, %v", opened, err)
+	}
+}
+
+func TestCacheTellsContentFromTheRest(t *testing.T) {
+	t.Parallel()
+	c := openCache(t, t.TempDir())
+	opened := 0
+	for name, test := range map[string]struct {
+		content []byte
+		want    bool
+	}{
+		"a name that leaves it":      {packedWith(t, file("../a")), true},
+		"a file that is there twice": {packedWith(t, file("a"), file("a")), true},
+		"a file that is a folder":    {packedWith(t, file("a"), file("a/b")), true},
+		"no archive":                 {[]byte("x"), true},
+		"a good one":                 {packedWith(t, tar.Header{Typeflag: tar.TypeDir, Name: "./"}, file("a")), false},
+	} {
+		_, err := c.Load(t.Context(), Packed{Digest: digestOf(test.content), Open: from(test.content, &opened)})
+		var malformed *Malformed
+		if got := errors.As(err, &malformed); got != test.want || test.want == (err == nil) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, err := c.Load(t.Context(), Packed{Digest: digestOf([]byte("x")), Open: from([]byte("y"), &opened)})
+	var malformed *Malformed
+	if err == nil || errors.As(err, &malformed) {
+		t.Errorf("another content than was asked for: %v", err)
+	}
+}
