@@ -147,7 +147,11 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, &Refused{"the proxy of the environment is not a URL"}
 	}
-	return t.transport(foreign, via).RoundTrip(request)
+	response, err := t.transport(foreign, via).RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	return bound(response)
 }
 
 // judge refuses what may not be sent.

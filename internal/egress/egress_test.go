@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -257,5 +258,51 @@ func TestExplain(t *testing.T) {
 	}
 	if _, _, ok := Explain(t.Context(), fmt.Errorf("no tag")); ok {
 		t.Error("an error of no connection is explained")
+	}
+}
+
+func TestBound(t *testing.T) {
+	t.Parallel()
+	body := strings.Repeat("x", 1000)
+	server := newSeen(t, httptest.NewServer, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/streamed" {
+			w.WriteHeader(http.StatusOK)
+			w.(http.Flusher).Flush()
+		}
+		_, _ = io.WriteString(w, body)
+	})
+	transport, err := NewTransport(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	for name, row := range map[string]struct {
+		path  string
+		bytes int64
+		fits  bool
+	}{
+		"an answer of just the bound":            {"/", 1000, true},
+		"an answer that says it is larger":       {"/", 999, false},
+		"a stream of just the bound":             {"/streamed", 1000, true},
+		"a stream that is larger by one":         {"/streamed", 999, false},
+		"a stream where nothing may be answered": {"/streamed", 0, false},
+	} {
+		request, err := http.NewRequestWithContext(Bound(t.Context(), row.bytes), http.MethodGet, server.URL+row.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		response, err := transport.Client().Do(request)
+		if err == nil {
+			got, err = io.ReadAll(response.Body)
+			_ = response.Body.Close()
+		}
+		var large *TooLarge
+		if tooLarge := errors.As(err, &large); tooLarge == row.fits || int64(len(got)) > row.bytes || row.fits && string(got) != body {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+		if !row.fits && large.Bytes != row.bytes {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
