@@ -44,6 +44,8 @@ type Policy struct {
 type TLS struct {
 	// CA are the certificates of the authorities to be trusted instead of the system's.
 	CA []byte
+	// WithSystem trusts the system's authorities besides CA.
+	WithSystem bool
 	// Certificate and Key are the client certificate.
 	Certificate, Key []byte
 	// Insecure trusts any certificate of the first host; those that it redirects to are
@@ -256,6 +258,9 @@ func (c TLS) Config() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.Insecure} //nolint:gosec // asked for by the object's own field
 	if len(c.CA) > 0 {
 		config.RootCAs = x509.NewCertPool()
+		if system, err := x509.SystemCertPool(); c.WithSystem && err == nil {
+			config.RootCAs = system
+		}
 		if !config.RootCAs.AppendCertsFromPEM(c.CA) {
 			return nil, &Misconfigured{"the CA is not a certificate in PEM"}
 		}
