@@ -209,7 +209,7 @@ func HelmChart(t testing.TB, name, version string, files map[string]string) []by
 }
 
 // Tarball packs members as they are, also such as no honest program makes. Contents are by
-// the name of the member.
+// the name of the member, of those that have a size.
 func Tarball(t testing.TB, members []tar.Header, contents map[string]string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -217,8 +217,10 @@ func Tarball(t testing.TB, members []tar.Header, contents map[string]string) []b
 	packed := tar.NewWriter(zipped)
 	for i := range members {
 		check(t, packed.WriteHeader(&members[i]))
-		_, err := packed.Write([]byte(contents[members[i].Name]))
-		check(t, err)
+		if members[i].Size > 0 {
+			_, err := packed.Write([]byte(contents[members[i].Name]))
+			check(t, err)
+		}
 	}
 	check(t, packed.Close())
 	check(t, zipped.Close())

@@ -157,7 +157,11 @@ func (m *metered) Read(p []byte) (int, error) {
 // open visits a file, or the files of a packed chart, which count besides.
 func (b *budget) open(content io.Reader, name, folder string, depth int, see visit) error {
 	if !isPacked(name) {
-		return see(folder+name, content)
+		err := see(folder+name, content)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("it is no packed chart: %w", err)
+		}
+		return err
 	}
 	if err := b.archive(content, folder+unpackedFolder(name)+"/", depth+1, see); err != nil {
 		return fmt.Errorf("%q: %w", name, err)

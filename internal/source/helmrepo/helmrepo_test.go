@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source/helmrepo"
 	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
@@ -138,3 +139,6 @@ func TestFetcherConforms(t *testing.T) {
 		}
 	})
 }
+
+// tlsWithCA trusts a CA besides the system's.
+func tlsWithCA(ca string) egress.TLS { return egress.TLS{CA: []byte(ca)} }

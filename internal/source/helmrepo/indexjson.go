@@ -12,7 +12,9 @@ import (
 const mostDepth = 100
 
 // readJSON reads an index in JSON, of which it holds one version at a time.
-func readJSON(in io.Reader, w *indexWriter) error {
+func readJSON(in io.Reader, w *indexWriter) error { return noJSON(readJSONIndex(in, w)) }
+
+func readJSONIndex(in io.Reader, w *indexWriter) error {
 	decoder := json.NewDecoder(in)
 	if err := delimiter(decoder, '{'); err != nil {
 		return err
@@ -37,7 +39,7 @@ func readJSON(in io.Reader, w *indexWriter) error {
 			fields[key] = value
 		}
 		if err != nil {
-			return noJSON(err)
+			return err
 		}
 		if len(fields) > mostDepth {
 			return fmt.Errorf("the index has more than %d fields", mostDepth)
@@ -124,7 +126,7 @@ func delimiter(decoder *json.Decoder, want json.Delim) error {
 	if err == nil && token != want {
 		err = fmt.Errorf("%q is missing", want.String())
 	}
-	return noJSON(err)
+	return err
 }
 
 // noJSON says that an index is no JSON. What is not about its text passes unchanged.
@@ -139,7 +141,7 @@ func noJSON(err error) error {
 func keyOf(decoder *json.Decoder) (string, error) {
 	token, err := decoder.Token()
 	if err != nil {
-		return "", noJSON(err)
+		return "", err
 	}
 	key, ok := token.(string)
 	if !ok {
