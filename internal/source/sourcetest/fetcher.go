@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +30,11 @@ type Remote struct {
 	Address string
 	// Secrets are the parts of the credential; none of them may be in an error.
 	Secrets []string
+	// Folder is where the files that are put stand in what is fetched; empty where that is
+	// its root.
+	Folder string
+	// Besides are the files that a revision has besides those that are put; nil for none.
+	Besides func(revision string) map[string]string
 	// Put makes the source hold exactly these files.
 	Put func(t testing.TB, files map[string]string)
 	// Gone takes away what the Fetcher follows, but not the server.
@@ -58,6 +65,24 @@ func CheckFetcher(t *testing.T, start func(t *testing.T) Remote) {
 			test(t, start(t))
 		})
 	}
+}
+
+// shown are the files that a revision has when some were put.
+func (r Remote) shown(files map[string]string, revision string) map[string]string {
+	all := map[string]string{}
+	if r.Besides != nil {
+		maps.Copy(all, r.Besides(revision))
+	}
+	for name, content := range files {
+		all[path.Join(r.Folder, name)] = content
+	}
+	return all
+}
+
+// check checks that what was fetched has the files that were put.
+func (r Remote) check(t testing.TB, result source.Result, files map[string]string) {
+	t.Helper()
+	CheckTree(t, result.Files, r.shown(files, result.Revision))
 }
 
 const patience = 30 * time.Second
@@ -114,16 +139,16 @@ func checkChanged(t *testing.T, r Remote) {
 	if first.Revision == "" || first.Unchanged || first.Rewritten {
 		t.Errorf("first fetch: revision %q, unchanged %v, rewritten %v", first.Revision, first.Unchanged, first.Rewritten)
 	}
-	CheckTree(t, first.Files, one)
+	r.check(t, first, one)
 	two := map[string]string{"a": "1", "d/b": "other"}
 	r.Put(t, two)
 	second := r.get(t, first.Revision)
 	if second.Revision == first.Revision || second.Unchanged {
 		t.Errorf("second fetch: revision %q after %q, unchanged %v", second.Revision, first.Revision, second.Unchanged)
 	}
-	CheckTree(t, second.Files, two)
-	CheckTree(t, first.Files, one)
-	CheckSums(t, first.Files, second.Files, "a")
+	r.check(t, second, two)
+	r.check(t, first, one)
+	CheckSums(t, first.Files, second.Files, path.Join(r.Folder, "a"))
 }
 
 func checkUnchanged(t *testing.T, r Remote) {
@@ -133,7 +158,7 @@ func checkUnchanged(t *testing.T, r Remote) {
 	if !again.Unchanged || again.Rewritten || again.Revision != first.Revision {
 		t.Errorf("unchanged %v, rewritten %v, revision %q", again.Unchanged, again.Rewritten, again.Revision)
 	}
-	CheckTree(t, again.Files, map[string]string{"a": "1"})
+	r.check(t, again, map[string]string{"a": "1"})
 	if fresh := r.get(t, ""); fresh.Unchanged {
 		t.Error("a caller that knows no revision is told that nothing changed")
 	}
@@ -145,7 +170,7 @@ func checkGone(t *testing.T, r Remote) {
 	first := r.get(t, "")
 	r.Gone(t)
 	r.refuse(t, r.Fetcher, patience)
-	CheckTree(t, first.Files, files)
+	r.check(t, first, files)
 	r.Put(t, files)
 	r.get(t, first.Revision)
 }
@@ -175,7 +200,7 @@ func checkHanging(t *testing.T, r Remote) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("two fetches with a deadline of 200ms took %s", took)
 	}
-	CheckTree(t, first.Files, map[string]string{"a": "1"})
+	r.check(t, first, map[string]string{"a": "1"})
 	r.Around(nil)
 	r.get(t, first.Revision)
 }
@@ -233,14 +258,14 @@ func checkTruncated(t *testing.T, r Remote) {
 		cancel()
 		if err == nil {
 			// Whatever was cut off was not needed.
-			CheckTree(t, result.Files, files)
+			r.check(t, result, files)
 			result.Release()
 		} else if kind := gitops.KindOf(err); kind != gitops.Transient {
 			t.Errorf("cut after %d bytes: kind %q of %q, want %q", after, kind, err, gitops.Transient)
 		}
 	}
 	r.Around(nil)
-	CheckTree(t, r.get(t, "").Files, files)
+	r.check(t, r.get(t, ""), files)
 }
 
 func checkServerError(t *testing.T, r Remote) {
@@ -314,7 +339,7 @@ func checkConcurrent(t *testing.T, r Remote) {
 			t.Errorf("revisions %q and %q", result.Revision, results[0].Revision)
 		}
 		wait.Go(func() {
-			CheckTree(t, result.Files, files)
+			r.check(t, result, files)
 			result.Release()
 			result.Release()
 		})

@@ -1,0 +1,549 @@
+package helmrepo_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source/helmrepo"
+	"github.com/plumb-gitops/plumb/internal/testenv"
+)
+
+// indexOf is an index with entries in YAML.
+func indexOf(entries string) []byte { return []byte("apiVersion: v1\nentries:\n" + entries) }
+
+// served reads what an index serves: the versions of each chart.
+func served(t testing.TB, index helmrepo.Index) map[string][]string {
+	t.Helper()
+	var content struct {
+		APIVersion string
+		Entries    map[string][]struct{ Version string }
+	}
+	if err := json.Unmarshal(readAll(t, index.Open), &content); err != nil {
+		t.Fatal(err)
+	}
+	if content.APIVersion != "v1" {
+		t.Errorf("apiVersion %q", content.APIVersion)
+	}
+	charts := map[string][]string{}
+	for name, versions := range content.Entries {
+		for _, v := range versions {
+			charts[name] = append(charts[name], v.Version)
+		}
+	}
+	return charts
+}
+
+// TestIndexReads: the forms in which an index may be written, and bad entries in it.
+func TestIndexReads(t *testing.T) {
+	t.Parallel()
+	one := "  a:\n  - name: a\n    version: 1.0.0\n"
+	long := "1.0.0+" + strings.Repeat("x", 4096)
+	bad := " that cannot be used"
+	for name, test := range map[string]struct {
+		index   string
+		want    map[string][]string
+		warning string
+	}{
+		"versions are served newest first": {
+			index: string(indexOf(one + "  - name: a\n    version: 2.0.0-rc.1\n  - name: a\n    version: 1.10.0\n  - name: a\n    version: 1.9.0\n")),
+			want:  map[string][]string{"a": {"2.0.0-rc.1", "1.10.0", "1.9.0", "1.0.0"}},
+		},
+		"charts are found whatever their order": {
+			index: string(indexOf("  b:\n  - name: b\n    version: 1.0.0\n" + one)), want: map[string][]string{"a": {"1.0.0"}, "b": {"1.0.0"}},
+		},
+		"lists may be indented": {
+			index: string(indexOf("  a:\n    # the first\n    - name: a\n      version: 1.0.0\n\n    - version: 2.0.0\n      name: a\n")),
+			want:  map[string][]string{"a": {"2.0.0", "1.0.0"}},
+		},
+		"a text may have lines that look like entries": {
+			index: string(indexOf("  a:\n  - name: a\n    description: |\n      entries:\n        b:\n        - name: b\n    version: 1.0.0\n")),
+			want:  map[string][]string{"a": {"1.0.0"}},
+		},
+		"names in quotes, versions that look like numbers, and windows line ends": {
+			index: strings.ReplaceAll(string(indexOf("  \"a\":\n  - name: a\n    version: 1.10\n")), "\n", "\r\n"), want: map[string][]string{"a": {"1.10"}},
+		},
+		"a document mark, a byte order mark, and the head behind": {
+			index: "\ufeff---\n# made by hand\nentries:\n" + one + "apiVersion: v1\npublicKeys:\n- x\n", want: map[string][]string{"a": {"1.0.0"}},
+		},
+		"charts without versions": {
+			index: string(indexOf("  b: []\n" + one + "  c: null\n  d:\n")), want: map[string][]string{"a": {"1.0.0"}},
+		},
+		"no charts":                 {index: "apiVersion: v1\nentries: {}\n", want: map[string][]string{}},
+		"no entries":                {index: "apiVersion: v1\n", want: map[string][]string{}},
+		"JSON":                      {index: `{"apiVersion":"v1","entries":{"a":[{"name":"a","version":"1.0.0","description":"\ud83d\ude00"}]}}`, want: map[string][]string{"a": {"1.0.0"}}},
+		"YAML in flow style":        {index: `{apiVersion: v1, entries: {a: [{name: a, version: 1.0.0}]}}`, want: map[string][]string{"a": {"1.0.0"}}},
+		"a list of a chart in flow": {index: string(indexOf("  a: [{name: a, version: 1.0.0}]\n")), want: map[string][]string{"a": {"1.0.0"}}},
+		"YAML with an alias": {
+			index: "apiVersion: v1\nx: &d some text\nentries:\n  a:\n  - name: a\n    description: *d\n    version: 1.0.0\n", want: map[string][]string{"a": {"1.0.0"}},
+		},
+		"an empty entry": {
+			index: string(indexOf(one + "  -\n  - null\n")), want: map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has 2 entries` + bad + `, the first is an entry of chart "a": it is empty`,
+		},
+		"an empty entry in JSON": {
+			index: `{"apiVersion":"v1","entries":{"a":[null,{"name":"a","version":"1.0.0"}, {}],"b":null}}`, want: map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has 2 entries` + bad + `, the first is an entry of chart "a": it is empty`,
+		},
+		"a version twice": {
+			index: string(indexOf(one + "  - name: a\n    version: 1.0.0\n")), want: map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has an entry` + bad + `: version "1.0.0" of chart "a": it is in the index twice`,
+		},
+		"a missing name": {
+			index: string(indexOf(one + "  - version: 2.0.0\n")), want: map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has an entry` + bad + `: version "2.0.0" of chart "a": validation: chart.metadata.name is required`,
+		},
+		"the name of another chart": {
+			index: string(indexOf(one + "  - name: b\n    version: 2.0.0\n")), want: map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has an entry` + bad + `: version "2.0.0" of chart "a": its name is "b"`,
+		},
+		"a name that is a path": {
+			index:   string(indexOf(one + "  ../b:\n  - name: ../b\n    version: 2.0.0\n")),
+			want:    map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has an entry` + bad + `: version "2.0.0" of chart "../b": validation: chart.metadata.name "../b" is invalid`,
+		},
+		"a version that is none": {
+			index: string(indexOf(one + "  - name: a\n    version: latest\n")), want: map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has an entry` + bad + `: version "latest" of chart "a": validation: chart.metadata.version "latest" is invalid`,
+		},
+		"a version of four kilobytes": {
+			index: string(indexOf(one + "  - name: a\n    version: " + long + "\n")), want: map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has an entry` + bad + `: version "` + long[:100] + `…" of chart "a": `,
+		},
+		"a key twice": {
+			index: string(indexOf(one + "  - name: a\n    version: 2.0.0\n    version: 3.0.0\n")), want: map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has an entry` + bad + `: an entry of chart "a": mapping key "version" already defined`,
+		},
+		"a key twice in JSON": {
+			index: `{"apiVersion":"v1","entries":{"a":[{"name":"a","version":"1.0.0"},{"name":"a","version":"2.0.0","version":"3.0.0"}]}}`, want: map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has an entry` + bad + `: an entry of chart "a": key "version" is there twice`,
+		},
+		"another shape": {
+			index: string(indexOf(one + "  - name: [a]\n    version: 2.0.0\n  - x\n  - - y\n")), want: map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has 3 entries` + bad + `, the first is an entry of chart "a": cannot unmarshal !!seq into string`,
+		},
+		"a bad alias of a dependency": {
+			index: string(indexOf(one + "  - name: a\n    version: 2.0.0\n    dependencies:\n    - name: b\n      alias: ../../b\n")), want: map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has an entry` + bad + `: version "2.0.0" of chart "a": validation: dependency "b" has disallowed characters in the alias`,
+		},
+		"a text in quotes against the rules of indentation": {
+			index:   string(indexOf("  a:\n  - name: a\n    version: 1.0.0\n  - name: a\n    version: 2.0.0\n    description: \"x\n  b:\n  - y\"\n")),
+			want:    map[string][]string{"a": {"1.0.0"}},
+			warning: `the index has 2 entries` + bad + `, the first is an entry of chart "a": `,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+			server.Index([]byte(test.index))
+			index := getIndex(t, openStore(t, helmrepo.Options{}), helmrepo.Repository{URL: server.URL()}, "")
+			if diff := cmp.Diff(test.want, served(t, index)); diff != "" {
+				t.Errorf("charts (-want +got):\n%s", diff)
+			}
+			if test.warning == "" && index.Warning != "" || !strings.HasPrefix(index.Warning, test.warning) {
+				t.Errorf("warning %q, want %q", index.Warning, test.warning)
+			}
+		})
+	}
+}
+
+// TestIndexRefuses: what is wrong with an index as a whole is one error that is the same
+// each time, and leaves the last index.
+func TestIndexRefuses(t *testing.T) {
+	t.Parallel()
+	one := "  a:\n  - name: a\n    version: 1.0.0\n"
+	for name, test := range map[string]struct {
+		index, want string
+		reason      string
+	}{
+		"nothing":             {"", "the index has no apiVersion", helmrepo.ReasonIndexation},
+		"no version":          {"entries:\n" + one, "the index has no apiVersion", helmrepo.ReasonIndexation},
+		"a chart twice":       {string(indexOf(one + one)), `chart "a" is in the index twice`, helmrepo.ReasonIndexation},
+		"entries twice":       {string(indexOf(one)) + "entries:\n" + one, "the index has entries twice", helmrepo.ReasonIndexation},
+		"a head key twice":    {string(indexOf(one)) + "apiVersion: v2\n", "already defined", helmrepo.ReasonIndexation},
+		"in JSON twice":       {`{"apiVersion":"v1","entries":{},"entries":{}}`, `the index has "entries" twice`, helmrepo.ReasonIndexation},
+		"a JSON chart twice":  {`{"apiVersion":"v1","entries":{"a":[],"a":[]}}`, `chart "a" is in the index twice`, helmrepo.ReasonIndexation},
+		"JSON that ends":      {`{"apiVersion":"v1","entries":{"a":[`, "the index is no JSON that can be read: EOF", helmrepo.ReasonIndexation},
+		"JSON with more":      {`{"apiVersion":"v1","entries":{}} {}`, "the index has something behind its end", helmrepo.ReasonIndexation},
+		"a page":              {"<html><body>Sign in</body></html>", "the index is no YAML that can be read", helmrepo.ReasonIndexation},
+		"entries in a list":   {"apiVersion: v1\nentries:\n- a\n", "the entries of the index are no map", helmrepo.ReasonIndexation},
+		"versions in a map":   {"apiVersion: v1\nentries:\n  a:\n    b: c\n", `the versions of chart "a" are no list`, helmrepo.ReasonIndexation},
+		"too long":            {string(indexOf(one)) + "# " + strings.Repeat("x", 8<<20), "the index has", helmrepo.ReasonFailed},
+		"an alias bomb":       {bomb(), "excessive aliasing", helmrepo.ReasonIndexation},
+		"a list without end":  {"apiVersion: v1\nx: " + strings.Repeat("[", 20000), "the head of the index", helmrepo.ReasonIndexation},
+		"irregular and long":  {"apiVersion: v1\nentries: {\n" + strings.Repeat("# "+strings.Repeat("x", 1000)+"\n", 4200) + "}\n", "is read only up to 4194304 bytes", helmrepo.ReasonIndexation},
+		"a head without end":  {"apiVersion: v1\nserverInfo:\n" + strings.Repeat("  a: "+strings.Repeat("x", 1000)+"\n", 1100), "bytes beside its entries", helmrepo.ReasonIndexation},
+		"a head of one line":  {"apiVersion: v1\nserverInfo: " + strings.Repeat("x", 2<<20) + "\n", "bytes beside its entries", helmrepo.ReasonIndexation},
+		"JSON nested without": {`{"apiVersion":"v1","x":` + strings.Repeat("[", 20000), "depth", helmrepo.ReasonIndexation},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+			server.Index(indexOf(one))
+			s := openStore(t, helmrepo.Options{IndexBytes: 6 << 20})
+			repository := helmrepo.Repository{URL: server.URL()}
+			first := getIndex(t, s, repository, "")
+			server.Index([]byte(test.index))
+			_, err := s.Index(t.Context(), repository, first.Revision)
+			e := refused(t, err)
+			if !strings.Contains(e.Error(), test.want) || e.Reason != test.reason || e.Kind != gitops.Invalid {
+				t.Errorf("got %s, %s: %.300s, want %q", e.Kind, e.Reason, e, test.want)
+			}
+			if _, again := s.Index(t.Context(), repository, first.Revision); again == nil || again.Error() != err.Error() {
+				t.Errorf("two texts: %.300s, %.300s", err, again)
+			}
+			if got := served(t, first); len(got) != 1 {
+				t.Errorf("the last index has %v", got)
+			}
+			if last, err := s.LastIndex(t.Context(), repository); err != nil || last.Revision != first.Revision {
+				t.Errorf("the last index is %q: %v", last.Revision, err)
+			}
+		})
+	}
+}
+
+// bomb is an index with aliases of aliases.
+func bomb() string {
+	var b strings.Builder
+	b.WriteString("apiVersion: v1\nx0: &x0 [a,a,a,a,a,a,a,a,a]\n")
+	for i := 1; i < 9; i++ {
+		fmt.Fprintf(&b, "x%d: &x%d [%s*x%d]\n", i, i, strings.Repeat(fmt.Sprintf("*x%d,", i-1), 8), i-1)
+	}
+	b.WriteString("annotations: {a: *x8}\nserverInfo: {a: *x8}\nentries: {}\n")
+	return b.String()
+}
+
+// TestIndexLongEntry: an entry without end is left out, and does not have to be held.
+func TestIndexLongEntry(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+	long := strings.Repeat("x", 3<<20)
+	for _, text := range []string{
+		"  a:\n  - name: a\n    description: " + long + "\n    version: 2.0.0\n  - name: a\n    version: 1.0.0\n",
+		"  a:\n  - name: a\n    description: |\n" + strings.Repeat("      "+long[:1000]+"\n", 2000) + "    version: 2.0.0\n  - name: a\n    version: 1.0.0\n",
+	} {
+		server.Index(indexOf(text))
+		index := getIndex(t, openStore(t, helmrepo.Options{}), helmrepo.Repository{URL: server.URL()}, "")
+		if diff := cmp.Diff(map[string][]string{"a": {"1.0.0"}}, served(t, index)); diff != "" || !strings.Contains(index.Warning, "it has more than 1048576 bytes") {
+			t.Errorf("warning %q, charts (-want +got):\n%s", index.Warning, diff)
+		}
+	}
+}
+
+// TestIndexServes: what is served is what Flux stores: all of the index as JSON.
+func TestIndexServes(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+	server.Index([]byte(`apiVersion: v1
+annotations: {x: y}
+serverInfo:
+  contextPath: /v1
+entries:
+  b:
+  - annotations: {k: v}
+    apiVersion: v2
+    appVersion: 1.10
+    created: 2024-05-06T07:08:09.123Z
+    dependencies:
+    - name: c
+      repository: https://example.com
+      version: 1.x
+      import-values: [{child: a, parent: b}]
+    deprecated: true
+    digest: abc
+    keywords: [one, two]
+    kubeVersion: ">= 1.2"
+    maintainers: [{email: a@example.com, name: Ann, url: x}]
+    name: b
+    sources: [s]
+    type: library
+    unknown: field
+    urls: [b.tgz, c.tgz]
+    version: 1.2.3
+  "a":
+  - name: a
+    version: 1.0.0
+    urls: []
+generated: "2026-01-02T03:04:05.6+01:00"
+publicKeys: [k]
+`))
+	index := getIndex(t, openStore(t, helmrepo.Options{}), helmrepo.Repository{URL: server.URL()}, "")
+	want := `{
+  "serverInfo": {
+    "contextPath": "/v1"
+  },
+  "apiVersion": "v1",
+  "generated": "2026-01-02T03:04:05.6+01:00",
+  "entries": {
+    "a": [
+      {
+        "name": "a",
+        "version": "1.0.0",
+        "apiVersion": "v1",
+        "urls": [],
+        "created": "0001-01-01T00:00:00Z"
+      }
+    ],
+    "b": [
+      {
+        "name": "b",
+        "sources": [
+          "s"
+        ],
+        "version": "1.2.3",
+        "keywords": [
+          "one",
+          "two"
+        ],
+        "maintainers": [
+          {
+            "name": "Ann",
+            "email": "a@example.com",
+            "url": "x"
+          }
+        ],
+        "apiVersion": "v2",
+        "appVersion": "1.10",
+        "deprecated": true,
+        "annotations": {
+          "k": "v"
+        },
+        "kubeVersion": "\u003e= 1.2",
+        "dependencies": [
+          {
+            "name": "c",
+            "version": "1.x",
+            "repository": "https://example.com",
+            "import-values": [
+              {
+                "child": "a",
+                "parent": "b"
+              }
+            ]
+          }
+        ],
+        "type": "library",
+        "urls": [
+          "b.tgz",
+          "c.tgz"
+        ],
+        "created": "2024-05-06T07:08:09.123Z",
+        "digest": "abc"
+      }
+    ]
+  },
+  "publicKeys": [
+    "k"
+  ],
+  "annotations": {
+    "x": "y"
+  }
+}`
+	if diff := cmp.Diff(want, string(readAll(t, index.Open))); diff != "" {
+		t.Errorf("index (-want +got):\n%s", diff)
+	}
+	if index.Charts != 2 || index.Versions != 2 || index.Skipped != 0 || index.File != "index-"+strings.TrimPrefix(index.Revision, "sha256:")+".yaml" {
+		t.Errorf("got %+v", index)
+	}
+}
+
+// TestIndexUnchanged: an index that has not changed is not sent again, where the server can
+// tell, also after a restart; and it is the same where it cannot.
+func TestIndexUnchanged(t *testing.T) {
+	t.Parallel()
+	for name, plain := range map[string]bool{"with validators": false, "without validators": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{NoValidators: plain})
+			server.Put(t, "a", "1.0.0", testenv.HelmChart(t, "a", "1.0.0", nil))
+			var sent atomic.Int64
+			server.Around(func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(counting{w, &sent}, r) })
+			})
+			folder := t.TempDir()
+			repository := helmrepo.Repository{URL: server.URL() + "/"}
+			s := reopenStore(t, folder, helmrepo.Options{})
+			first := getIndex(t, s, repository, "")
+			if first.Unchanged || sent.Load() == 0 {
+				t.Errorf("first: unchanged %v, %d bytes", first.Unchanged, sent.Load())
+			}
+			for range 2 {
+				sent.Store(0)
+				again := getIndex(t, s, repository, first.Revision)
+				if !again.Unchanged || again.Revision != first.Revision || !plain && sent.Load() != 0 {
+					t.Errorf("unchanged %v, revision %q after %q, %d bytes", again.Unchanged, again.Revision, first.Revision, sent.Load())
+				}
+				first.Release()
+				again.Release()
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				s = reopenStore(t, folder, helmrepo.Options{})
+			}
+			t.Cleanup(func() { _ = s.Close() })
+			server.Put(t, "a", "2.0.0", testenv.HelmChart(t, "a", "2.0.0", nil))
+			changed := getIndex(t, s, repository, first.Revision)
+			if diff := cmp.Diff(map[string][]string{"a": {"2.0.0", "1.0.0"}}, served(t, changed)); diff != "" || changed.Unchanged {
+				t.Errorf("unchanged %v, charts (-want +got):\n%s", changed.Unchanged, diff)
+			}
+		})
+	}
+}
+
+// counting counts the bytes of bodies.
+type counting struct {
+	http.ResponseWriter
+	bytes *atomic.Int64
+}
+
+// Write passes bytes on.
+func (c counting) Write(p []byte) (int, error) {
+	c.bytes.Add(int64(len(p)))
+	return c.ResponseWriter.Write(p)
+}
+
+// TestIndexIsCutAtTheLimit: of an index of half a gigabyte, or without end, little more is
+// taken than the limit.
+func TestIndexIsCutAtTheLimit(t *testing.T) {
+	t.Parallel()
+	for name, announced := range map[string]string{"announced": "536870912", "without end": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+			var sent atomic.Int64
+			server.Around(func(http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if announced != "" {
+						w.Header().Set("Content-Length", announced)
+					}
+					line := []byte("# " + strings.Repeat("x", 1<<16) + "\n")
+					for r.Context().Err() == nil {
+						n, err := w.Write(line)
+						sent.Add(int64(n))
+						if err != nil {
+							return
+						}
+					}
+				})
+			})
+			s := openStore(t, helmrepo.Options{IndexBytes: 1 << 20})
+			_, err := s.Index(t.Context(), helmrepo.Repository{URL: server.URL()}, "")
+			if e := refused(t, err); e.Kind != gitops.Invalid || !strings.Contains(e.Error(), "1048576") {
+				t.Errorf("got %s: %s", e.Kind, e)
+			}
+			if sent.Load() > 64<<20 {
+				t.Errorf("%d bytes were sent", sent.Load())
+			}
+		})
+	}
+}
+
+// TestIndexIsSharedByAllWhoAskAtOnce: many objects with one repository cost few requests.
+func TestIndexIsSharedByAllWhoAskAtOnce(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+	server.Put(t, "a", "1.0.0", testenv.HelmChart(t, "a", "1.0.0", nil))
+	arrived, gate := make(chan struct{}, 100), make(chan struct{})
+	server.Around(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			arrived <- struct{}{}
+			<-gate
+			next.ServeHTTP(w, r)
+		})
+	})
+	s := openStore(t, helmrepo.Options{})
+	var wait sync.WaitGroup
+	ask := func() {
+		wait.Go(func() {
+			index, err := s.Index(t.Context(), helmrepo.Repository{URL: server.URL()}, "")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			index.Release()
+		})
+	}
+	ask()
+	<-arrived
+	for range 50 {
+		ask()
+	}
+	helmrepo.AwaitWaiting(s, helmrepo.Repository{URL: server.URL()}, 51)
+	close(gate)
+	wait.Wait()
+	if n := server.Requests("index.yaml"); n != 2 {
+		t.Errorf("51 at once cost %d requests, want 2", n)
+	}
+}
+
+// TestIndexDamaged: an index whose file was changed on the disk is fetched again.
+func TestIndexDamaged(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+	server.Put(t, "a", "1.0.0", testenv.HelmChart(t, "a", "1.0.0", nil))
+	request := helmrepo.ChartRequest{Repository: helmrepo.Repository{URL: server.URL()}, Name: "a", Cached: true}
+	s := openStore(t, helmrepo.Options{})
+	getIndex(t, s, request.Repository, "").Release()
+	for i := range helmrepo.IndexLength(t, s, request.Repository) {
+		helmrepo.FlipIndex(t, s, request.Repository, i)
+		before := server.Requests("index.yaml")
+		chart := getChart(t, s, request, "")
+		if chart.Version != "1.0.0" {
+			t.Errorf("byte %d: got version %q", i, chart.Version)
+		}
+		chart.Release()
+		if server.Requests("index.yaml") != before+1 {
+			t.Errorf("byte %d was changed, and the index was not fetched again", i)
+		}
+	}
+	helmrepo.FlipIndex(t, s, request.Repository, 0)
+	last, err := s.LastIndex(t.Context(), request.Repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := last.Open()
+	if err == nil {
+		_, err = io.ReadAll(in)
+		_ = in.Close()
+	}
+	if err == nil {
+		t.Error("an index that was changed on the disk is served")
+	}
+}
+
+// TestIndexNeedsARepository: what cannot be asked says so.
+func TestIndexNeedsARepository(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		repository helmrepo.Repository
+		kind       gitops.ErrorKind
+		reason     string
+		want       string
+	}{
+		"no URL":         {helmrepo.Repository{URL: "::"}, gitops.Stalled, helmrepo.ReasonURL, "it is not a URL"},
+		"another scheme": {helmrepo.Repository{URL: "file:///etc"}, gitops.Stalled, helmrepo.ReasonURL, `scheme "file" is not supported`},
+		"a registry":     {helmrepo.Repository{URL: "oci://example.com/x"}, gitops.Stalled, helmrepo.ReasonURL, `for repositories of type "oci"`},
+		"no host":        {helmrepo.Repository{URL: "http:///x"}, gitops.Stalled, helmrepo.ReasonURL, "it names no host"},
+		"metadata":       {helmrepo.Repository{URL: "http://169.254.169.254/x"}, gitops.Invalid, helmrepo.ReasonFailed, "link-local"},
+		"bad CA":         {helmrepo.Repository{URL: "http://localhost/x", TLS: tlsWithCA("x")}, gitops.Stalled, helmrepo.ReasonAuthentication, "the CA is not a certificate"},
+		"its registry":   {helmrepo.Repository{URL: "oci://example.com/x", Registry: &helmrepo.Registry{}}, gitops.Stalled, helmrepo.ReasonURL, "has no index"},
+		"secrets in it":  {helmrepo.Repository{URL: "http://ann:s3cret@127.0.0.1:1/x?token=s3cret"}, gitops.Transient, helmrepo.ReasonFailed, `fetch index of "http://127.0.0.1:1/x/"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := openStore(t, helmrepo.Options{}).Index(context.Background(), test.repository, "")
+			e := refused(t, err)
+			if e.Kind != test.kind || e.Reason != test.reason || !strings.Contains(e.Error(), test.want) || strings.Contains(e.Error(), "s3cret") {
+				t.Errorf("got %s, %s: %s", e.Kind, e.Reason, e)
+			}
+		})
+	}
+}

@@ -1,0 +1,190 @@
+package helmrepo
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// mostDepth bounds how deep JSON may be nested.
+const mostDepth = 100
+
+// readJSON reads an index in JSON, of which it holds one version at a time.
+func readJSON(in io.Reader, w *indexWriter) error { return noJSON(readJSONIndex(in, w)) }
+
+func readJSONIndex(in io.Reader, w *indexWriter) error {
+	decoder := json.NewDecoder(in)
+	if err := delimiter(decoder, '{'); err != nil {
+		return err
+	}
+	fields := map[string]json.RawMessage{}
+	for decoder.More() {
+		key, err := keyOf(decoder)
+		if err != nil {
+			return err
+		}
+		if _, twice := fields[key]; twice {
+			return fmt.Errorf("the index has %q twice", clipped(key))
+		}
+		if key == "entries" {
+			fields[key] = nil
+			err = readJSONCharts(decoder, w)
+		} else {
+			var value json.RawMessage
+			if err = decoder.Decode(&value); len(value) > mostEntry {
+				err = fmt.Errorf("the index has more than %d bytes beside its entries", mostEntry)
+			}
+			fields[key] = value
+		}
+		if err != nil {
+			return err
+		}
+		if len(fields) > mostDepth {
+			return fmt.Errorf("the index has more than %d fields", mostDepth)
+		}
+	}
+	if err := delimiter(decoder, '}'); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("the index has something behind its end")
+	}
+	delete(fields, "entries")
+	text, err := json.Marshal(fields)
+	if err == nil {
+		err = uniqueKeys(text)
+	}
+	var h head
+	if err == nil {
+		err = json.Unmarshal(text, &h)
+	}
+	if err != nil {
+		return fmt.Errorf("the head of the index: %w", err)
+	}
+	return w.finish(h)
+}
+
+func readJSONCharts(decoder *json.Decoder, w *indexWriter) error {
+	token, err := decoder.Token()
+	if err != nil || token == nil {
+		return err
+	}
+	if token != json.Delim('{') {
+		return errors.New("the entries of the index are no map")
+	}
+	for decoder.More() {
+		name, err := keyOf(decoder)
+		if err == nil {
+			err = w.begin(name)
+		}
+		if err == nil {
+			err = readJSONVersions(decoder, name, w)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return delimiter(decoder, '}')
+}
+
+func readJSONVersions(decoder *json.Decoder, name string, w *indexWriter) error {
+	token, err := decoder.Token()
+	if err != nil || token == nil {
+		return err
+	}
+	if token != json.Delim('[') {
+		return fmt.Errorf("the versions of chart %q are no list", clipped(name))
+	}
+	for decoder.More() {
+		var text json.RawMessage
+		if err := decoder.Decode(&text); err != nil {
+			return err
+		}
+		var version *entry
+		err := uniqueKeys(text)
+		switch {
+		case len(text) > mostEntry:
+			err = fmt.Errorf("it has more than %d bytes", mostEntry)
+		case err == nil:
+			err = json.Unmarshal(text, &version)
+		}
+		if err != nil {
+			w.skip("", err)
+			continue
+		}
+		if err := w.add(version); err != nil {
+			return err
+		}
+	}
+	return delimiter(decoder, ']')
+}
+
+func delimiter(decoder *json.Decoder, want json.Delim) error {
+	token, err := decoder.Token()
+	if err == nil && token != want {
+		err = fmt.Errorf("%q is missing", want.String())
+	}
+	return err
+}
+
+// noJSON says that an index is no JSON. What is not about its text passes unchanged.
+func noJSON(err error) error {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("the index is no JSON that can be read: %w", err)
+	}
+	return err
+}
+
+func keyOf(decoder *json.Decoder) (string, error) {
+	token, err := decoder.Token()
+	if err != nil {
+		return "", err
+	}
+	key, ok := token.(string)
+	if !ok {
+		return "", errors.New("the index has a key that is no text")
+	}
+	return key, nil
+}
+
+// uniqueKeys refuses a text in JSON with a key twice in one object, of which each reader
+// may take another one.
+func uniqueKeys(text []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	var open []map[string]bool // nil for a list
+	key := false               // a key may come next
+	for {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch token {
+		case json.Delim('{'):
+			open, key = append(open, map[string]bool{}), true
+		case json.Delim('['):
+			open, key = append(open, nil), false
+		case json.Delim('}'), json.Delim(']'):
+			open = open[:len(open)-1]
+			key = len(open) > 0 && open[len(open)-1] != nil
+		default:
+			if !key {
+				key = len(open) > 0 && open[len(open)-1] != nil
+				continue
+			}
+			name, _ := token.(string)
+			if open[len(open)-1][name] {
+				return fmt.Errorf("key %q is there twice", clipped(name))
+			}
+			open[len(open)-1][name], key = true, false
+		}
+		if len(open) > mostDepth {
+			return fmt.Errorf("it is nested more than %d deep", mostDepth)
+		}
+	}
+}

@@ -1,0 +1,253 @@
+package helmrepo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"helm.sh/helm/v4/pkg/chart/loader/archive"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	"helm.sh/helm/v4/pkg/ignore"
+	"sigs.k8s.io/yaml"
+)
+
+// Names of files in a chart that mean something.
+const (
+	chartFile        = "Chart.yaml"
+	lockFile         = "Chart.lock"
+	valuesFile       = "values.yaml"
+	schemaFile       = "values.schema.json"
+	requirementsFile = "requirements.yaml"
+	ignoreFile       = ignore.HelmIgnore
+)
+
+// Limits of the files that are parsed.
+const (
+	// mostMetadata is the longest Chart.yaml, in bytes.
+	mostMetadata = 1 << 20
+	// mostIgnore and mostRules bound .helmignore, in bytes and lines: each file is compared
+	// with each line.
+	mostIgnore, mostRules = 64 << 10, 1000
+)
+
+// checkChart reads a packed chart once, and refuses one that passes the limits or is not
+// the chart that was looked for.
+func (s *Store) checkChart(ctx context.Context, packed io.ReadSeeker, name, version string) error {
+	if _, err := packed.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	var metadata []byte
+	err := walkArchive(packed, newBudget(ctx, s.options.FileBytes), func(file string, content io.Reader) (err error) {
+		if file != chartFile {
+			return nil
+		}
+		metadata, err = readMost(content, mostMetadata)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	m, err := parseMetadata(metadata)
+	switch {
+	case err != nil:
+		return err
+	case m.Name != name:
+		return fmt.Errorf("its %s says that it is chart %q", chartFile, clipped(m.Name))
+	case !sameVersion(m.Version, version):
+		return fmt.Errorf("its %s says that it has version %q instead of %q", chartFile, clipped(m.Version), version)
+	}
+	return nil
+}
+
+func readMost(in io.Reader, most int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(in, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("%s has more than %d bytes", chartFile, most)
+	}
+	return data, err
+}
+
+// parseMetadata reads Chart.yaml.
+func parseMetadata(data []byte) (*chart.Metadata, error) {
+	if data == nil {
+		return nil, fmt.Errorf("it has no %s", chartFile)
+	}
+	m := &chart.Metadata{}
+	if err := yaml.Unmarshal(withoutMark(data), m); err != nil {
+		return nil, fmt.Errorf("its %s cannot be read: %w", chartFile, err)
+	}
+	if m.APIVersion == "" {
+		m.APIVersion = chart.APIVersionV1
+	}
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	return m, checkNames(m.Name, m.Version)
+}
+
+// loadFiles loads a chart of files. The charts in it are in the order of their names, as
+// Helm's loader gives them in another order each time.
+func loadFiles(files []*archive.BufferedFile) (*chart.Chart, error) {
+	for _, f := range files {
+		if f.Name == chartFile && len(f.Data) > mostMetadata {
+			return nil, fmt.Errorf("%s has more than %d bytes", chartFile, mostMetadata)
+		}
+	}
+	c, err := loader.LoadFiles(files)
+	if err != nil {
+		return nil, errors.New(strings.ReplaceAll(err.Error(), "\x00", ""))
+	}
+	if err := settle(c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// settle orders the charts inside of a chart, and checks the names of all.
+func settle(c *chart.Chart) error {
+	if err := checkNames(c.Name(), c.Metadata.Version); err != nil {
+		return err
+	}
+	inside := slices.Clone(c.Dependencies())
+	for _, d := range inside {
+		if err := settle(d); err != nil {
+			return fmt.Errorf("chart %q: %w", clipped(c.Name()), err)
+		}
+	}
+	slices.SortStableFunc(inside, func(a, b *chart.Chart) int {
+		if order := strings.Compare(a.Name(), b.Name()); order != 0 {
+			return order
+		}
+		return strings.Compare(a.Metadata.Version, b.Metadata.Version)
+	})
+	c.SetDependencies(inside...)
+	return nil
+}
+
+// loadTree reads the files of a chart in a tree: a folder, or a packed chart, which packed
+// tells.
+func (s *Store) loadTree(ctx context.Context, tree gitops.Tree, at string) (files []*archive.BufferedFile, packed bool, err error) {
+	info, err := tree.Stat(at)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, fmt.Errorf("the source has no chart at %q", at)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	b := newBudget(ctx, s.options.FileBytes)
+	if info.IsDir() {
+		files, err = b.folder(tree, at)
+		return files, false, err
+	}
+	if info.Size() > s.options.ChartBytes {
+		return nil, true, fmt.Errorf("%q has %d bytes, at most %d are read of a packed chart", at, info.Size(), s.options.ChartBytes)
+	}
+	data, err := tree.ReadFile(at)
+	if err != nil {
+		return nil, true, err
+	}
+	files, err = readArchive(bytes.NewReader(data), b)
+	return files, true, err
+}
+
+// folder reads a folder of a tree as Helm reads one from the disk.
+func (b *budget) folder(tree gitops.Tree, at string) ([]*archive.BufferedFile, error) {
+	rules, err := ignoreRules(tree, at)
+	if err != nil {
+		return nil, err
+	}
+	var files []*archive.BufferedFile
+	err = fs.WalkDir(tree, at, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || name == at {
+			return err
+		}
+		if err := b.ctx.Err(); err != nil {
+			return err
+		}
+		if at != "." {
+			name = strings.TrimPrefix(name, at+"/")
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		if rules.Ignore(name, info) {
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if entry.IsDir() {
+			return nil
+		}
+		if err := checkName(name); err != nil {
+			return err
+		}
+		if err := b.take(name, info.Size()); err != nil {
+			return err
+		}
+		more, err := b.member(tree, at, name)
+		files = append(files, more...)
+		return err
+	})
+	return files, err
+}
+
+// member reads a file of a folder, or the files of a packed chart in it.
+func (b *budget) member(tree gitops.Tree, at, name string) ([]*archive.BufferedFile, error) {
+	whole := name
+	if at != "." {
+		whole = at + "/" + name
+	}
+	data, err := tree.ReadFile(whole)
+	if err != nil {
+		return nil, err
+	}
+	if !isPacked(name) {
+		return []*archive.BufferedFile{bufferedFile(name, data)}, nil
+	}
+	var files []*archive.BufferedFile
+	err = b.open(bytes.NewReader(data), name, "", 0, func(name string, content io.Reader) error {
+		data, err := io.ReadAll(content)
+		files = append(files, bufferedFile(name, data))
+		return err
+	})
+	return files, err
+}
+
+// ignoreRules reads .helmignore.
+func ignoreRules(tree gitops.Tree, at string) (*ignore.Rules, error) {
+	name := ignoreFile
+	if at != "." {
+		name = at + "/" + name
+	}
+	rules := ignore.Empty()
+	info, err := tree.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.IsDir() || info.Size() > mostIgnore:
+		return nil, fmt.Errorf("%q is a folder or has more than %d bytes", name, mostIgnore)
+	default:
+		data, err := tree.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		if bytes.Count(data, []byte("\n")) > mostRules {
+			return nil, fmt.Errorf("%q has more than %d lines", name, mostRules)
+		}
+		if rules, err = ignore.Parse(bytes.NewReader(data)); err != nil {
+			return nil, fmt.Errorf("%q: %w", name, err)
+		}
+	}
+	rules.AddDefaults()
+	return rules, nil
+}

@@ -1,0 +1,245 @@
+// Package helmrepo gets Helm charts: from Helm repositories over HTTP and from OCI
+// registries, or by packaging what is in a Git repository or a bucket.
+//
+// The index of a repository, which may have 50 MB, is never held in memory. It is kept on
+// the disk, once for each URL and credential, in a form in which one chart is found by
+// reading little. It is asked for with the condition that it has changed, where the server
+// can do that, and by all who want it at one moment together.
+//
+// A chart is checked before it is used: its digest where the index has one, its name and
+// version, and the limits for bytes, files and packed charts inside of it. Nothing of a
+// chart is written to the disk but the packed chart, under a name of ours; it is unpacked by
+// artifact.Cache. Charts from a tree are loaded from the tree, never from the disk, and the
+// same tree makes the same bytes.
+//
+// What the store knows of a repository, or of the charts of a source, is a shelf: a folder
+// with a small state file, the index, and the charts that are followed. Files that the state
+// does not name are removed, when their last reader is done. A kill at any point leaves a
+// shelf that opens, or one that is found damaged, dropped and fetched again.
+//
+// The composition root hands in how OCI registries are asked: see Registry.
+package helmrepo
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"sync"
+
+	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+)
+
+// Options configure a Store. Zero values mean the defaults, which are Flux's.
+type Options struct {
+	// IndexBytes is the longest index that is taken: 50 MiB by default.
+	IndexBytes int64
+	// ChartBytes is the longest packed chart that is taken or made: 10 MiB by default.
+	ChartBytes int64
+	// FileBytes is the longest file of a chart: 5 MiB by default.
+	FileBytes int64
+}
+
+func (o Options) withDefaults() Options {
+	positive := func(n, fallback int64) int64 {
+		if n > 0 {
+			return n
+		}
+		return fallback
+	}
+	o.IndexBytes = positive(o.IndexBytes, 50<<20)
+	o.ChartBytes = positive(o.ChartBytes, 10<<20)
+	o.FileBytes = positive(o.FileBytes, 5<<20)
+	return o
+}
+
+// Store keeps indexes and charts below one folder. It is safe for use by several
+// goroutines, and by one process at a time.
+type Store struct {
+	options  Options
+	root     *os.Root
+	secret   []byte // makes folder names of credentials that say nothing
+	unpacked *artifact.Cache
+
+	mu      sync.Mutex // guards all below
+	remotes map[string]*remote
+	shelves map[string]*shelf
+	closed  bool
+}
+
+const secretFile = "key"
+
+// Open opens the store below a folder, which is made where it is missing. Charts are
+// unpacked in the cache, which may be that of others too.
+func Open(folder string, unpacked *artifact.Cache, o Options) (*Store, error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, fmt.Errorf("open chart store: %w", err)
+	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, fmt.Errorf("open chart store: %w", err)
+	}
+	secret, err := readSecret(root)
+	if err != nil {
+		return nil, fmt.Errorf("open chart store: %w", errors.Join(err, root.Close()))
+	}
+	return &Store{
+		options: o.withDefaults(), root: root, secret: secret, unpacked: unpacked,
+		remotes: map[string]*remote{}, shelves: map[string]*shelf{},
+	}, nil
+}
+
+func readSecret(root *os.Root) ([]byte, error) {
+	secret, err := root.ReadFile(secretFile)
+	if err == nil && len(secret) == sha256.Size {
+		return secret, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	secret = make([]byte, sha256.Size)
+	_, _ = rand.Read(secret) // never fails
+	return secret, root.WriteFile(secretFile, secret, 0o600)
+}
+
+// Close lets go of connections and of the folder. Nothing is read after it.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, r := range s.remotes {
+		r.close()
+	}
+	var errs []error
+	for _, sh := range s.shelves {
+		errs = append(errs, sh.close())
+	}
+	clear(s.remotes)
+	clear(s.shelves)
+	return errors.Join(append(errs, s.root.Close())...)
+}
+
+// name is a name for parts that say nothing about them to whoever sees it.
+func (s *Store) name(parts ...string) string {
+	mac := hmac.New(sha256.New, s.secret)
+	for _, part := range parts {
+		fmt.Fprintf(mac, "%d:%s", len(part), part)
+	}
+	return hex.EncodeToString(mac.Sum(nil)[:16])
+}
+
+// key names the shelf of a repository and a credential.
+func (s *Store) key(r Repository) string {
+	identity := ""
+	if r.Registry != nil {
+		identity = "registry " + r.Registry.Identity
+	}
+	at := r.URL
+	if base, _, err := r.base(); err == nil && base.User == nil {
+		at = base.String()
+	}
+	// A credential in the URL is one too.
+	return s.name(
+		"repository", r.URL, at, identity, r.Auth.Username, r.Auth.Password,
+		string(r.TLS.CA), string(r.TLS.Certificate), string(r.TLS.Key), strconv.FormatBool(r.TLS.Insecure),
+		r.Proxy.Address, r.Proxy.Username, r.Proxy.Password, strconv.FormatBool(r.PassCredentials),
+		strconv.FormatBool(r.Policy.NoPrivate), strconv.FormatBool(r.Policy.NoPlainCredentials),
+	)
+}
+
+// remote gives what the store has of a repository.
+func (s *Store) remote(r Repository) (*remote, error) {
+	key := s.key(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if made, ok := s.remotes[key]; ok {
+		return made, nil
+	}
+	sh, err := s.shelf(key)
+	if err != nil {
+		return nil, err
+	}
+	made, err := newRemote(sh, r)
+	if err != nil {
+		return nil, err
+	}
+	s.remotes[key] = made
+	return made, nil
+}
+
+// shelf gives the shelf with a key. The caller holds mu.
+func (s *Store) shelf(key string) (*shelf, error) {
+	if s.closed {
+		return nil, fault(gitops.Transient, ReasonFailed, errors.New("the chart store is closed"))
+	}
+	sh, ok := s.shelves[key]
+	if !ok {
+		sh = &shelf{store: s, key: key, held: map[string]int{}}
+		s.shelves[key] = sh
+	}
+	return sh, nil
+}
+
+// packages gives the shelf for the charts that are packaged from a source.
+func (s *Store) packages(source string) (*shelf, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shelf(s.name("source", source))
+}
+
+// Followed is everything that a Store is still to keep.
+type Followed struct {
+	Repositories []Repository
+	Charts       []ChartRequest
+	Packages     []PackageRequest
+}
+
+// Retain removes what nothing that is followed needs.
+func (s *Store) Retain(followed Followed) error {
+	wanted := map[string]map[string]bool{}
+	want := func(shelf, book string) {
+		if wanted[shelf] == nil {
+			wanted[shelf] = map[string]bool{}
+		}
+		wanted[shelf][book] = true
+	}
+	for _, r := range followed.Repositories {
+		want(s.key(r), indexBook)
+	}
+	for _, c := range followed.Charts {
+		want(s.key(c.Repository), indexBook)
+		want(s.key(c.Repository), c.book())
+	}
+	for _, p := range followed.Packages {
+		want(s.name("source", p.Source), p.book())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for key, sh := range s.shelves {
+		if wanted[key] != nil {
+			errs = append(errs, sh.retain(wanted[key]))
+			continue
+		}
+		if r := s.remotes[key]; r != nil {
+			r.close()
+		}
+		delete(s.remotes, key)
+		delete(s.shelves, key)
+		errs = append(errs, sh.close())
+	}
+	entries, err := fs.ReadDir(s.root.FS(), ".")
+	errs = append(errs, err)
+	for _, e := range entries {
+		if e.IsDir() && wanted[e.Name()] == nil {
+			errs = append(errs, s.root.RemoveAll(e.Name()))
+		}
+	}
+	return errors.Join(errs...)
+}
