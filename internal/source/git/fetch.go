@@ -23,6 +23,8 @@ type Result struct {
 	Commit Commit
 	// Ref is the name of the ref; empty for a commit alone.
 	Ref string
+	// Verified are the signatures that were asked for.
+	Verified []Verified
 }
 
 // Fetch finds out what a request's ref stands for, and gets what is missing of
@@ -42,6 +44,9 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err := request.Ref.check(); err != nil {
 		return Result{}, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Stalled, Reason: ReasonFailed, Cause: err}
 	}
+	if err := request.Verify.check(request.Ref); err != nil {
+		return Result{}, err
+	}
 	r, err := s.remote(request)
 	if err != nil {
 		return Result{}, err
@@ -50,7 +55,7 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
-	t, objects, err := r.bring(ctx, request.Ref, found)
+	t, objects, err := r.bring(ctx, request, found)
 	if err != nil {
 		return Result{}, err
 	}
@@ -147,8 +152,8 @@ func listNames(names []string) string {
 
 // bring makes sure that the store has the chosen commit. The caller releases
 // the Set of the objects.
-func (r *remote) bring(ctx context.Context, ref Ref, found choice) (tip, *objects, error) {
-	key, want := ref.key(), found.want.String()
+func (r *remote) bring(ctx context.Context, request Request, found choice) (tip, *objects, error) {
+	key, want := request.tip(), found.want.String()
 	if t, objects, ok := r.acquire(key); ok {
 		if t.Want == want {
 			return t, objects, nil
@@ -168,7 +173,11 @@ func (r *remote) bring(ctx context.Context, ref Ref, found choice) (tip, *object
 		}
 		objects.set.Release()
 	}
-	if err := r.update(ctx, ref, found); err != nil {
+	if err := r.refusal(key, want); err != nil {
+		return tip{}, nil, err
+	}
+	if err := r.update(ctx, request, found); err != nil {
+		r.refuse(key, want, err)
 		return tip{}, nil, err
 	}
 	t, objects, ok := r.acquire(key)
@@ -181,15 +190,16 @@ func (r *remote) bring(ctx context.Context, ref Ref, found choice) (tip, *object
 
 // update moves a tip to the chosen commit, and fetches what it needs. The
 // caller has the turn.
-func (r *remote) update(ctx context.Context, ref Ref, found choice) error {
+func (r *remote) update(ctx context.Context, request Request, found choice) error {
 	r.mu.Lock()
 	st, set := r.state.clone(), r.set
 	set.Acquire()
 	r.mu.Unlock()
 	defer set.Release()
 
+	ref, key := request.Ref, request.tip()
 	next := tip{Want: found.want.String(), Ref: found.name}
-	old, followed := st.Tips[ref.key()]
+	old, followed := st.Tips[key]
 	same := followed && old.Ref == next.Ref && found.name != ""
 	asks := same || ref.Commit != "" && ref.Branch != ""
 	for _, other := range st.Tips {
@@ -197,10 +207,13 @@ func (r *remote) update(ctx context.Context, ref Ref, found choice) error {
 		// history has to be asked.
 		if other.Want == next.Want && !asks {
 			next.Commit = other.Commit
-			return r.add(nil, ref.key(), next)
+			if err := r.accept(request, found, &next, set); err != nil {
+				return err
+			}
+			return r.add(nil, key, next)
 		}
 	}
-	p, err := r.receive(ctx, ref, found, set, st)
+	p, err := r.receive(ctx, ref, found, set, st, old)
 	if err != nil {
 		return err
 	}
@@ -209,13 +222,30 @@ func (r *remote) update(ctx context.Context, ref Ref, found choice) error {
 		read = set.With(p)
 		defer read.Release()
 	}
-	if err := r.judge(ctx, ref, found, &next, old, same, r.read(read)); err != nil {
+	err = r.judge(ctx, ref, found, &next, old, same, r.read(read))
+	if err == nil {
+		err = r.accept(request, found, &next, read)
+	}
+	if err != nil {
 		if p != nil {
 			err = errors.Join(err, pack.Remove(r.dir, p.Name))
 		}
 		return err
 	}
-	return r.add(p, ref.key(), next)
+	return r.add(p, key, next)
+}
+
+// accept makes sure that a tip is signed as the request wants it.
+func (r *remote) accept(request Request, found choice, next *tip, set *pack.Set) error {
+	if request.Verify.Mode == "" {
+		return nil
+	}
+	commit, err := pack.ParseID(next.Commit)
+	if err != nil {
+		return err
+	}
+	next.Verified, err = r.read(set).verify(request.Verify, found, commit)
+	return err
 }
 
 // judge checks what came and how it follows what was there before.
@@ -256,13 +286,13 @@ func (r *remote) judge(ctx context.Context, ref Ref, found choice, next *tip, ol
 }
 
 // receive fetches the chosen commit into a new pack; nil where nothing new came.
-func (r *remote) receive(ctx context.Context, ref Ref, found choice, set *pack.Set, st state) (*pack.Pack, error) {
+func (r *remote) receive(ctx context.Context, ref Ref, found choice, set *pack.Set, st state, old tip) (*pack.Pack, error) {
 	var p *pack.Pack
 	take := func(in io.Reader) (err error) {
 		p, err = pack.Receive(ctx, in, r.dir, r.name(), r.store.serial.Add(1), set, r.limits())
 		return err
 	}
-	err := r.client.Fetch(ctx, wire.Want{ID: found.want, Have: haves(st, st.Tips[ref.key()])}, take)
+	err := r.client.Fetch(ctx, wire.Want{ID: found.want, Have: haves(st, old)}, take)
 	if wire.CodeOf(err) == wire.CodeMissing && ref.Commit != "" {
 		// Some servers give out only what a ref names.
 		err = r.throughBranch(ctx, ref, take)
@@ -322,7 +352,7 @@ func (r *remote) show(t tip, o *objects, request Request) (Result, error) {
 		return Result{}, err
 	}
 	revision := request.Ref.revision(choice{commit: id, name: t.Ref})
-	result := Result{Commit: commit.Commit, Ref: t.Ref}
+	result := Result{Commit: commit.Commit, Ref: t.Ref, Verified: t.Verified}
 	result.Revision = revision
 	result.Unchanged = request.Known == revision
 	result.Files = &tree{objects: o, root: commit.tree}

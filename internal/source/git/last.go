@@ -29,7 +29,7 @@ func (s *Store) Last(ctx context.Context, request Request) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("open store of %q: %w", redacted(request.URL), err)
 	}
-	t, objects, ok := r.acquire(request.Ref.key())
+	t, objects, ok := r.acquire(request.tip())
 	if !ok {
 		return Result{}, &wire.Error{Code: wire.CodeMissing, Text: "nothing was fetched before"}
 	}

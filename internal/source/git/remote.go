@@ -35,10 +35,12 @@ type remote struct {
 	set    *pack.Set  // nil until the store was opened
 	state  state
 	closed bool
+	// refusals are the revisions that were not taken, by tip.
+	refusals map[string]refused
 }
 
 func newRemote(s *Store, key string, client *wire.Client) *remote {
-	return &remote{store: s, key: key, client: client, turn: make(chan struct{}, 1), lists: newListings()}
+	return &remote{store: s, key: key, client: client, turn: make(chan struct{}, 1), lists: newListings(), refusals: map[string]refused{}}
 }
 
 // lock waits for the turn.
@@ -237,6 +239,7 @@ func (r *remote) setChildren(key string, children []child) error {
 func (r *remote) retain(tips map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	maps.DeleteFunc(r.refusals, func(key string, _ refused) bool { return !tips[key] })
 	next := r.state.clone()
 	maps.DeleteFunc(next.Tips, func(key string, _ tip) bool { return !tips[key] })
 	if len(next.Tips) == len(r.state.Tips) || r.dir == nil || writeState(r.dir, next) != nil {

@@ -30,9 +30,16 @@ type Request struct {
 	RecurseSubmodules bool
 	// Sparse are the only directories that are shown; all where it is empty.
 	Sparse []string
+	// Verify is what must be signed.
+	Verify Verify
 	// Known is the revision that the caller has.
 	Known string
 }
+
+// tip names what is kept for the request among the tips of a store. Requests that
+// want other signatures share no tip, so that one never shows what the other one
+// refuses.
+func (r Request) tip() string { return r.Ref.key() + r.Verify.key() }
 
 // Ref chooses a commit. The first field that is set, from the bottom up,
 // decides; without any it is the branch master.

@@ -38,6 +38,8 @@ type tip struct {
 	// Lost are commits that the ref stood for once and that are not behind the
 	// present one: what force-pushes threw away, the latest last.
 	Lost []string `json:"lost,omitempty"`
+	// Verified are the signatures that were asked for.
+	Verified []Verified `json:"verified,omitempty"`
 	// Children are the submodules.
 	Children []child `json:"children,omitempty"`
 }

@@ -76,9 +76,9 @@ func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, r
 		}
 		releases = append(releases, below.Release)
 		mounts = append(mounts, source.Mount{At: m.path, Tree: below.Files})
-		children = append(children, child{Remote: s.key(inner), Tip: inner.Ref.key()})
+		children = append(children, child{Remote: s.key(inner), Tip: inner.tip()})
 	}
-	if err := r.setChildren(request.Ref.key(), children); err != nil {
+	if err := r.setChildren(request.tip(), children); err != nil {
 		return err
 	}
 	if result.Files, err = source.Overlay(shown, mounts...); err != nil {
