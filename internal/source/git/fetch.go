@@ -1,11 +1,9 @@
 package git
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -47,6 +45,10 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err := request.Verify.check(request.Ref); err != nil {
 		return Result{}, err
 	}
+	dirs, err := source.SparseDirs(request.Sparse)
+	if err != nil {
+		return Result{}, invalid(err)
+	}
 	r, err := s.remote(request)
 	if err != nil {
 		return Result{}, err
@@ -62,7 +64,7 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	release := sync.OnceFunc(objects.set.Release)
 	result, err := r.show(t, objects, request)
 	if err == nil {
-		err = v.enter(ctx, result.Files.(*tree))
+		err = v.enter(ctx, result.Files.(*tree), dirs)
 	}
 	if err == nil && request.RecurseSubmodules {
 		err = s.addSubmodules(ctx, r, request, &result, objects, v)
@@ -160,10 +162,16 @@ func (r *remote) bring(ctx context.Context, request Request, found choice) (tip,
 		}
 		objects.set.Release()
 	}
-	if err := r.lock(ctx); err != nil {
+	if len(request.Sparse) > 0 {
+		if err := r.whole.lock(ctx); err != nil {
+			return tip{}, nil, err
+		}
+		defer r.whole.unlock()
+	}
+	if err := r.turn.lock(ctx); err != nil {
 		return tip{}, nil, err
 	}
-	defer r.unlock()
+	defer r.turn.unlock()
 	if err := r.open(); err != nil {
 		return tip{}, nil, err
 	}
@@ -198,6 +206,10 @@ func (r *remote) update(ctx context.Context, request Request, found choice) erro
 	defer set.Release()
 
 	ref, key := request.Ref, request.tip()
+	paths, err := request.paths()
+	if err != nil {
+		return err
+	}
 	next := tip{Want: found.want.String(), Ref: found.name}
 	old, followed := st.Tips[key]
 	same := followed && old.Ref == next.Ref && found.name != ""
@@ -205,34 +217,28 @@ func (r *remote) update(ctx context.Context, request Request, found choice) erro
 	for _, other := range st.Tips {
 		// Another tip stands there already; only what is to be known of the
 		// history has to be asked.
-		if other.Want == next.Want && !asks {
-			next.Commit = other.Commit
+		if other.Want == next.Want && other.covers(paths) && !asks {
+			next.Commit, next.Paths = other.Commit, other.Paths
 			if err := r.accept(request, found, &next, set); err != nil {
 				return err
 			}
 			return r.add(nil, key, next)
 		}
 	}
-	p, err := r.receive(ctx, ref, found, set, st, old)
+	got, err := r.receive(ctx, request, found, gathering{read: set, state: st, old: old, paths: paths})
 	if err != nil {
 		return err
 	}
-	read := set
-	if p != nil {
-		read = set.With(p)
-		defer read.Release()
-	}
-	err = r.judge(ctx, ref, found, &next, old, same, r.read(read))
+	defer got.read.Release()
+	next.Paths = got.paths
+	err = r.judge(ctx, ref, found, &next, old, same, r.read(got.read))
 	if err == nil {
-		err = r.accept(request, found, &next, read)
+		err = r.accept(request, found, &next, got.read)
 	}
 	if err != nil {
-		if p != nil {
-			err = errors.Join(err, pack.Remove(r.dir, p.Name))
-		}
-		return err
+		return errors.Join(err, remove(r.dir, got.packs))
 	}
-	return r.add(p, key, next)
+	return r.add(got.packs, key, next)
 }
 
 // accept makes sure that a tip is signed as the request wants it.
@@ -283,61 +289,6 @@ func (r *remote) judge(ctx context.Context, ref Ref, found choice, next *tip, ol
 		next.Lost = next.Lost[max(0, len(next.Lost)-mostLost):]
 	}
 	return nil
-}
-
-// receive fetches the chosen commit into a new pack; nil where nothing new came.
-func (r *remote) receive(ctx context.Context, ref Ref, found choice, set *pack.Set, st state, old tip) (*pack.Pack, error) {
-	var p *pack.Pack
-	take := func(in io.Reader) (err error) {
-		p, err = pack.Receive(ctx, in, r.dir, r.name(), r.store.serial.Add(1), set, r.limits())
-		return err
-	}
-	err := r.client.Fetch(ctx, wire.Want{ID: found.want, Have: haves(st, old)}, take)
-	if wire.CodeOf(err) == wire.CodeMissing && ref.Commit != "" {
-		// Some servers give out only what a ref names.
-		err = r.throughBranch(ctx, ref, take)
-	}
-	if err != nil && p != nil {
-		set.With(p).Release()
-		err = errors.Join(err, pack.Remove(r.dir, p.Name))
-	}
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-// mostHaves is how many tips are told to the server.
-const mostHaves = 64
-
-// haves are the commits that the store has, that of the same ref first.
-func haves(st state, old tip) []pack.ID {
-	commits := make([]string, 0, len(st.Tips)+1)
-	for _, t := range st.Tips {
-		commits = append(commits, t.Commit)
-	}
-	slices.SortFunc(commits, func(a, b string) int {
-		return cmp.Or(-compareBool(a == old.Commit, b == old.Commit), cmp.Compare(a, b))
-	})
-	commits = slices.Compact(commits)
-	var ids []pack.ID
-	for _, commit := range commits[:min(len(commits), mostHaves)] {
-		if id, err := pack.ParseID(commit); err == nil {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	default:
-		return -1
-	}
 }
 
 // show makes a result of a tip.

@@ -3,6 +3,8 @@ package git
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/url"
 	"strings"
@@ -38,8 +40,27 @@ type Request struct {
 
 // tip names what is kept for the request among the tips of a store. Requests that
 // want other signatures share no tip, so that one never shows what the other one
-// refuses.
-func (r Request) tip() string { return r.Ref.key() + r.Verify.key() }
+// refuses; nor do those that show other directories, of which others may be missing.
+func (r Request) tip() string {
+	key := r.Ref.key() + r.Verify.key()
+	if paths, err := r.paths(); err == nil && len(paths) > 0 {
+		sum := sha256.Sum256([]byte(strings.Join(paths, "\x00")))
+		key += " sparse " + hex.EncodeToString(sum[:12])
+	}
+	return key
+}
+
+// paths are those of which files are read; none where all may be.
+func (r Request) paths() ([]string, error) {
+	paths, err := source.SparseDirs(r.Sparse)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	if r.RecurseSubmodules && len(paths) > 0 {
+		paths = append(paths, modulesFile)
+	}
+	return paths, nil
+}
 
 // Ref chooses a commit. The first field that is set, from the bottom up,
 // decides; without any it is the branch master.

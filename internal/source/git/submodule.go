@@ -15,6 +15,8 @@ import (
 )
 
 const (
+	// modulesFile says where submodules come from.
+	modulesFile = ".gitmodules"
 	// deepestSubmodule is how deep submodules of submodules are followed.
 	deepestSubmodule = 8
 	// mostSubmodules is how many submodules a repository may have, with those
@@ -26,7 +28,7 @@ const (
 // link that .gitmodules does not know is left out.
 func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, result *Result, o *objects, v *visit) error {
 	shown := result.Files.(*tree)
-	data, err := shown.ReadFile(".gitmodules")
+	data, err := shown.ReadFile(modulesFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
