@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source"
@@ -53,11 +54,17 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
-	found, err := r.choose(ctx, request.Ref)
+	found, err := r.choose(ctx, request.Ref, request.NotBefore)
 	if err != nil {
 		return Result{}, err
 	}
 	t, objects, err := r.bring(ctx, request, found)
+	if wire.CodeOf(err) == wire.CodeMissing && !request.NotBefore.IsZero() {
+		// The answer may be older than a force-push.
+		if found, err = r.choose(ctx, request.Ref, time.Time{}); err == nil {
+			t, objects, err = r.bring(ctx, request, found)
+		}
+	}
 	if err != nil {
 		return Result{}, err
 	}
@@ -92,11 +99,11 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 }
 
 // choose asks the server what the ref stands for.
-func (r *remote) choose(ctx context.Context, ref Ref) (choice, error) {
+func (r *remote) choose(ctx context.Context, ref Ref, notBefore time.Time) (choice, error) {
 	var refs []wire.Ref
 	var err error
 	if prefixes := ref.prefixes(); len(prefixes) > 0 {
-		if refs, err = r.lists.ask(ctx, prefixes, r.client.Refs); err != nil {
+		if refs, err = r.lists.ask(ctx, prefixes, notBefore, r.client.Refs); err != nil {
 			return choice{}, err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/Masterminds/semver/v3"
 	"github.com/plumb-gitops/plumb/internal/source"
@@ -36,6 +37,12 @@ type Request struct {
 	Verify Verify
 	// Known is the revision that the caller has.
 	Known string
+	// NotBefore is the moment from which on what the server said of its refs is new
+	// enough. Zero is the call itself: what was pushed before it is seen. A poll that
+	// is due takes what somebody else heard up to half an interval ago, so that all who
+	// follow a repository cost few polls; one that was asked for takes the moment when
+	// it was.
+	NotBefore time.Time
 }
 
 // tip names what is kept for the request among the tips of a store. Requests that
