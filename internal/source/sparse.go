@@ -14,30 +14,47 @@ import (
 // everything. A directory that the Tree does not have is an error that wraps
 // fs.ErrNotExist and names it.
 func Sparse(tree gitops.Tree, dirs []string) (gitops.Tree, error) {
-	if len(dirs) == 0 {
-		return tree, nil
+	clean, err := SparseDirs(dirs)
+	if err != nil {
+		return nil, err
 	}
-	s := &sparse{tree: tree}
 	for _, dir := range dirs {
-		clean := cleanPath(dir)
-		if !fs.ValidPath(clean) {
-			return nil, fmt.Errorf("sparse checkout directory %q is not below the root of the repository", dir)
-		}
-		info, err := tree.Stat(clean)
+		info, err := tree.Stat(cleanPath(dir))
 		if err != nil {
 			return nil, fmt.Errorf("sparse checkout directory %q: %w", dir, cause(err))
 		}
 		if !info.IsDir() {
 			return nil, fmt.Errorf("sparse checkout directory %q: %w", dir, errNotDirectory)
 		}
-		if clean == "." {
-			return tree, nil
-		}
-		s.dirs = append(s.dirs, clean)
 	}
-	slices.Sort(s.dirs)
-	s.dirs = slices.Compact(s.dirs)
-	return s, nil
+	if len(clean) == 0 {
+		return tree, nil
+	}
+	return &sparse{tree: tree, dirs: clean}, nil
+}
+
+// SparseDirs are the directories that Sparse shows, as paths of io/fs in order, none
+// of them in another one. They are none where everything is shown.
+func SparseDirs(dirs []string) ([]string, error) {
+	var clean []string
+	for _, dir := range dirs {
+		path := cleanPath(dir)
+		if !fs.ValidPath(path) {
+			return nil, fmt.Errorf("sparse checkout directory %q is not below the root of the repository", dir)
+		}
+		clean = append(clean, path)
+	}
+	slices.Sort(clean)
+	var outer []string
+	for _, dir := range clean {
+		if dir == "." {
+			return nil, nil
+		}
+		if !slices.ContainsFunc(outer, func(above string) bool { return contains(above, dir) }) {
+			outer = append(outer, dir)
+		}
+	}
+	return outer, nil
 }
 
 // cleanPath makes a path of io/fs of what people write: ./apps/, /apps, apps.

@@ -170,6 +170,13 @@ func (r *GitRepository) Git(t testing.TB, args ...string) string {
 	return r.run(t, "", args...)
 }
 
+// Feed runs a git command in the repository with something to read, and gives its
+// output.
+func (r *GitRepository) Feed(t testing.TB, stdin string, args ...string) string {
+	t.Helper()
+	return r.run(t, stdin, args...)
+}
+
 func (r *GitRepository) run(t testing.TB, stdin string, args ...string) string {
 	t.Helper()
 	if args[len(args)-1] != r.Dir {

@@ -19,6 +19,16 @@ const (
 	ReasonFailed = "GitOperationFailed"
 	// ReasonEmpty is a repository without a commit.
 	ReasonEmpty = "EmptyGitRepository"
+	// ReasonMode is a mode of verification that does not go with the ref.
+	ReasonMode = "InvalidVerificationMode"
+	// ReasonVerification is a verification that cannot be done.
+	ReasonVerification = "VerificationError"
+	// ReasonObject is a tag without a signature.
+	ReasonObject = "InvalidGitObject"
+	// ReasonTag is a tag whose signature is not right.
+	ReasonTag = "InvalidTagSignature"
+	// ReasonCommit is a commit whose signature is missing or not right.
+	ReasonCommit = "InvalidCommitSignature"
 )
 
 // failure says of a request what went wrong: which repository, which ref, and

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -118,14 +119,30 @@ func (s *Store) newVisit() *visit {
 	return &visit{limit: extent{entries: s.options.TreeEntries, bytes: s.options.TreeBytes}}
 }
 
-// enter counts the files of a tree, and refuses it before anything walks
-// through it.
-func (v *visit) enter(ctx context.Context, t *tree) error {
-	size, err := t.objects.measure(ctx, t.root)
-	if err != nil {
-		return err
+// enter counts the files of a tree, or of those directories that will be shown, and
+// refuses it before anything walks through it.
+func (v *visit) enter(ctx context.Context, t *tree, dirs []string) error {
+	roots := []pack.ID{t.root}
+	if len(dirs) > 0 {
+		roots = nil
 	}
-	v.total.add(size)
+	for _, dir := range dirs {
+		e, err := t.lookup("open", dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		case e.kind == kindDir:
+			roots = append(roots, e.id)
+		}
+	}
+	for _, root := range roots {
+		size, err := t.objects.measure(ctx, root)
+		if err != nil {
+			return err
+		}
+		v.total.add(size)
+	}
 	switch {
 	case v.total.entries > v.limit.entries:
 		return invalid(fmt.Errorf("the revision has more than %d files and directories, which is the most that is taken", v.limit.entries))

@@ -1,14 +1,13 @@
 package git
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source"
@@ -23,6 +22,8 @@ type Result struct {
 	Commit Commit
 	// Ref is the name of the ref; empty for a commit alone.
 	Ref string
+	// Verified are the signatures that were asked for.
+	Verified []Verified
 }
 
 // Fetch finds out what a request's ref stands for, and gets what is missing of
@@ -42,22 +43,35 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err := request.Ref.check(); err != nil {
 		return Result{}, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Stalled, Reason: ReasonFailed, Cause: err}
 	}
+	if err := request.Verify.check(request.Ref); err != nil {
+		return Result{}, err
+	}
+	dirs, err := source.SparseDirs(request.Sparse)
+	if err != nil {
+		return Result{}, invalid(err)
+	}
 	r, err := s.remote(request)
 	if err != nil {
 		return Result{}, err
 	}
-	found, err := r.choose(ctx, request.Ref)
+	found, err := r.choose(ctx, request.Ref, request.NotBefore)
 	if err != nil {
 		return Result{}, err
 	}
-	t, objects, err := r.bring(ctx, request.Ref, found)
+	t, objects, err := r.bring(ctx, request, found)
+	if wire.CodeOf(err) == wire.CodeMissing && !request.NotBefore.IsZero() {
+		// The answer may be older than a force-push.
+		if found, err = r.choose(ctx, request.Ref, time.Time{}); err == nil {
+			t, objects, err = r.bring(ctx, request, found)
+		}
+	}
 	if err != nil {
 		return Result{}, err
 	}
 	release := sync.OnceFunc(objects.set.Release)
 	result, err := r.show(t, objects, request)
 	if err == nil {
-		err = v.enter(ctx, result.Files.(*tree))
+		err = v.enter(ctx, result.Files.(*tree), dirs)
 	}
 	if err == nil && request.RecurseSubmodules {
 		err = s.addSubmodules(ctx, r, request, &result, objects, v)
@@ -85,11 +99,11 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 }
 
 // choose asks the server what the ref stands for.
-func (r *remote) choose(ctx context.Context, ref Ref) (choice, error) {
+func (r *remote) choose(ctx context.Context, ref Ref, notBefore time.Time) (choice, error) {
 	var refs []wire.Ref
 	var err error
 	if prefixes := ref.prefixes(); len(prefixes) > 0 {
-		if refs, err = r.lists.ask(ctx, prefixes, r.client.Refs); err != nil {
+		if refs, err = r.lists.ask(ctx, prefixes, notBefore, r.client.Refs); err != nil {
 			return choice{}, err
 		}
 	}
@@ -147,18 +161,24 @@ func listNames(names []string) string {
 
 // bring makes sure that the store has the chosen commit. The caller releases
 // the Set of the objects.
-func (r *remote) bring(ctx context.Context, ref Ref, found choice) (tip, *objects, error) {
-	key, want := ref.key(), found.want.String()
+func (r *remote) bring(ctx context.Context, request Request, found choice) (tip, *objects, error) {
+	key, want := request.tip(), found.want.String()
 	if t, objects, ok := r.acquire(key); ok {
 		if t.Want == want {
 			return t, objects, nil
 		}
 		objects.set.Release()
 	}
-	if err := r.lock(ctx); err != nil {
+	if len(request.Sparse) > 0 {
+		if err := r.whole.lock(ctx); err != nil {
+			return tip{}, nil, err
+		}
+		defer r.whole.unlock()
+	}
+	if err := r.turn.lock(ctx); err != nil {
 		return tip{}, nil, err
 	}
-	defer r.unlock()
+	defer r.turn.unlock()
 	if err := r.open(); err != nil {
 		return tip{}, nil, err
 	}
@@ -168,7 +188,11 @@ func (r *remote) bring(ctx context.Context, ref Ref, found choice) (tip, *object
 		}
 		objects.set.Release()
 	}
-	if err := r.update(ctx, ref, found); err != nil {
+	if err := r.refusal(key, want); err != nil {
+		return tip{}, nil, err
+	}
+	if err := r.update(ctx, request, found); err != nil {
+		r.refuse(key, want, err)
 		return tip{}, nil, err
 	}
 	t, objects, ok := r.acquire(key)
@@ -181,41 +205,60 @@ func (r *remote) bring(ctx context.Context, ref Ref, found choice) (tip, *object
 
 // update moves a tip to the chosen commit, and fetches what it needs. The
 // caller has the turn.
-func (r *remote) update(ctx context.Context, ref Ref, found choice) error {
+func (r *remote) update(ctx context.Context, request Request, found choice) error {
 	r.mu.Lock()
 	st, set := r.state.clone(), r.set
 	set.Acquire()
 	r.mu.Unlock()
 	defer set.Release()
 
+	ref, key := request.Ref, request.tip()
+	paths, err := request.paths()
+	if err != nil {
+		return err
+	}
 	next := tip{Want: found.want.String(), Ref: found.name}
-	old, followed := st.Tips[ref.key()]
+	old, followed := st.Tips[key]
 	same := followed && old.Ref == next.Ref && found.name != ""
 	asks := same || ref.Commit != "" && ref.Branch != ""
 	for _, other := range st.Tips {
 		// Another tip stands there already; only what is to be known of the
 		// history has to be asked.
-		if other.Want == next.Want && !asks {
-			next.Commit = other.Commit
-			return r.add(nil, ref.key(), next)
+		if other.Want == next.Want && other.covers(paths) && !asks {
+			next.Commit, next.Paths = other.Commit, other.Paths
+			if err := r.accept(request, found, &next, set); err != nil {
+				return err
+			}
+			return r.add(nil, key, next)
 		}
 	}
-	p, err := r.receive(ctx, ref, found, set, st)
+	got, err := r.receive(ctx, request, found, gathering{read: set, state: st, old: old, paths: paths})
 	if err != nil {
 		return err
 	}
-	read := set
-	if p != nil {
-		read = set.With(p)
-		defer read.Release()
+	defer got.read.Release()
+	next.Paths = got.paths
+	err = r.judge(ctx, ref, found, &next, old, same, r.read(got.read))
+	if err == nil {
+		err = r.accept(request, found, &next, got.read)
 	}
-	if err := r.judge(ctx, ref, found, &next, old, same, r.read(read)); err != nil {
-		if p != nil {
-			err = errors.Join(err, pack.Remove(r.dir, p.Name))
-		}
+	if err != nil {
+		return errors.Join(err, remove(r.dir, got.packs))
+	}
+	return r.add(got.packs, key, next)
+}
+
+// accept makes sure that a tip is signed as the request wants it.
+func (r *remote) accept(request Request, found choice, next *tip, set *pack.Set) error {
+	if request.Verify.Mode == "" {
+		return nil
+	}
+	commit, err := pack.ParseID(next.Commit)
+	if err != nil {
 		return err
 	}
-	return r.add(p, ref.key(), next)
+	next.Verified, err = r.read(set).verify(request.Verify, found, commit)
+	return err
 }
 
 // judge checks what came and how it follows what was there before.
@@ -255,61 +298,6 @@ func (r *remote) judge(ctx context.Context, ref Ref, found choice, next *tip, ol
 	return nil
 }
 
-// receive fetches the chosen commit into a new pack; nil where nothing new came.
-func (r *remote) receive(ctx context.Context, ref Ref, found choice, set *pack.Set, st state) (*pack.Pack, error) {
-	var p *pack.Pack
-	take := func(in io.Reader) (err error) {
-		p, err = pack.Receive(ctx, in, r.dir, r.name(), r.store.serial.Add(1), set, r.limits())
-		return err
-	}
-	err := r.client.Fetch(ctx, wire.Want{ID: found.want, Have: haves(st, st.Tips[ref.key()])}, take)
-	if wire.CodeOf(err) == wire.CodeMissing && ref.Commit != "" {
-		// Some servers give out only what a ref names.
-		err = r.throughBranch(ctx, ref, take)
-	}
-	if err != nil && p != nil {
-		set.With(p).Release()
-		err = errors.Join(err, pack.Remove(r.dir, p.Name))
-	}
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-// mostHaves is how many tips are told to the server.
-const mostHaves = 64
-
-// haves are the commits that the store has, that of the same ref first.
-func haves(st state, old tip) []pack.ID {
-	commits := make([]string, 0, len(st.Tips)+1)
-	for _, t := range st.Tips {
-		commits = append(commits, t.Commit)
-	}
-	slices.SortFunc(commits, func(a, b string) int {
-		return cmp.Or(-compareBool(a == old.Commit, b == old.Commit), cmp.Compare(a, b))
-	})
-	commits = slices.Compact(commits)
-	var ids []pack.ID
-	for _, commit := range commits[:min(len(commits), mostHaves)] {
-		if id, err := pack.ParseID(commit); err == nil {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	default:
-		return -1
-	}
-}
-
 // show makes a result of a tip.
 func (r *remote) show(t tip, o *objects, request Request) (Result, error) {
 	id, err := pack.ParseID(t.Commit)
@@ -322,7 +310,7 @@ func (r *remote) show(t tip, o *objects, request Request) (Result, error) {
 		return Result{}, err
 	}
 	revision := request.Ref.revision(choice{commit: id, name: t.Ref})
-	result := Result{Commit: commit.Commit, Ref: t.Ref}
+	result := Result{Commit: commit.Commit, Ref: t.Ref, Verified: t.Verified}
 	result.Revision = revision
 	result.Unchanged = request.Known == revision
 	result.Files = &tree{objects: o, root: commit.tree}

@@ -17,25 +17,29 @@ func (s *Store) Last(ctx context.Context, request Request) (Result, error) {
 	if request.RecurseSubmodules {
 		return Result{}, fmt.Errorf("the last revision of %q has submodules", redacted(request.URL))
 	}
+	dirs, err := source.SparseDirs(request.Sparse)
+	if err != nil {
+		return Result{}, invalid(err)
+	}
 	r, err := s.remote(request)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := r.lock(ctx); err != nil {
+	if err := r.turn.lock(ctx); err != nil {
 		return Result{}, err
 	}
 	err = r.open()
-	r.unlock()
+	r.turn.unlock()
 	if err != nil {
 		return Result{}, fmt.Errorf("open store of %q: %w", redacted(request.URL), err)
 	}
-	t, objects, ok := r.acquire(request.Ref.key())
+	t, objects, ok := r.acquire(request.tip())
 	if !ok {
 		return Result{}, &wire.Error{Code: wire.CodeMissing, Text: "nothing was fetched before"}
 	}
 	result, err := r.show(t, objects, request)
 	if err == nil {
-		err = s.newVisit().enter(ctx, result.Files.(*tree))
+		err = s.newVisit().enter(ctx, result.Files.(*tree), dirs)
 	}
 	if err == nil && len(request.Sparse) > 0 {
 		result.Files, err = source.Sparse(result.Files, request.Sparse)

@@ -115,6 +115,18 @@ func parsePerson(text string) Person {
 	return p
 }
 
+// tagName is the name that an annotated tag gives itself.
+func tagName(data []byte) string {
+	var name string
+	_, _ = parseHeader(data, func(key, value string) error {
+		if key == "tag" && name == "" {
+			name = value
+		}
+		return nil
+	})
+	return name
+}
+
 // parseTag gives the object that an annotated tag names.
 func parseTag(id pack.ID, data []byte) (pack.ID, error) {
 	var object pack.ID

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -184,8 +185,11 @@ func (o *objects) peel(id pack.ID) (pack.ID, error) {
 }
 
 // reachable lists what a commit needs to be shown, without its history: tags on
-// the way to it, the commit, its directories and files.
-func (o *objects) reachable(id pack.ID, seen map[pack.ID]bool) ([]pack.ID, error) {
+// the way to it, the commit, its directories, and its files; where paths are given
+// only the files below those. What was seen before is not listed again. Commits of
+// which all files are needed come first: what lies below a directory that was seen
+// is taken as seen.
+func (o *objects) reachable(id pack.ID, paths []string, seen map[pack.ID]bool) ([]pack.ID, error) {
 	var names []pack.ID
 	add := func(id pack.ID) bool {
 		if seen[id] {
@@ -213,10 +217,56 @@ func (o *objects) reachable(id pack.ID, seen map[pack.ID]bool) ([]pack.ID, error
 		return nil, err
 	}
 	add(id)
-	return names, o.walk(commit.tree, 0, add)
+	if len(paths) == 0 {
+		return names, o.walk(commit.tree, 0, true, add)
+	}
+	// A directory may have been seen in a commit that needs none of its files.
+	visited := map[pack.ID]bool{}
+	err = o.walk(commit.tree, 0, false, func(id pack.ID) bool {
+		add(id)
+		first := !visited[id]
+		visited[id] = true
+		return first
+	})
+	if err != nil {
+		return nil, err
+	}
+	return names, o.filesBelow(commit.tree, paths, func(id pack.ID) { add(id) })
 }
 
-func (o *objects) walk(tree pack.ID, depth int, add func(pack.ID) bool) error {
+// filesBelow gives the files below some paths, or at them, each at least once.
+func (o *objects) filesBelow(root pack.ID, paths []string, give func(pack.ID)) error {
+	visited := map[pack.ID]bool{}
+	t := &tree{objects: o, root: root}
+	for _, name := range paths {
+		e, err := t.lookup("open", name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // whoever shows the directory says so
+		case err != nil:
+			return err
+		case e.kind != kindDir:
+			give(e.id)
+			continue
+		}
+		err = o.walk(e.id, strings.Count(name, "/")+1, true, func(id pack.ID) bool {
+			first := !visited[id]
+			visited[id] = true
+			if first {
+				give(id)
+			}
+			return first
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walk goes through directories. Add is told each of them, and what is below is left
+// out where it says false; with files it is told those too.
+func (o *objects) walk(tree pack.ID, depth int, files bool, add func(pack.ID) bool) error {
 	if depth > deepest {
 		return invalid(fmt.Errorf("directories are nested deeper than %d", deepest))
 	}
@@ -231,11 +281,13 @@ func (o *objects) walk(tree pack.ID, depth int, add func(pack.ID) bool) error {
 		switch e.kind {
 		case kindSubmodule:
 		case kindDir:
-			if err := o.walk(e.id, depth+1, add); err != nil {
+			if err := o.walk(e.id, depth+1, files, add); err != nil {
 				return err
 			}
 		default:
-			add(e.id)
+			if files {
+				add(e.id)
+			}
 		}
 	}
 	return nil

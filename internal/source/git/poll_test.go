@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source/git"
@@ -78,6 +79,95 @@ func TestPollsOfOneMomentShareAnAnswer(t *testing.T) {
 		}
 		polls.Wait()
 	}
+}
+
+// TestAllWhoFollowCostOnePoll: whatever branches five hundred objects follow, one after
+// the other.
+func TestAllWhoFollowCostOnePoll(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewGitServer(t, testenv.GitServerOptions{})
+	repo := server.Repository(t, "app")
+	const objects, branches = 500, 25
+	for b := range branches {
+		repo.Commit(t, fmt.Sprintf("b%d", b), testenv.Files{"f": fmt.Sprint(b)})
+	}
+	var clock atomic.Int64 // seconds
+	start := time.Unix(1_700_000_000, 0)
+	now := func() time.Time { return start.Add(time.Duration(clock.Load()) * time.Second) }
+	s := openStore(t, git.Options{Now: now})
+	request := func(i int, notBefore time.Time) git.Request {
+		return git.Request{URL: server.URL("app"), Ref: git.Ref{Branch: fmt.Sprintf("b%d", i%branches)}, NotBefore: notBefore}
+	}
+	for i := range branches {
+		fetch(t, s, request(i, time.Time{}))
+	}
+	for round := range 5 {
+		clock.Add(30)
+		before, due := server.Requests(), now()
+		for i := range objects {
+			if i%50 == 0 {
+				clock.Add(1)
+			}
+			fetch(t, s, request(i, due))
+		}
+		if got := server.Requests() - before; got != 1 {
+			t.Errorf("round %d: %d requests for %d polls", round, got, objects)
+		}
+		clock.Add(20)
+	}
+	// Who asks for what is new gets it, and so do all after it.
+	pushed := repo.Commit(t, "b7", testenv.Files{"f": "new"})
+	asked := now()
+	if got := fetch(t, s, request(7, asked.Add(-time.Minute))).Commit.Hash; got == pushed {
+		t.Error("an answer of a minute ago was not taken")
+	}
+	clock.Add(1)
+	before := server.Requests()
+	if got := fetch(t, s, request(7, asked)).Commit.Hash; got != pushed {
+		t.Error("a poll that was asked for after a push does not see it")
+	}
+	for i := range branches {
+		fetch(t, s, request(i, asked))
+	}
+	if got := server.Requests() - before; got != 2 { // the refs and the commit
+		t.Errorf("%d requests for %d polls that were asked for at once", got, branches)
+	}
+	second := repo.Commit(t, "b7", testenv.Files{"f": "newer"})
+	if got := fetch(t, s, request(7, time.Time{})).Commit.Hash; got != second {
+		t.Error("a call does not see what was pushed before it")
+	}
+	// What nobody asks for any more is not asked for.
+	var asks atomic.Int64
+	server.Around(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			asks.Store(int64(strings.Count(string(body), "ref-prefix")))
+			r.Body = io.NopCloser(strings.NewReader(string(body)))
+			next.ServeHTTP(w, r)
+		})
+	})
+	clock.Add(24 * 3600)
+	fetch(t, s, request(7, time.Time{}))
+	if got := asks.Load(); got != 1 {
+		t.Errorf("%d refs are asked for, one is followed", got)
+	}
+}
+
+// TestFailuresAreNotShared: a failure is asked about again by whoever comes later.
+func TestFailuresAreNotShared(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewGitServer(t, testenv.GitServerOptions{})
+	server.Repository(t, "app").Commit(t, "main", testenv.Files{"f": "1"})
+	s := openStore(t, git.Options{})
+	request := git.Request{URL: server.URL("app"), Ref: git.Ref{Branch: "main"}, NotBefore: time.Now().Add(-time.Hour)}
+	server.Around(func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	})
+	if _, err := s.Fetch(within(t), request); err == nil {
+		t.Fatal("a server that fails gives a revision")
+	}
+	server.Around(nil)
+	fetch(t, s, request)
 }
 
 func TestRedirectOnTheSameHostIsFollowed(t *testing.T) {

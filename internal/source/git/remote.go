@@ -22,9 +22,11 @@ type remote struct {
 	client *wire.Client
 	lists  listings
 
-	// turn is held by a fetch that changes the store. It is a channel so that
-	// waiting for it can end with a context.
-	turn chan struct{}
+	// turn is held by a fetch that changes the store.
+	turn gate
+	// whole is held while packs are joined, and by a fetch that takes for granted what
+	// no tip promises: files that older commits left behind. It comes before turn.
+	whole gate
 	// broken is set when a reader finds damage; the next fetch begins anew.
 	broken atomic.Bool
 	// joining is set while packs are joined.
@@ -35,16 +37,24 @@ type remote struct {
 	set    *pack.Set  // nil until the store was opened
 	state  state
 	closed bool
+	// refusals are the revisions that were not taken, by tip.
+	refusals map[string]refused
 }
 
 func newRemote(s *Store, key string, client *wire.Client) *remote {
-	return &remote{store: s, key: key, client: client, turn: make(chan struct{}, 1), lists: newListings()}
+	return &remote{store: s, key: key, client: client, turn: newGate(), whole: newGate(), lists: newListings(s.options.Now), refusals: map[string]refused{}}
 }
 
-// lock waits for the turn.
-func (r *remote) lock(ctx context.Context) error {
+// gate lets one through at a time. It is a channel so that waiting can end with a
+// context.
+type gate chan struct{}
+
+func newGate() gate { return make(gate, 1) }
+
+// lock waits until nobody else is in.
+func (g gate) lock(ctx context.Context) error {
 	select {
-	case r.turn <- struct{}{}:
+	case g <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		code, text := wire.CodeTimeout, "another fetch of the repository did not end within the timeout"
@@ -55,7 +65,7 @@ func (r *remote) lock(ctx context.Context) error {
 	}
 }
 
-func (r *remote) unlock() { <-r.turn }
+func (g gate) unlock() { <-g }
 
 // acquire gives the objects of a tip, if the store has it. The caller releases
 // the Set.
@@ -165,39 +175,39 @@ func (r *remote) close() {
 	r.client.Close()
 }
 
-// add takes a pack, which may be nil, and a tip into the store. The caller has
-// the turn.
-func (r *remote) add(p *pack.Pack, key string, t tip) error {
+// add takes packs, which the caller holds in a Set, and a tip into the store. Where it
+// fails the files of the packs are gone. The caller has the turn.
+func (r *remote) add(packs []*pack.Pack, key string, t tip) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return &wire.Error{Code: wire.CodeCanceled, Text: "the repository is not followed any more"}
+		return errors.Join(&wire.Error{Code: wire.CodeCanceled, Text: "the repository is not followed any more"}, remove(r.dir, packs))
 	}
 	next := r.state.clone()
 	next.Tips[key] = t
-	if p != nil {
+	for _, p := range packs {
 		next.Packs = append(next.Packs, p.Name)
 	}
-	set := r.set
-	if p != nil {
-		set = set.With(p)
-		if next.Base == 0 {
-			next.Base = set.Disk()
-		}
+	set := r.set.With(packs...)
+	if next.Base == 0 && len(packs) > 0 {
+		next.Base = set.Disk()
 	}
 	if err := writeState(r.dir, next); err != nil {
-		if p != nil {
-			set.Release()
-			err = errors.Join(err, pack.Remove(r.dir, p.Name))
-		}
-		return err
+		set.Release()
+		return errors.Join(err, remove(r.dir, packs))
 	}
-	if p != nil {
-		r.set.Release()
-		r.set = set
-	}
-	r.state = next
+	r.set.Release()
+	r.set, r.state = set, next
 	return nil
+}
+
+// remove deletes the files of packs.
+func remove(dir *os.Root, packs []*pack.Pack) error {
+	var errs []error
+	for _, p := range packs {
+		errs = append(errs, pack.Remove(dir, p.Name))
+	}
+	return errors.Join(errs...)
 }
 
 // name gives the name of the next pack.
@@ -237,6 +247,7 @@ func (r *remote) setChildren(key string, children []child) error {
 func (r *remote) retain(tips map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	maps.DeleteFunc(r.refusals, func(key string, _ refused) bool { return !tips[key] })
 	next := r.state.clone()
 	maps.DeleteFunc(next.Tips, func(key string, _ tip) bool { return !tips[key] })
 	if len(next.Tips) == len(r.state.Tips) || r.dir == nil || writeState(r.dir, next) != nil {

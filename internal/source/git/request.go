@@ -3,9 +3,12 @@ package git
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/Masterminds/semver/v3"
 	"github.com/plumb-gitops/plumb/internal/source"
@@ -30,8 +33,40 @@ type Request struct {
 	RecurseSubmodules bool
 	// Sparse are the only directories that are shown; all where it is empty.
 	Sparse []string
+	// Verify is what must be signed.
+	Verify Verify
 	// Known is the revision that the caller has.
 	Known string
+	// NotBefore is the moment from which on what the server said of its refs is new
+	// enough. Zero is the call itself: what was pushed before it is seen. A poll that
+	// is due takes what somebody else heard up to half an interval ago, so that all who
+	// follow a repository cost few polls; one that was asked for takes the moment when
+	// it was.
+	NotBefore time.Time
+}
+
+// tip names what is kept for the request among the tips of a store. Requests that
+// want other signatures share no tip, so that one never shows what the other one
+// refuses; nor do those that show other directories, of which others may be missing.
+func (r Request) tip() string {
+	key := r.Ref.key() + r.Verify.key()
+	if paths, err := r.paths(); err == nil && len(paths) > 0 {
+		sum := sha256.Sum256([]byte(strings.Join(paths, "\x00")))
+		key += " sparse " + hex.EncodeToString(sum[:12])
+	}
+	return key
+}
+
+// paths are those of which files are read; none where all may be.
+func (r Request) paths() ([]string, error) {
+	paths, err := source.SparseDirs(r.Sparse)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	if r.RecurseSubmodules && len(paths) > 0 {
+		paths = append(paths, modulesFile)
+	}
+	return paths, nil
 }
 
 // Ref chooses a commit. The first field that is set, from the bottom up,

@@ -38,9 +38,21 @@ type tip struct {
 	// Lost are commits that the ref stood for once and that are not behind the
 	// present one: what force-pushes threw away, the latest last.
 	Lost []string `json:"lost,omitempty"`
+	// Paths are those of which the store has the files; where there are none it has all
+	// files of the commit. It has all directories in any case.
+	Paths []string `json:"paths,omitempty"`
+	// Verified are the signatures that were asked for.
+	Verified []Verified `json:"verified,omitempty"`
 	// Children are the submodules.
 	Children []child `json:"children,omitempty"`
 }
+
+// whole tells whether the store has all files of the commit.
+func (t tip) whole() bool { return len(t.Paths) == 0 }
+
+// covers tells whether the store has the files of some paths of the commit; of all
+// where there are none.
+func (t tip) covers(paths []string) bool { return t.whole() || slices.Equal(t.Paths, paths) }
 
 // child is a tip of another store.
 type child struct {

@@ -31,6 +31,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/source/git/lru"
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
@@ -63,6 +64,8 @@ type Options struct {
 	// Packs is the number of packs of a repository from which on they are
 	// joined: 32 by default.
 	Packs int
+	// Now is the clock; time.Now by default.
+	Now func() time.Time
 }
 
 func (o Options) withDefaults() Options {
@@ -74,6 +77,9 @@ func (o Options) withDefaults() Options {
 	o.TreeEntries = positive(o.TreeEntries, 1_000_000)
 	o.TreeBytes = positive(o.TreeBytes, 4<<30)
 	o.Packs = positive(o.Packs, 32)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	return o
 }
 
@@ -231,7 +237,7 @@ func (s *Store) Retain(requests []Request) error {
 		}
 	}
 	for _, request := range requests {
-		follow(s.key(request), request.Ref.key())
+		follow(s.key(request), request.tip())
 	}
 	for key, r := range s.remotes {
 		if wanted[key] == nil {

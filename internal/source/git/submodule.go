@@ -15,6 +15,8 @@ import (
 )
 
 const (
+	// modulesFile says where submodules come from.
+	modulesFile = ".gitmodules"
 	// deepestSubmodule is how deep submodules of submodules are followed.
 	deepestSubmodule = 8
 	// mostSubmodules is how many submodules a repository may have, with those
@@ -26,7 +28,7 @@ const (
 // link that .gitmodules does not know is left out.
 func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, result *Result, o *objects, v *visit) error {
 	shown := result.Files.(*tree)
-	data, err := shown.ReadFile(".gitmodules")
+	data, err := shown.ReadFile(modulesFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -76,9 +78,9 @@ func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, r
 		}
 		releases = append(releases, below.Release)
 		mounts = append(mounts, source.Mount{At: m.path, Tree: below.Files})
-		children = append(children, child{Remote: s.key(inner), Tip: inner.Ref.key()})
+		children = append(children, child{Remote: s.key(inner), Tip: inner.tip()})
 	}
-	if err := r.setChildren(request.Ref.key(), children); err != nil {
+	if err := r.setChildren(request.tip(), children); err != nil {
 		return err
 	}
 	if result.Files, err = source.Overlay(shown, mounts...); err != nil {

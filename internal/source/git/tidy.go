@@ -1,9 +1,11 @@
 package git
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -50,7 +52,11 @@ func (r *remote) untidy() bool {
 // that comes in builds on the tips of that moment or on newer packs, and of both
 // nothing is lost.
 func (r *remote) join(ctx context.Context) error {
-	if err := r.lock(ctx); err != nil {
+	if err := r.whole.lock(ctx); err != nil {
+		return err
+	}
+	defer r.whole.unlock()
+	if err := r.turn.lock(ctx); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -60,7 +66,7 @@ func (r *remote) join(ctx context.Context) error {
 		set.Acquire()
 	}
 	r.mu.Unlock()
-	r.unlock()
+	r.turn.unlock()
 	if !ready {
 		return nil
 	}
@@ -69,12 +75,15 @@ func (r *remote) join(ctx context.Context) error {
 	var names []pack.ID
 	seen := map[pack.ID]bool{}
 	objects := r.read(set)
-	for _, t := range st.Tips {
+	tips := slices.SortedFunc(maps.Values(st.Tips), func(a, b tip) int {
+		return cmp.Or(compareBool(!a.whole(), !b.whole()), cmp.Compare(a.Want, b.Want))
+	})
+	for _, t := range tips {
 		want, err := pack.ParseID(t.Want)
 		if err != nil {
 			return err
 		}
-		more, err := objects.reachable(want, seen)
+		more, err := objects.reachable(want, t.Paths, seen)
 		if err != nil {
 			return fmt.Errorf("join packs: %w", err)
 		}

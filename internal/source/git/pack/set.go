@@ -32,9 +32,9 @@ func NewSet(cache *Cache, limits Limits, packs ...*Pack) *Set {
 	return s
 }
 
-// With makes a Set that holds a newer pack too. The old Set stays as it is.
-func (s *Set) With(p *Pack) *Set {
-	return NewSet(s.cache, s.limits, append(slices.Clone(s.packs), p)...)
+// With makes a Set that holds newer packs too. The old Set stays as it is.
+func (s *Set) With(newer ...*Pack) *Set {
+	return NewSet(s.cache, s.limits, slices.Concat(s.packs, newer)...)
 }
 
 // Packs are the packs of the Set, oldest first.

@@ -1,11 +1,8 @@
 package wire
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -17,7 +14,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/egress"
 )
 
-// sshTransport reaches a repository over SSH, by a connection for each session.
+// sshTransport reaches a repository over SSH, by a session for each exchange.
 type sshTransport struct {
 	host    string
 	address string
@@ -25,6 +22,7 @@ type sshTransport struct {
 	config  ssh.ClientConfig
 	dial    egress.ContextDialer
 	policy  egress.Policy
+	kept    keeper
 }
 
 func newSSH(o Options) (*sshTransport, error) {
@@ -123,30 +121,6 @@ func (t *sshTransport) trust(knownHosts []byte) (err error) {
 	return nil
 }
 
-func (*sshTransport) resume() session { return nil }
-func (*sshTransport) close()          {}
-
-func (t *sshTransport) open(ctx context.Context) (session, error) {
-	if err := t.policy.CheckHost(t.host); err != nil {
-		return nil, err
-	}
-	conn, err := t.dial.DialContext(ctx, "tcp", t.address)
-	if err != nil {
-		return nil, err
-	}
-	s := &sshSession{stop: context.AfterFunc(ctx, func() { _ = conn.Close() })}
-	if deadline, ok := ctx.Deadline(); ok {
-		// The library knows no context; this ends a handshake that hangs.
-		_ = conn.SetDeadline(deadline)
-	}
-	if err := s.start(conn, t); err != nil {
-		s.stop()
-		_ = conn.Close()
-		return nil, sshError(err)
-	}
-	return s, nil
-}
-
 func sshError(err error) error {
 	var known *Error
 	if errors.As(err, &known) {
@@ -158,71 +132,6 @@ func sshError(err error) error {
 		return &Error{Code: CodeHostKey, Text: "the server has no host key of a kind that known_hosts has", Err: err}
 	}
 	return err
-}
-
-// sshSession is one run of upload-pack on the server.
-type sshSession struct {
-	client *ssh.Client
-	stop   func() bool
-	in     io.WriteCloser
-	out    *bufio.Reader
-	errors *tail
-	exec   *ssh.Session
-}
-
-func (s *sshSession) start(conn net.Conn, t *sshTransport) error {
-	c, channels, requests, err := ssh.NewClientConn(conn, t.address, &t.config)
-	if err != nil {
-		return err
-	}
-	s.client = ssh.NewClient(c, channels, requests)
-	if s.exec, err = s.client.NewSession(); err != nil {
-		return err
-	}
-	// Servers that do not take the variable speak version 0.
-	_ = s.exec.Setenv("GIT_PROTOCOL", "version=2")
-	if s.in, err = s.exec.StdinPipe(); err != nil {
-		return err
-	}
-	out, err := s.exec.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	s.out = bufio.NewReaderSize(out, 8<<10)
-	s.errors = &tail{}
-	s.exec.Stderr = s.errors
-	if err := s.exec.Start(t.command); err != nil {
-		return err
-	}
-	if _, err := s.out.Peek(4); err != nil {
-		// Without a greeting, the server says why beside its output.
-		_ = s.exec.Wait()
-		if text := s.errors.String(); text != "" {
-			return remoteError(text)
-		}
-		return err
-	}
-	return nil
-}
-
-func (*sshSession) stateless() bool { return false }
-
-func (s *sshSession) greeting() io.Reader { return s.out }
-
-func (s *sshSession) request(_ context.Context, body []byte) (io.ReadCloser, error) {
-	if _, err := s.in.Write(body); err != nil {
-		return nil, err
-	}
-	return io.NopCloser(s.out), nil
-}
-
-func (s *sshSession) close() error {
-	_, _ = io.WriteString(s.in, "0000")
-	_ = s.in.Close()
-	s.stop()
-	_ = s.exec.Close()
-	_ = s.client.Close()
-	return nil
 }
 
 // longestTail is the most of a server's complaint that is kept, in bytes.

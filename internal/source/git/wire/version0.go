@@ -79,19 +79,19 @@ func (f *fetch) start(o order) *message {
 			words = append(words, name)
 		}
 	}
-	if o.commitsOnly {
+	if o.filter != "" {
 		words = append(words, "filter")
 	}
 	m := &message{}
-	m.line("want %s %s", o.want, strings.Join(words, " "))
+	m.line("want %s %s", o.wants[0], strings.Join(words, " "))
 	for _, id := range o.shallow {
 		m.line("shallow %s", id)
 	}
 	if o.deepen > 0 {
 		m.line("deepen %d", o.deepen)
 	}
-	if o.commitsOnly {
-		m.line("filter tree:0")
+	if o.filter != "" {
+		m.line("filter %s", o.filter)
 	}
 	m.flush()
 	for _, id := range o.have {

@@ -118,15 +118,17 @@ func (f *fetch) run2(ctx context.Context, o order) (err error) {
 	m.line("thin-pack")
 	m.line("no-progress")
 	m.line("ofs-delta")
-	m.line("want %s", o.want)
+	for _, id := range o.wants {
+		m.line("want %s", id)
+	}
 	for _, id := range o.shallow {
 		m.line("shallow %s", id)
 	}
 	if o.deepen > 0 {
 		m.line("deepen %d", o.deepen)
 	}
-	if o.commitsOnly {
-		m.line("filter tree:0")
+	if o.filter != "" {
+		m.line("filter %s", o.filter)
 	}
 	for _, id := range o.have {
 		m.line("have %s", id)

@@ -209,10 +209,14 @@ type Want struct {
 	Have []pack.ID
 	// History asks for the whole history of the commit too.
 	History bool
+	// NoFiles asks for the commit and its directories only. Of Have no files need to be
+	// held then.
+	NoFiles bool
 }
 
 // Fetch gets a commit with what is missing of its files and hands the pack to
-// receive, which must read it to its end.
+// receive, which must read it to its end. The error is ErrNoFilter where files cannot
+// be left out.
 func (c *Client) Fetch(ctx context.Context, want Want, receive func(io.Reader) error) error {
 	f, err := c.begin(ctx, receive)
 	if err != nil {
@@ -223,10 +227,32 @@ func (c *Client) Fetch(ctx context.Context, want Want, receive func(io.Reader) e
 	if want.History || !f.canDeepen() {
 		deepen = 0
 	}
-	return classify(ctx, f.run(ctx, order{want: want.ID, have: want.Have, shallow: want.Have, deepen: deepen}))
+	o := order{wants: []pack.ID{want.ID}, have: want.Have, shallow: want.Have, deepen: deepen}
+	if want.NoFiles {
+		// Files are asked for by name afterwards, which only version 2 always allows.
+		if f.caps.version != 2 || !f.canFilter() || !f.canDeepen() {
+			return ErrNoFilter
+		}
+		o.filter = "blob:none"
+	}
+	return classify(ctx, f.run(ctx, o))
 }
 
-// ErrNoFilter is returned by Commits where the server has no partial clones.
+// Objects gets single objects by name, without what they name. The server must be one
+// that Fetch could leave files out with.
+func (c *Client) Objects(ctx context.Context, names []pack.ID, receive func(io.Reader) error) error {
+	f, err := c.begin(ctx, receive)
+	if err != nil {
+		return err
+	}
+	defer f.end()
+	if f.caps.version != 2 {
+		return ErrNoFilter
+	}
+	return classify(ctx, f.run(ctx, order{wants: names}))
+}
+
+// ErrNoFilter is returned where the server has no partial clones.
 var ErrNoFilter = errors.New("the server does not send commits without their files")
 
 // Commits gets the commits between a commit and others, of which the whole
@@ -240,7 +266,7 @@ func (c *Client) Commits(ctx context.Context, want pack.ID, known []pack.ID, dep
 	if !f.canFilter() || !f.canDeepen() {
 		return ErrNoFilter
 	}
-	return classify(ctx, f.run(ctx, order{want: want, have: known, deepen: depth, commitsOnly: true}))
+	return classify(ctx, f.run(ctx, order{wants: []pack.ID{want}, have: known, deepen: depth, filter: "tree:0"}))
 }
 
 // Descends asks whether a commit descends from another one, without fetching
@@ -252,7 +278,7 @@ func (c *Client) Descends(ctx context.Context, commit, from pack.ID) (bool, erro
 		return false, err
 	}
 	defer f.end()
-	o := order{want: commit, have: []pack.ID{from}, shallow: []pack.ID{from}, probe: true}
+	o := order{wants: []pack.ID{commit}, have: []pack.ID{from}, shallow: []pack.ID{from}, probe: true}
 	if f.caps.version != 2 {
 		descends, err := f.probe0(ctx, o)
 		return descends, classify(ctx, err)
@@ -275,13 +301,14 @@ var errNoPack error = &Error{Code: CodeProtocol, Text: "the server sent no pack"
 
 // order is what a request asks for.
 type order struct {
-	want pack.ID
+	wants []pack.ID
 	// have are commits that the server may build on, and shallow those of them
 	// whose parents it may not.
 	have, shallow []pack.ID
 	// deepen is the number of commits of each line of history; 0 for all.
-	deepen      int
-	commitsOnly bool
+	deepen int
+	// filter says what the server leaves out; empty for nothing.
+	filter string
 	// probe ends before the server sends anything, unless the want descends
 	// from what we have.
 	probe bool
