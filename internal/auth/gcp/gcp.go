@@ -59,11 +59,11 @@ type Cloud struct {
 func New(annotation string) *Cloud {
 	return &Cloud{
 		annotation: annotation,
-		email:    regexp.MustCompile(`^[a-zA-Z0-9-]{1,100}@[a-zA-Z0-9.-]{1,100}\.iam\.gserviceaccount\.com$`),
-		provider: regexp.MustCompile(`^projects/\d{1,30}/locations/global/workloadIdentityPools/[^/\s]{1,100}/providers/[^/\s]{1,100}$`),
-		registry: regexp.MustCompile(`^(([a-z0-9.-]+\.)?gcr\.io|[a-z0-9.-]+-docker\.pkg\.dev|docker\.s3nsregistry\.fr)$`),
-		cluster:  regexp.MustCompile(`^projects/[a-z0-9.:-]{1,200}/locations/[a-z0-9-]{1,200}/clusters/[a-z0-9-]{1,200}$`),
-		status:   regexp.MustCompile(`status code (\d{3})`),
+		email:      regexp.MustCompile(`^[a-zA-Z0-9-]{1,100}@[a-zA-Z0-9.-]{1,100}\.iam\.gserviceaccount\.com$`),
+		provider:   regexp.MustCompile(`^projects/\d{1,30}/locations/global/workloadIdentityPools/[^/\s]{1,100}/providers/[^/\s]{1,100}$`),
+		registry:   regexp.MustCompile(`^(([a-z0-9.-]+\.)?gcr\.io|[a-z0-9.-]+-docker\.pkg\.dev|docker\.s3nsregistry\.fr)$`),
+		cluster:    regexp.MustCompile(`^projects/[a-z0-9.:-]{1,200}/locations/[a-z0-9-]{1,200}/clusters/[a-z0-9-]{1,200}$`),
+		status:     regexp.MustCompile(`status code (\d{3})`),
 	}
 }
 
