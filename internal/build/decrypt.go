@@ -14,7 +14,19 @@ type Decryption struct {
 	Keys map[string][]byte
 	// From names where the keys are kept, for messages.
 	From string
+	// Account is as whom services that keep keys are asked where Keys has nothing for
+	// them; the zero value for the operator itself. Whoever makes the Decrypter decides
+	// whether anybody is asked so.
+	Account Account
+	// VaultLogins are the paths of logins by the addresses of the Vaults at which
+	// Account may log in.
+	VaultLogins map[string]string
+	// VaultTrouble is why VaultLogins are not known, for messages; empty where they are.
+	VaultTrouble string
 }
+
+// Account names a service account.
+type Account struct{ Namespace, Name string }
 
 // Decrypter reads key material.
 type Decrypter interface {

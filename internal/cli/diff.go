@@ -111,7 +111,7 @@ func (d *diff) find(ctx context.Context, word, name string) ([]apply.Difference,
 		return nil, err
 	}
 	preview, err := flux.NewPreview(ctx, client, &ks, flux.KustomizationOptions{
-		StrictSubstitution: defaults.Gates.StrictPostBuildSubstitutions, Sources: flux.SourceKinds(),
+		StrictSubstitution: defaults.Gates.StrictPostBuildSubstitutions, Sources: flux.SourceKinds(), ServiceAccountLogins: true,
 	})
 	if err != nil {
 		return nil, err

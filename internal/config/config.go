@@ -76,6 +76,16 @@ type Operator struct {
 	// DefaultKubeconfigServiceAccount is whose tokens remote clusters are given that
 	// are described by a ConfigMap which names no service account; empty for none.
 	DefaultKubeconfigServiceAccount string
+	// DefaultDecryptionServiceAccount is as whom services that keep keys are asked for
+	// owners that name no service account for it; empty for the operator itself.
+	DefaultDecryptionServiceAccount string
+	// VaultConfigMap is a ConfigMap of RuntimeNamespace that names the Vaults at which
+	// service accounts may log in, and where; empty for none.
+	VaultConfigMap string
+	// TokenCacheSize is how many logins at clouds are kept, and TokenCacheDuration for how
+	// long at most.
+	TokenCacheSize     int
+	TokenCacheDuration time.Duration
 	// KubeconfigExec lets kubeconfigs run programs in the operator's container, and
 	// KubeconfigTLS lets them switch off the check of certificates.
 	KubeconfigExec, KubeconfigTLS bool

@@ -56,6 +56,8 @@ func TestDefaultsAreThoseOfFlux(t *testing.T) {
 		MaxRetryDelay:     15 * time.Minute,
 		RequeueDependency: 30 * time.Second,
 		IntervalJitter:    5,
+
+		TokenCacheSize: 100, TokenCacheDuration: time.Hour,
 		// The following are Plumb's own.
 		Controllers:   []string{"kustomize", "source"},
 		AuditPeriod:   24 * time.Hour,
@@ -131,6 +133,17 @@ func TestFlags(t *testing.T) {
 				o.AuditPeriod, o.NoRemoteBases, o.InstallCRDs, o.Kubeconfig, o.API.QPS = 0, false, true, "k", -1
 			},
 		},
+		"logins": {
+			args: []string{
+				"--feature-gates=ObjectLevelWorkloadIdentity=true", "--default-decryption-service-account=sops", "--sops-vault-configmap=vaults",
+				"--token-cache-max-size=0", "--token-cache-max-duration=5m",
+			},
+			want: func(o *Operator) {
+				o.Gates.ObjectLevelWorkloadIdentity = true
+				o.DefaultDecryptionServiceAccount, o.VaultConfigMap = "sops", "vaults"
+				o.TokenCacheSize, o.TokenCacheDuration = 0, 5*time.Minute
+			},
+		},
 		"gates that are followed": {
 			args: []string{"--feature-gates=StrictPostBuildSubstitutions=false,AdditiveCELDependencyCheck=true", "--feature-gates=DisableFailFastBehavior=true"},
 			want: func(o *Operator) {
@@ -189,6 +202,10 @@ func TestRefusedFlags(t *testing.T) {
 		"a controller that is not served":     {[]string{"--controllers=source,helm"}, `--controllers "helm" is not served by this version of Plumb: there are kustomize, source`},
 		"another account with a colon":        {[]string{"--default-kubeconfig-service-account=a:b"}, `--default-kubeconfig-service-account "a:b" is no name of a service account`},
 		"an account with a colon":             {[]string{"--default-service-account=a:b"}, `--default-service-account "a:b" is no name of a service account`},
+		"decryption without its gate":         {[]string{"--default-decryption-service-account=sops"}, `--default-decryption-service-account "sops" needs --feature-gates=ObjectLevelWorkloadIdentity=true`},
+		"a ConfigMap that is none":            {[]string{"--sops-vault-configmap=a/b"}, `--sops-vault-configmap "a/b" is no name of a ConfigMap`},
+		"fewer logins than none":              {[]string{"--token-cache-max-size=-1"}, `--token-cache-max-size "-1" must be 0 or more`},
+		"logins for no time":                  {[]string{"--token-cache-max-duration=0"}, `--token-cache-max-duration "0s" must be 1s or more`},
 		"no worker":                           {[]string{"--concurrent=0"}, `--concurrent "0" must be 1 or more`},
 		"no applier":                          {[]string{"--concurrent-ssa=-1"}, `--concurrent-ssa "-1" must be 1 or more`},
 		"a broken selector":                   {[]string{"--watch-label-selector=a in"}, `--watch-label-selector "a in" is no label selector`},

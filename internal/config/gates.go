@@ -19,6 +19,9 @@ type Gates struct {
 	// DisableFailFastBehavior waits for the health of all objects when one has
 	// failed already.
 	DisableFailFastBehavior bool
+	// ObjectLevelWorkloadIdentity lets service accounts that objects name log in at
+	// clouds.
+	ObjectLevelWorkloadIdentity bool
 }
 
 // followed are the gates that change what the operator does.
@@ -27,6 +30,7 @@ func (g *Gates) followed() map[string]*bool {
 		"StrictPostBuildSubstitutions": &g.StrictPostBuildSubstitutions,
 		"AdditiveCELDependencyCheck":   &g.AdditiveCELDependencyCheck,
 		"DisableFailFastBehavior":      &g.DisableFailFastBehavior,
+		"ObjectLevelWorkloadIdentity":  &g.ObjectLevelWorkloadIdentity,
 	}
 }
 
@@ -50,7 +54,6 @@ func idle() map[string]gate {
 		"ExternalArtifact":               {why: notServed},
 		"GroupChangeLog":                 {why: notServed},
 		"MigrateAPIVersion":              {why: notServed},
-		"ObjectLevelWorkloadIdentity":    {why: notServed},
 	}
 }
 

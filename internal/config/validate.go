@@ -66,6 +66,13 @@ func (f *Flags) Operator() (Operator, error) {
 			v.wrong(flag, bytes, "must be above 0")
 		}
 	}
+	if problems := validation.IsDNS1123Subdomain(c.VaultConfigMap); c.VaultConfigMap != "" && len(problems) > 0 {
+		v.wrong("sops-vault-configmap", c.VaultConfigMap, "is no name of a ConfigMap")
+	}
+	if c.TokenCacheSize < 0 {
+		v.wrong("token-cache-max-size", c.TokenCacheSize, "must be 0 or more")
+	}
+	v.atLeast("token-cache-max-duration", c.TokenCacheDuration, time.Second)
 	c.CustomStageKinds = v.kinds("custom-apply-stage-kinds", f.customStageKinds)
 	v.storage(c.Storage)
 	if f.digestAlgorithm != "sha256" {
@@ -74,6 +81,7 @@ func (f *Flags) Operator() (Operator, error) {
 	c.Controllers = v.controllers(c.Controllers)
 	v.account("default-service-account", c.DefaultServiceAccount)
 	v.account("default-kubeconfig-service-account", c.DefaultKubeconfigServiceAccount)
+	v.account("default-decryption-service-account", c.DefaultDecryptionServiceAccount)
 	if problems := validation.IsDNS1123Label(c.RuntimeNamespace); len(problems) > 0 {
 		v.errs = append(v.errs, fmt.Errorf("RUNTIME_NAMESPACE %q is no name of a namespace", c.RuntimeNamespace))
 	}
@@ -83,6 +91,9 @@ func (f *Flags) Operator() (Operator, error) {
 		v.errs = append(v.errs, err)
 	}
 	c.Gates, c.notices = gates, notices
+	if err == nil && c.DefaultDecryptionServiceAccount != "" && !gates.ObjectLevelWorkloadIdentity {
+		v.wrong("default-decryption-service-account", c.DefaultDecryptionServiceAccount, "needs --feature-gates=ObjectLevelWorkloadIdentity=true")
+	}
 	if f.set.Changed("watch-configs-label-selector") {
 		c.notices = append(c.notices, "--watch-configs-label-selector changes nothing: every ConfigMap and Secret that is referred to is watched")
 	}

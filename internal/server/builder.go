@@ -17,13 +17,17 @@ import (
 // slip through, git, which kustomize runs with the environment of this process,
 // may not use any protocol: there is no other way to take git from kustomize.
 // What else starts git drops Git's variables from the environment.
-func NewBuilder(remoteBases bool) *build.Builder {
+//
+// It decrypts with the keys of Secrets only, and logs in nowhere.
+func NewBuilder(remoteBases bool) *build.Builder { return newBuilder(remoteBases, sops.Options{}) }
+
+func newBuilder(remoteBases bool, decryption sops.Options) *build.Builder {
 	if !remoteBases {
 		_ = os.Setenv("GIT_ALLOW_PROTOCOL", "none") // Fails for names that are none only.
 	}
 	return build.New(build.Steps{
 		Renderer:    kustomize.New(kustomize.Options{RemoteBases: remoteBases}),
-		Decrypter:   sops.New(sops.Options{}),
+		Decrypter:   sops.New(decryption),
 		Substituter: substitute.New(0),
 		Normaliser:  typed.New(),
 	})

@@ -36,6 +36,7 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/apply"
 	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/auth"
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/config"
 	"github.com/plumb-gitops/plumb/internal/engine"
@@ -59,6 +60,9 @@ type Options struct {
 	// Registry receives the operator's metrics; that of controller-runtime
 	// where it is nil.
 	Registry metrics.RegistererGatherer
+	// Clouds takes the place of the network for logins at clouds and for services that
+	// keep keys, in tests; nil for the network.
+	Clouds http.RoundTripper
 }
 
 // Run runs the operator against a cluster until the context ends. The error is
@@ -77,6 +81,7 @@ func Run(ctx context.Context, rc *rest.Config, cfg config.Operator, options Opti
 		do   func(context.Context) error
 	}{
 		{"connect to the cluster", s.connect},
+		{"prepare logins", s.prepareLogins},
 		{"install custom resource definitions", s.installCRDs},
 		{"set up the manager", s.manage},
 		{"open the data folder", s.openStorage},
@@ -115,11 +120,15 @@ type server struct {
 	recorder    *event.Recorder
 	clusters    *clusters
 	engine      *engine.Engine
+	logins      *auth.Logins
 }
 
 func (s *server) close() {
 	if s.clusters != nil {
 		s.clusters.close()
+	}
+	if s.logins != nil {
+		s.logins.Close()
 	}
 	if s.git != nil {
 		if err := s.git.Close(); err != nil {
@@ -415,7 +424,7 @@ func (s *server) setUp(ctx context.Context) error {
 	}
 	makeEngine := func(wake func(gitops.OwnerRef), exists func(gitops.OwnerRef) bool) *engine.Engine {
 		return engine.New(engine.Parts{
-			Builder:  NewBuilder(!s.config.NoRemoteBases),
+			Builder:  newBuilder(!s.config.NoRemoteBases, s.keyLogins()),
 			Clusters: s.clusters,
 			Keys:     s.keys(),
 			Clock:    s.clock,
@@ -432,7 +441,7 @@ func (s *server) setUp(ctx context.Context) error {
 	var err error
 	s.engine, err = flux.Setup(ctx, flux.Parts{
 		Manager: s.manager, Client: s.typed, ClientAs: s.clientAs, Recorder: s.recorder, Metrics: s.metrics, Clock: s.clock,
-		Git: gitSources{s.git}, Artifacts: s.artifacts, Cache: s.cache, ArtifactURL: s.artifactURL, Engine: makeEngine,
+		Git: gitSources{s.git}, Artifacts: s.artifacts, Cache: s.cache, Logins: s.logins, ArtifactURL: s.artifactURL, Engine: makeEngine,
 	}, flux.Options{
 		Controllers: flux.Controllers{Source: s.config.Works(config.SourceController), Kustomize: s.config.Works(config.KustomizeController)},
 		Concurrent:  s.config.Concurrent,
@@ -444,6 +453,9 @@ func (s *server) setUp(ctx context.Context) error {
 			Kubeconfigs:           cluster.KubeconfigPolicy{Exec: s.config.KubeconfigExec, InsecureTLS: s.config.KubeconfigTLS},
 
 			DefaultKubeconfigServiceAccount: s.config.DefaultKubeconfigServiceAccount,
+			DefaultDecryptionServiceAccount: s.config.DefaultDecryptionServiceAccount,
+			ServiceAccountLogins:            s.config.Gates.ObjectLevelWorkloadIdentity,
+			VaultConfig:                     client.ObjectKey{Namespace: s.config.RuntimeNamespace, Name: s.config.VaultConfigMap},
 
 			AgeSecret:               client.ObjectKey{Namespace: s.config.RuntimeNamespace, Name: s.config.AgeSecret},
 			StrictSubstitution:      s.config.Gates.StrictPostBuildSubstitutions,

@@ -2,6 +2,7 @@ package sops
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"filippo.io/age"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -35,6 +37,35 @@ type Options struct {
 	// HTTP is the client for services that keep keys; nil for that of each
 	// service's library.
 	HTTP *http.Client
+	// Logins log in where a Secret has no credentials; without them nobody does.
+	Logins Logins
+}
+
+// Logins are made as an account, or as the operator itself where its name is empty. Their
+// errors are for people, and the same each time.
+type Logins struct {
+	// Cloud logs in at one, for a region of AWS or a scope of Azure.
+	Cloud func(ctx context.Context, cloud Cloud, as build.Account, scope string) (Credential, error)
+	// Kubernetes gives a token for an audience, and whose it is.
+	Kubernetes func(ctx context.Context, as build.Account, audience string) (token string, of build.Account, err error)
+}
+
+// Cloud is one that keeps keys.
+type Cloud string
+
+// The clouds.
+const (
+	AWS   Cloud = "aws"
+	Azure Cloud = "azure"
+	GCP   Cloud = "gcp"
+)
+
+// Credential is what a cloud lets somebody in with: the three keys of AWS, or the token of
+// another.
+type Credential struct {
+	AccessKey, SecretKey, SessionToken string
+	Token                              string
+	Expires                            time.Time
 }
 
 // Decrypter implements build.Decrypter. It is safe for concurrent use.
@@ -61,11 +92,22 @@ type keys struct {
 	azure azcore.TokenCredential
 	gcp   []byte
 	http  *http.Client
+
+	logins  Logins
+	account build.Account
+	// vaults are the paths of logins by addresses of Vaults.
+	vaults map[string]string
+	// vaultTrouble is why they are not known.
+	vaultTrouble string
+	tokens       *vaultTokens
 }
 
 // Unlock reads the entries of a Secret.
 func (d *Decrypter) Unlock(decryption build.Decryption) (build.Keyring, error) {
-	ring := &keyring{marks: d.marks, from: decryption.From, keys: keys{http: d.options.HTTP}}
+	ring := &keyring{marks: d.marks, from: decryption.From, keys: keys{
+		http: d.options.HTTP, logins: d.options.Logins, account: decryption.Account, vaults: decryption.VaultLogins, vaultTrouble: decryption.VaultTrouble,
+		tokens: &vaultTokens{known: map[string]string{}},
+	}}
 	for _, name := range slices.Sorted(maps.Keys(decryption.Keys)) {
 		if err := ring.keys.read(name, decryption.Keys[name]); err != nil {
 			return nil, fmt.Errorf("entry %q of %s: %w", name, decryption.From, err)

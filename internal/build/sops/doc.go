@@ -4,7 +4,8 @@
 // what they are. Documents are read and printed here, as SOPS does; its own code
 // decrypts their values and talks to services that keep keys. It asks for data keys
 // here, and never looks for keys by itself: not in the environment, in home folders or
-// through programs, as its command does. A kind of key for which no entry is there is
+// through programs, as its command does. Where no entry is there for a service, whoever
+// makes a Decrypter can have it log in there; a kind of key for which there is neither is
 // refused before SOPS sees it. OpenPGP is done here, in memory.
 //
 // Keys and plain text are in memory only. An error says what is encrypted for whom

@@ -25,8 +25,17 @@ func reason(err error) string {
 		login     *azidentity.AuthenticationFailedError
 		fromVault *vault.ResponseError
 		token     *oauth2.RetrieveError
+		own       *gitops.Error
+		atVault   *loginError
+		words     said
 	)
 	switch {
+	case errors.As(err, &own):
+		return own.Error()
+	case errors.As(err, &words):
+		return words.Error()
+	case errors.As(err, &atVault):
+		return atVault.Error()
 	case errors.As(err, &fromAWS):
 		return "it answers " + fromAWS.ErrorCode()
 	case errors.As(err, &login):

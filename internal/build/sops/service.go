@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	sopsage "github.com/getsops/sops/v3/age"
 	"github.com/getsops/sops/v3/azkv"
 	"github.com/getsops/sops/v3/gcpkms"
 	"github.com/getsops/sops/v3/hcvault"
 	"github.com/getsops/sops/v3/keyservice"
 	"github.com/getsops/sops/v3/kms"
+	"golang.org/x/oauth2"
 	"google.golang.org/grpc"
 
 	"github.com/plumb-gitops/plumb/internal/build"
@@ -88,11 +90,22 @@ func (s *service) withAge(key *keyservice.AgeKey, sealed []byte) ([]byte, error)
 
 func (s *service) withVault(key *keyservice.VaultKey, sealed []byte) ([]byte, error) {
 	name := fmt.Sprintf("Vault key %s of %s", key.KeyName, withoutUser(key.VaultAddress))
-	if s.keys.vault == "" {
-		return nil, s.lacks(name, vaultEntry)
+	token := s.keys.vault
+	if token == "" {
+		path := s.keys.vaults[key.VaultAddress]
+		switch {
+		case s.keys.vaultTrouble != "":
+			return nil, s.failed(name, fmt.Errorf("there is no entry %s, and nobody can log in: %s", vaultEntry, s.keys.vaultTrouble))
+		case path == "" || s.keys.logins.Kubernetes == nil:
+			return nil, s.lacks(name, vaultEntry)
+		}
+		var err error
+		if token, err = s.vaultToken(key.VaultAddress, path); err != nil {
+			return nil, s.answered(name, err)
+		}
 	}
 	master := hcvault.MasterKey{VaultAddress: key.VaultAddress, EnginePath: key.EnginePath, KeyName: key.KeyName, EncryptedKey: string(sealed)}
-	hcvault.Token(s.keys.vault).ApplyToMasterKey(&master)
+	hcvault.Token(token).ApplyToMasterKey(&master)
 	if s.keys.http != nil {
 		hcvault.NewHTTPClient(s.keys.http).ApplyToMasterKey(&master)
 	}
@@ -102,15 +115,23 @@ func (s *service) withVault(key *keyservice.VaultKey, sealed []byte) ([]byte, er
 
 func (s *service) withAWS(key *keyservice.KmsKey, sealed []byte) ([]byte, error) {
 	name := "AWS KMS key " + key.Arn
-	if s.keys.aws == nil {
-		return nil, s.lacks(name, awsEntry)
+	provider := s.keys.aws
+	if provider == nil {
+		if s.keys.logins.Cloud == nil {
+			return nil, s.lacks(name, awsEntry)
+		}
+		found, err := s.keys.logins.Cloud(s.ctx, AWS, s.keys.account, regionOf(key.Arn))
+		if err != nil {
+			return nil, s.answered(name, err)
+		}
+		provider = credentials.NewStaticCredentialsProvider(found.AccessKey, found.SecretKey, found.SessionToken)
 	}
 	// A profile would be one of this machine.
 	master := kms.MasterKey{Arn: key.Arn, Role: key.Role, EncryptionContext: map[string]*string{}, EncryptedKey: string(sealed)}
 	for k, v := range key.Context {
 		master.EncryptionContext[k] = &v
 	}
-	kms.NewCredentialsProvider(s.keys.aws).ApplyToMasterKey(&master)
+	kms.NewCredentialsProvider(provider).ApplyToMasterKey(&master)
 	if s.keys.http != nil {
 		kms.NewHTTPClient(s.keys.http).ApplyToMasterKey(&master)
 	}
@@ -120,11 +141,20 @@ func (s *service) withAWS(key *keyservice.KmsKey, sealed []byte) ([]byte, error)
 
 func (s *service) withAzure(key *keyservice.AzureKeyVaultKey, sealed []byte) ([]byte, error) {
 	name := fmt.Sprintf("Azure Key Vault key %s of %s", key.Name, withoutUser(key.VaultUrl))
-	if s.keys.azure == nil {
-		return nil, s.lacks(name, azureEntry)
+	credential := s.keys.azure
+	if credential == nil {
+		scope := scopeOf(key.VaultUrl)
+		if s.keys.logins.Cloud == nil || scope == "" {
+			return nil, s.lacks(name, azureEntry)
+		}
+		found, err := s.keys.logins.Cloud(s.ctx, Azure, s.keys.account, scope)
+		if err != nil {
+			return nil, s.answered(name, err)
+		}
+		credential = loggedIn{Token: found.Token, ExpiresOn: found.Expires}
 	}
 	master := azkv.MasterKey{VaultURL: key.VaultUrl, Name: key.Name, Version: key.Version, EncryptedKey: string(sealed)}
-	azkv.NewTokenCredential(s.keys.azure).ApplyToMasterKey(&master)
+	azkv.NewTokenCredential(credential).ApplyToMasterKey(&master)
 	if s.keys.http != nil {
 		azkv.NewClientOptions(azureOptions(s.keys.http)).ApplyToMasterKey(&master)
 	}
@@ -134,11 +164,19 @@ func (s *service) withAzure(key *keyservice.AzureKeyVaultKey, sealed []byte) ([]
 
 func (s *service) withGCP(key *keyservice.GcpKmsKey, sealed []byte) ([]byte, error) {
 	name := "Google Cloud KMS key " + key.ResourceId
-	if s.keys.gcp == nil {
+	master := gcpkms.MasterKey{ResourceID: key.ResourceId, EncryptedKey: string(sealed)}
+	switch {
+	case s.keys.gcp != nil:
+		gcpkms.CredentialJSON(s.keys.gcp).ApplyToMasterKey(&master)
+	case s.keys.logins.Cloud != nil:
+		found, err := s.keys.logins.Cloud(s.ctx, GCP, s.keys.account, "")
+		if err != nil {
+			return nil, s.answered(name, err)
+		}
+		gcpkms.NewTokenSource(oauth2.StaticTokenSource(&oauth2.Token{AccessToken: found.Token, TokenType: "Bearer", Expiry: found.Expires})).ApplyToMasterKey(&master)
+	default:
 		return nil, s.lacks(name, gcpEntry)
 	}
-	master := gcpkms.MasterKey{ResourceID: key.ResourceId, EncryptedKey: string(sealed)}
-	gcpkms.CredentialJSON(s.keys.gcp).ApplyToMasterKey(&master)
 	plain, err := master.DecryptContext(s.ctx)
 	return plain, s.answered(name, err)
 }
@@ -188,6 +226,8 @@ func (s *service) explain(from string) error {
 		return errors.New("it is encrypted for no key")
 	}
 	switch {
+	case from == "" && s.asked:
+		return &build.Unavailable{Err: fmt.Errorf("no key opens it: it is encrypted for %s; see that the service can be reached and that whoever logs in may use the key", tried)}
 	case from == "":
 		return fmt.Errorf("there are no keys: it is encrypted for %s; name a Secret with one of them in spec.decryption.secretRef", tried)
 	case s.asked:

@@ -50,6 +50,7 @@ func newVaultOfKeys(t *testing.T) *vaultOfKeys {
 	v := &vaultOfKeys{t: t, sealed: map[string]string{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v1/transit/", v.vault)
+	mux.HandleFunc("/v1/team/", v.vaultLogin)
 	mux.HandleFunc("/", v.aws)
 	mux.HandleFunc("/keys/", v.azure)
 	mux.HandleFunc("/tenant/", v.azureLogin)

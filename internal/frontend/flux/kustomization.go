@@ -14,6 +14,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/plumb-gitops/plumb/internal/auth"
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/engine"
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -37,6 +38,14 @@ type KustomizationOptions struct {
 	// DefaultKubeconfigServiceAccount is whose tokens a remote cluster is given where
 	// its ConfigMap names no service account; empty for none.
 	DefaultKubeconfigServiceAccount string
+	// DefaultDecryptionServiceAccount is as whom services that keep keys are asked where
+	// a Kustomization names no service account; empty for the operator itself.
+	DefaultDecryptionServiceAccount string
+	// ServiceAccountLogins lets service accounts log in at clouds.
+	ServiceAccountLogins bool
+	// VaultConfig is the ConfigMap with the Vaults at which service accounts log in; no
+	// name for none.
+	VaultConfig client.ObjectKey
 	// AgeSecret has the age identities for Kustomizations with decryption that name
 	// no Secret themselves; no name for none.
 	AgeSecret client.ObjectKey
@@ -77,6 +86,8 @@ type kustomizations struct {
 	told       *told
 	rules      *healthRules
 	slots      *slots
+	// logins log in at clusters of clouds; nil where nobody does.
+	logins *auth.Logins
 }
 
 // reconcile brings one Kustomization as far as it can be brought now.

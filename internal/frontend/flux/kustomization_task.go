@@ -25,7 +25,6 @@ import (
 func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOptions) *blocked {
 	spec := &obj.Spec
 	unserved := map[string]bool{
-		"spec.decryption.serviceAccountName":            spec.Decryption != nil && spec.Decryption.ServiceAccountName != "",
 		"spec.decryption.provider":                      spec.Decryption != nil && spec.Decryption.Provider != sopsProvider,
 		"spec.sourceRef of kind " + spec.SourceRef.Kind: !options.followsKind(spec.SourceRef.Kind),
 	}
@@ -36,6 +35,9 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 	}
 	if name := spec.ServiceAccountName; name != "" && len(validation.IsDNS1123Subdomain(name)) > 0 {
 		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf("spec.serviceAccountName %q is no name of a service account", name)}
+	}
+	if b := refuseDecryption(spec.Decryption, options); b != nil {
+		return b
 	}
 	if ns := spec.SourceRef.Namespace; options.NoCrossNamespaceRefs && ns != "" && ns != obj.Namespace {
 		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(

@@ -93,3 +93,11 @@ func sourceRef(obj *kustomizev1.Kustomization) gitops.OwnerRef {
 	}
 	return gitops.OwnerRef{Group: sourceGroup, Kind: obj.Spec.SourceRef.Kind, Namespace: namespace, Name: obj.Spec.SourceRef.Name}
 }
+
+const (
+	// SessionSuffix ends the names of the sessions in which service accounts are at AWS.
+	SessionSuffix = "fluxcd.io"
+	// GoogleProviderAnnotation of a service account names a workload identity provider of
+	// Google Cloud, for clusters outside of it.
+	GoogleProviderAnnotation = "gcp.auth.fluxcd.io/workload-identity-provider"
+)

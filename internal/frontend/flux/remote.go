@@ -20,12 +20,13 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 
+	"github.com/plumb-gitops/plumb/internal/auth"
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/engine"
 )
 
 // genericProvider is the provider of access to any cluster that trusts tokens of this
-// one. It is the only one that is served.
+// one. The others are clouds.
 const genericProvider = "generic"
 
 const (
@@ -73,6 +74,9 @@ func (k *kustomizations) remote(obj *kustomizev1.Kustomization) (*engine.Remote,
 	} else {
 		remote, err = k.fromProvider(obj.Namespace, data)
 	}
+	if errors.Is(err, errReferenceUnread) {
+		return nil, &blocked{reason: meta.ReconciliationFailedReason, waiting: true, quiet: true, retry: loginPause, cause: fmt.Errorf("%s: %w", from, err)}
+	}
 	if err != nil {
 		return nil, noAccess(obj, fmt.Errorf("%s: %w", from, err))
 	}
@@ -107,33 +111,83 @@ func (k *kustomizations) fromKubeconfig(entry string, data map[string][]byte) (*
 // fromProvider reads the entries of a ConfigMap that say how to get into a cluster.
 func (k *kustomizations) fromProvider(namespace string, data map[string][]byte) (*engine.Remote, error) {
 	text := func(name string) string { return strings.TrimSpace(string(data[name])) }
-	if provider := text("provider"); provider != genericProvider {
-		return nil, fmt.Errorf("provider %q is not served by this version of Plumb: %s is", provider, genericProvider)
-	}
 	account := text("serviceAccountName")
 	if account == "" {
 		account = k.options.DefaultKubeconfigServiceAccount
 	}
-	switch {
-	case account == "":
-		return nil, errors.New("it needs serviceAccountName: tokens of the operator itself are not given to other clusters")
-	case len(validation.IsDNS1123Subdomain(account)) > 0:
+	if account != "" && len(validation.IsDNS1123Subdomain(account)) > 0 {
 		return nil, fmt.Errorf("serviceAccountName %q is no name of a service account", account)
 	}
-	config, err := cluster.ConfigFor(text("address"), data["ca.crt"])
-	if err != nil {
-		return nil, err
-	}
 	audiences := strings.Fields(strings.ReplaceAll(text("audiences"), ",", " "))
-	if len(audiences) == 0 {
-		audiences = []string{config.Host}
-	}
-	cluster.UseTokens(config, tokensOf(k.references.client, namespace, account, audiences))
 	parts := []string{"provider", namespace, account}
 	for _, name := range slices.Sorted(maps.Keys(data)) {
 		parts = append(parts, name, string(data[name]))
 	}
+	switch provider := text("provider"); provider {
+	case genericProvider:
+		return k.fromTrust(namespace, account, audiences, text("address"), data["ca.crt"], parts)
+	case "":
+		return nil, errors.New("it has no entry provider: aws, azure, gcp or generic")
+	default:
+		r := auth.Request{Provider: provider, Audiences: audiences}
+		if account != "" {
+			r.Identity = auth.Identity{Namespace: namespace, ServiceAccount: account}
+		}
+		address := text("address")
+		if address != "" && !strings.Contains(address, "://") {
+			address = "https://" + address
+		}
+		return k.fromCloud(r, auth.Cluster{Name: text("cluster"), Address: address, CA: data["ca.crt"]}, parts)
+	}
+}
+
+// fromTrust is a cluster that trusts the tokens of this one.
+func (k *kustomizations) fromTrust(namespace, account string, audiences []string, address string, authority []byte, parts []string) (*engine.Remote, error) {
+	if account == "" {
+		return nil, errors.New("it needs serviceAccountName: tokens of the operator itself are not given to other clusters")
+	}
+	config, err := cluster.ConfigFor(address, authority)
+	if err != nil {
+		return nil, err
+	}
+	if len(audiences) == 0 {
+		audiences = []string{config.Host}
+	}
+	cluster.UseTokens(config, tokensOf(k.references.client, namespace, account, audiences))
 	return &engine.Remote{Name: config.Host, Key: digestOf(parts...), Config: config}, nil
+}
+
+const (
+	// loginWait is how long a worker waits for the answer of a cloud, which goes on to be
+	// waited for without it: after loginPause it is looked at again.
+	loginWait  = 500 * time.Millisecond
+	loginPause = time.Second
+)
+
+// fromCloud is a cluster of a cloud.
+func (k *kustomizations) fromCloud(r auth.Request, described auth.Cluster, parts []string) (*engine.Remote, error) {
+	if k.logins == nil {
+		return nil, fmt.Errorf("provider %q is for the operator: this command does not log in there", r.Provider)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), loginWait)
+	defer cancel()
+	found, _, err := k.logins.Cluster(ctx, r, described)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("where the cluster is: %w", errReferenceUnread)
+	case err != nil:
+		return nil, err
+	}
+	config, err := cluster.ConfigFor(found.Address, found.CA)
+	if err != nil {
+		return nil, err
+	}
+	logins := k.logins
+	cluster.UseTokens(config, func() (string, time.Time, error) {
+		_, login, err := logins.Cluster(context.Background(), r, described)
+		return login.Bearer, login.Expires, err
+	})
+	return &engine.Remote{Name: config.Host, Key: digestOf(append(parts, "at", found.Address, string(found.CA))...), Config: config}, nil
 }
 
 // tokensOf asks for tokens of a service account.

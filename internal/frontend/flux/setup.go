@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/auth"
 	"github.com/plumb-gitops/plumb/internal/engine"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/health"
@@ -55,6 +56,8 @@ type Parts struct {
 	Artifacts        *artifact.Store
 	// Cache keeps the artifacts of other controllers.
 	Cache *artifact.Cache
+	// Logins log in at clusters of clouds.
+	Logins *auth.Logins
 	// ArtifactURL is where artifacts are served: scheme and host.
 	ArtifactURL string
 	// Engine makes the engine, given what is to be called when an owner has to
@@ -124,6 +127,7 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 		told:       newTold(),
 		rules:      newHealthRules(language),
 		slots:      newSlots(options.Concurrent),
+		logins:     parts.Logins,
 	}
 	k.engine = parts.Engine(func(owner gitops.OwnerRef) {
 		forKustomizations.add(types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}, urgent)
