@@ -1,0 +1,155 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/plumb-gitops/plumb/internal/auth"
+	"github.com/plumb-gitops/plumb/internal/egress"
+	"github.com/plumb-gitops/plumb/internal/frontend/flux"
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source/bucket"
+	"github.com/plumb-gitops/plumb/internal/source/git"
+	"github.com/plumb-gitops/plumb/internal/source/helmrepo"
+	"github.com/plumb-gitops/plumb/internal/source/oci"
+	"github.com/plumb-gitops/plumb/internal/verify/cosign"
+	"github.com/plumb-gitops/plumb/internal/verify/notation"
+)
+
+// stores keep what was fetched of all kinds of sources.
+type stores struct {
+	git     *git.Store
+	oci     *oci.Store
+	buckets *bucket.Store
+	charts  *helmrepo.Store
+}
+
+// openStores opens the stores below the data folder.
+func (s *server) openStores() (err error) {
+	at := func(folder string) string { return filepath.Join(s.config.Storage.Path, folder) }
+	if s.git, err = git.Open(at("git"), git.Options{Policy: s.policy(), Now: s.clock.Now}); err != nil {
+		return err
+	}
+	if s.oci, err = oci.Open(s.cache, at("oci"), oci.Options{UserAgent: "plumb/" + s.options.Version, Now: s.clock.Now}); err != nil {
+		return err
+	}
+	if s.buckets, err = bucket.Open(at("buckets"), bucket.Options{Now: s.clock.Now}); err != nil {
+		return err
+	}
+	helm := s.config.Helm
+	s.charts, err = helmrepo.Open(at("charts"), s.cache, helmrepo.Options{IndexBytes: helm.IndexBytes, ChartBytes: helm.ChartBytes, FileBytes: helm.ChartFileBytes})
+	return err
+}
+
+// closeStores closes those that are open.
+func (s *server) closeStores() {
+	closers := map[string]func() error{}
+	if s.git != nil {
+		closers["Git"] = s.git.Close
+	}
+	if s.oci != nil {
+		closers["OCI"] = s.oci.Close
+	}
+	if s.buckets != nil {
+		closers["bucket"] = s.buckets.Close
+	}
+	if s.charts != nil {
+		closers["chart"] = s.charts.Close
+	}
+	for name, shut := range closers {
+		if err := shut(); err != nil {
+			s.options.Log.Error(err, "Closing a store failed", "store", name)
+		}
+	}
+}
+
+// policy is what the operator's flags refuse.
+func (s *server) policy() egress.Policy {
+	return egress.Policy{NoPrivate: s.config.NoPrivateSources, NoPlainCredentials: s.config.NoPlainCredentials}
+}
+
+// loginRequest is a login as the package of logins wants it.
+func loginRequest(l flux.Login, proxy egress.Proxy) auth.Request {
+	r := auth.Request{Provider: l.Provider, Proxy: proxy}
+	if l.ServiceAccount != "" {
+		r.Identity = auth.Identity{Namespace: l.Namespace, ServiceAccount: l.ServiceAccount}
+	}
+	return r
+}
+
+// loginKey names whom a login logs in; empty for none.
+func loginKey(l flux.Login) string {
+	if l.Provider == "" {
+		return ""
+	}
+	return keyOf(l)
+}
+
+// keyOf stands for plain data.
+func keyOf(values ...any) string {
+	data, err := json.Marshal(values)
+	if err != nil {
+		return "" // never: the values are plain data
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// verifier verifies an artifact in a registry.
+type verifier func(ctx context.Context, image name.Digest, o ...remote.Option) error
+
+// verifierOf makes the verifier that an object asks for; nil for none. The error is that
+// of settings that cannot be used.
+func (s *server) verifierOf(v *flux.Verification) (verifier, error) {
+	switch {
+	case v == nil:
+		return nil, nil
+	case v.Provider == "notation":
+		transport, err := egress.NewTransport(egress.Options{Policy: s.policy()})
+		if err != nil {
+			return nil, err
+		}
+		n, err := notation.New(notation.Options{TrustPolicy: v.TrustPolicy, Certificates: v.Certificates, Transport: transport})
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context, image name.Digest, o ...remote.Option) error {
+			defer transport.CloseIdleConnections()
+			_, err := n.Verify(ctx, image, o...)
+			return err
+		}, nil
+	case v.Provider != "cosign":
+		return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Stalled, Reason: "VerificationError",
+			Cause: fmt.Errorf("provider %s of spec.verify is not known; use cosign or notation", egress.Quote(v.Provider))}
+	}
+	options := cosign.Options{Keys: v.Keys, Keyless: v.Keys == nil, TrustedRoot: v.TrustedRoot, PublicRoot: s.sigstore}
+	for _, identity := range v.Identities {
+		options.Identities = append(options.Identities, cosign.Identity(identity))
+	}
+	c, err := cosign.New(options)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, image name.Digest, o ...remote.Option) error {
+		_, err := c.Verify(ctx, image, o...)
+		return err
+	}, nil
+}
+
+// prepareVerification makes the root of trust of the public Sigstore. It is asked for when a
+// verification needs it first.
+func (s *server) prepareVerification() error {
+	transport, err := egress.NewTransport(egress.Options{Policy: s.policy()})
+	if err != nil {
+		return err
+	}
+	s.sigstore = cosign.NewPublicRoot(cosign.PublicRootOptions{Folder: filepath.Join(s.config.Storage.Path, "sigstore"), Transport: transport, Now: s.clock.Now})
+	return nil
+}
