@@ -37,10 +37,18 @@ func gitRequest(r flux.GitRequest) git.Request {
 	return git.Request{
 		URL:   r.URL,
 		Ref:   git.Ref(r.Ref),
-		Auth:  git.Auth(r.Auth),
+		Auth:  gitAuth(r.Auth),
 		Proxy: git.Proxy(r.Proxy),
 
 		RecurseSubmodules: r.RecurseSubmodules,
 		Sparse:            r.Sparse,
+	}
+}
+
+func gitAuth(a flux.GitAuth) git.Auth {
+	return git.Auth{
+		Username: a.Username, Password: a.Password, BearerToken: a.BearerToken,
+		CA: a.CA, Certificate: a.Certificate, Key: a.Key,
+		Identity: a.Identity, Passphrase: a.Passphrase, KnownHosts: a.KnownHosts,
 	}
 }
