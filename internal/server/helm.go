@@ -162,4 +162,3 @@ func chartResult(request flux.HelmChartRequest, chart helmrepo.Chart, err error)
 	}
 	return result, nil
 }
-

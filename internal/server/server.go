@@ -44,8 +44,8 @@ import (
 	"github.com/plumb-gitops/plumb/internal/frontend/flux"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/observe"
-	"github.com/plumb-gitops/plumb/internal/source/git"
 	"github.com/plumb-gitops/plumb/internal/telemetry"
+	"github.com/plumb-gitops/plumb/internal/verify/cosign"
 )
 
 // Options are what the operator is given beside its configuration.
@@ -109,11 +109,13 @@ type server struct {
 	rest    *rest.Config
 	clock   clock.RealClock
 
-	metrics     *telemetry.Metrics
-	connection  *cluster.Connection
-	typed       kubernetes.Interface
-	manager     manager.Manager
-	git         *git.Store
+	metrics    *telemetry.Metrics
+	connection *cluster.Connection
+	typed      kubernetes.Interface
+	manager    manager.Manager
+	stores
+	followed    followedHelm
+	sigstore    *cosign.PublicRoot
 	artifacts   *artifact.Store
 	cache       *artifact.Cache
 	artifactURL string
@@ -130,11 +132,7 @@ func (s *server) close() {
 	if s.logins != nil {
 		s.logins.Close()
 	}
-	if s.git != nil {
-		if err := s.git.Close(); err != nil {
-			s.options.Log.Error(err, "Closing the Git stores failed")
-		}
-	}
+	s.closeStores()
 }
 
 // part is the client configuration of one part of the operator.
@@ -276,11 +274,10 @@ func (s *server) openStorage(context.Context) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	s.git, err = git.Open(filepath.Join(storage.Path, "git"), git.Options{})
-	if err != nil {
+	if s.cache, err = artifact.OpenCache(filepath.Join(storage.Path, "published")); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	if s.cache, err = artifact.OpenCache(filepath.Join(storage.Path, "published")); err != nil {
+	if err := errors.Join(s.openStores(), s.prepareVerification()); err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	if err := s.manager.Add(manager.RunnableFunc(s.collect)); err != nil {
@@ -441,7 +438,8 @@ func (s *server) setUp(ctx context.Context) error {
 	var err error
 	s.engine, err = flux.Setup(ctx, flux.Parts{
 		Manager: s.manager, Client: s.typed, ClientAs: s.clientAs, Recorder: s.recorder, Metrics: s.metrics, Clock: s.clock,
-		Git: gitSources{s.git}, Artifacts: s.artifacts, Cache: s.cache, Logins: s.logins, ArtifactURL: s.artifactURL, Engine: makeEngine,
+		Git: gitSources{s}, OCI: ociSources{s}, Buckets: bucketSources{s}, HelmRepositories: helmRepositories{s}, HelmCharts: helmCharts{s},
+		Artifacts: s.artifacts, Cache: s.cache, Logins: s.logins, ArtifactURL: s.artifactURL, Engine: makeEngine,
 	}, flux.Options{
 		Controllers: flux.Controllers{Source: s.config.Works(config.SourceController), Kustomize: s.config.Works(config.KustomizeController)},
 		Concurrent:  s.config.Concurrent,

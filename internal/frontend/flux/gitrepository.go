@@ -2,11 +2,13 @@ package flux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -22,6 +24,7 @@ type gitRepositories struct {
 	secrets sourceSecrets
 	sources *sources
 	packed  packed
+	clock   clock.PassiveClock
 	options SourceOptions
 }
 
@@ -38,17 +41,9 @@ func (gitRepositories) settings(obj *sourcev1.GitRepository) sourceSettings {
 	return sourceSettings{suspended: obj.Spec.Suspend, timeout: obj.Spec.Timeout, address: redactedURL(obj.Spec.URL)}
 }
 
+// refuse names a provider that goes with none of the credentials there are.
 func (gitRepositories) refuse(obj *sourcev1.GitRepository) *blocked {
-	spec := &obj.Spec
-	switch {
-	case spec.Verification != nil:
-		return refused("spec.verify")
-	case spec.Provider != "" && spec.Provider != sourcev1.GitProviderGeneric:
-		return refused("spec.provider: " + spec.Provider)
-	case spec.ServiceAccountName != "":
-		return refused("spec.serviceAccountName")
-	}
-	return nil
+	return unsafeURL(obj.Spec.URL, "http", "https", "ssh")
 }
 
 // follow translates what is to be fetched.
@@ -76,21 +71,79 @@ func (g gitRepositories) request(obj *sourcev1.GitRepository) (GitRequest, error
 	if ref := spec.Reference; ref != nil {
 		request.Ref = GitRef{Branch: ref.Branch, Tag: ref.Tag, SemVer: ref.SemVer, Name: ref.Name, Commit: ref.Commit}
 	}
-	if err := g.secrets.want(owner, spec.SecretRef, spec.ProxySecretRef); err != nil {
+	if !asked(obj, obj.Status.LastHandledReconcileAt, obj.Status.ObservedGeneration) {
+		// A poll that is due takes what was said to another within half of an interval.
+		request.NotBefore = g.clock.Now().Add(-obj.GetRequeueAfter() / 2)
+	}
+	wanted := []*meta.LocalObjectReference{spec.SecretRef, spec.ProxySecretRef}
+	if spec.Verification != nil {
+		wanted = append(wanted, &spec.Verification.SecretRef)
+	}
+	if err := g.secrets.want(owner, wanted...); err != nil {
 		return request, err
 	}
+	return request, g.credentials(obj, owner, &request)
+}
+
+// asked tells whether somebody wants an object to be looked at now: by a request, or by a
+// change of its specification.
+func asked(obj client.Object, handled string, observed int64) bool {
+	return obj.GetGeneration() != observed || obj.GetAnnotations()[meta.ReconcileRequestAnnotation] != handled
+}
+
+// credentials reads what the object refers to.
+func (g gitRepositories) credentials(obj *sourcev1.GitRepository, owner gitops.OwnerRef, request *GitRequest) error {
+	spec := &obj.Spec
 	if spec.SecretRef != nil {
 		data, err := g.secrets.secret(owner, spec.SecretRef.Name)
 		if err != nil {
-			return request, err
+			return err
 		}
-		if request.Auth, err = gitCredential(owner, spec.SecretRef.Name, request.URL, data); err != nil {
-			return request, err
+		if spec.Provider == sourcev1.GitProviderGitHub {
+			request.Auth, err = gitHubApp(owner, spec.SecretRef.Name, data)
+		} else {
+			request.Auth, err = gitCredential(owner, spec.SecretRef.Name, request.URL, data)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	switch spec.Provider {
+	case sourcev1.GitProviderAzure, sourcev1.GitProviderAWS:
+		request.Login = Login{Provider: spec.Provider, Namespace: obj.Namespace, ServiceAccount: spec.ServiceAccountName}
+	case sourcev1.GitProviderGitHub:
+		if spec.SecretRef == nil {
+			return &blocked{reason: sourcev1.InvalidProviderConfigurationReason, stalled: true,
+				cause: errors.New("spec.provider: github needs spec.secretRef, with the keys of a GitHub App")}
 		}
 	}
 	var err error
-	request.Proxy, err = g.secrets.proxy(owner, spec.ProxySecretRef)
-	return request, err
+	if request.Proxy, err = g.secrets.proxy(owner, spec.ProxySecretRef); err != nil {
+		return err
+	}
+	if v := spec.Verification; v != nil {
+		request.Verification = &GitVerification{Head: v.VerifyHEAD(), Tag: v.VerifyTag()}
+		request.Verification.Keys, err = g.secrets.secret(owner, v.SecretRef.Name)
+	}
+	return err
+}
+
+// gitHubApp reads the keys of a GitHub App.
+func gitHubApp(owner gitops.OwnerRef, name string, data map[string][]byte) (GitAuth, error) {
+	app := &GitHubApp{
+		ID: string(data["githubAppID"]), InstallationOwner: string(data["githubAppInstallationOwner"]),
+		InstallationID: string(data["githubAppInstallationID"]), PrivateKey: data["githubAppPrivateKey"], BaseURL: string(data["githubAppBaseURL"]),
+	}
+	auth := GitAuth{App: app}
+	switch {
+	case app.ID == "" || len(app.PrivateKey) == 0:
+		return auth, badSecret(owner, name, "needs 'githubAppID' and 'githubAppPrivateKey'")
+	case (app.InstallationOwner == "") == (app.InstallationID == ""):
+		return auth, badSecret(owner, name, "needs one of 'githubAppInstallationOwner' and 'githubAppInstallationID'")
+	}
+	tls, err := certificates(owner, name, data)
+	auth.CA, auth.Certificate, auth.Key = tls.CA, tls.Certificate, tls.Key
+	return auth, err
 }
 
 // gitCredential reads the keys that Flux documents. What does not go with the URL's scheme

@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/google/go-cmp/cmp"
 
@@ -74,24 +73,48 @@ func TestGitCredential(t *testing.T) {
 
 func TestRefuseGitRepository(t *testing.T) {
 	t.Parallel()
+	for url, want := range map[string]string{
+		"https://host/r":     "",
+		"ssh://git@host/r":   "",
+		"file:///etc":        "is not a URL with a host",
+		"gopher://host/r":    "is not supported; use http or https or ssh",
+		"ext::sh -c id":      "is not a URL with a host",
+		"--upload-pack=/x/y": "is not a URL with a host",
+	} {
+		t.Run(url, func(t *testing.T) {
+			t.Parallel()
+			got := gitRepositories{}.refuse(&sourcev1.GitRepository{Spec: sourcev1.GitRepositorySpec{URL: url}})
+			switch {
+			case want == "" && got != nil:
+				t.Errorf("refused: %v", got)
+			case want != "" && (got == nil || !strings.Contains(got.Error(), want) || !got.stalled || got.reason != sourcev1.URLInvalidReason):
+				t.Errorf("got %v, want a stall with %q", got, want)
+			}
+		})
+	}
+}
+
+func TestGitHubApp(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
-		spec sourcev1.GitRepositorySpec
-		want string
+		data map[string]string
+		err  string
 	}{
-		"nothing that is served is refused":    {spec: sourcev1.GitRepositorySpec{URL: "https://host/r"}},
-		"the default provider is no use of it": {spec: sourcev1.GitRepositorySpec{Provider: "generic"}},
-		"another provider":                     {spec: sourcev1.GitRepositorySpec{Provider: "azure"}, want: "spec.provider: azure"},
-		"verification":                         {spec: sourcev1.GitRepositorySpec{Verification: &sourcev1.GitRepositoryVerification{}}, want: "spec.verify"},
-		"a service account":                    {spec: sourcev1.GitRepositorySpec{ServiceAccountName: "x"}, want: "spec.serviceAccountName"},
+		"by owner":                {map[string]string{"githubAppID": "1", "githubAppPrivateKey": "k", "githubAppInstallationOwner": "o"}, ""},
+		"by installation":         {map[string]string{"githubAppID": "1", "githubAppPrivateKey": "k", "githubAppInstallationID": "2"}, ""},
+		"without a key":           {map[string]string{"githubAppID": "1", "githubAppInstallationID": "2"}, "needs 'githubAppID' and 'githubAppPrivateKey'"},
+		"without an installation": {map[string]string{"githubAppID": "1", "githubAppPrivateKey": "k"}, "needs one of"},
+		"with two installations":  {map[string]string{"githubAppID": "1", "githubAppPrivateKey": "k", "githubAppInstallationID": "2", "githubAppInstallationOwner": "o"}, "needs one of"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := gitRepositories{}.refuse(&sourcev1.GitRepository{Spec: test.spec})
-			switch {
-			case test.want == "" && got != nil:
-				t.Errorf("refused: %v", got)
-			case test.want != "" && (got == nil || !strings.HasPrefix(got.Error(), test.want+" ") || !got.stalled || got.reason != meta.FeatureGateDisabledReason):
-				t.Errorf("got %v, want a stall that begins with %q", got, test.want)
+			data := map[string][]byte{}
+			for k, v := range test.data {
+				data[k] = []byte(v)
+			}
+			auth, err := gitHubApp(gitops.OwnerRef{Namespace: "ns"}, "app", data)
+			if test.err == "" && (err != nil || auth.App == nil || auth.App.ID != "1") || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+				t.Errorf("%+v, %v", auth, err)
 			}
 		})
 	}

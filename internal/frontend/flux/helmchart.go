@@ -2,6 +2,7 @@ package flux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -134,7 +135,7 @@ func (h helmCharts) fromSource(obj *sourcev1.HelmChart, p *pursuit[HelmChartRequ
 				return h.repositories.request(repository)
 			}
 		}
-		return HelmRepositoryRequest{}, fmt.Errorf("no HelmRepository found for '%s' in '%s' namespace", redactedURL(url), obj.Namespace)
+		return HelmRepositoryRequest{}, ErrNoRepository
 	}
 	return nil
 }
@@ -180,7 +181,7 @@ func (h helmCharts) take(obj *sourcev1.HelmChart, p *pursuit[HelmChartRequest]) 
 
 func (helmCharts) observe(after, started *sourcev1.HelmChart, f fetched) {
 	status := &after.Status
-	status.ObservedChartName = f.metadata[chartName]
+	status.ObservedChartName = f.metadata[ChartName]
 	status.ObservedSourceArtifactRevision = ""
 	if len(f.parts) > 0 {
 		status.ObservedSourceArtifactRevision = f.parts[0].Revision
@@ -191,27 +192,30 @@ func (helmCharts) observe(after, started *sourcev1.HelmChart, f fetched) {
 	}
 }
 
+// ErrNoRepository is the error for a URL of which the namespace has no HelmRepository.
+var ErrNoRepository = errors.New("there is no HelmRepository with this URL")
+
 // Keys of a chart's metadata: its name, the values files that it was made with, a line for
 // each, and whether it was packaged by us.
 const (
-	chartName     = "name"
-	chartValues   = "valuesFiles"
-	chartPackaged = "packaged"
+	ChartName     = "name"
+	ChartValues   = "valuesFiles"
+	ChartPackaged = "packaged"
 )
 
 func valuesFiles(f fetched) []string {
-	if f.metadata[chartValues] == "" {
+	if f.metadata[ChartValues] == "" {
 		return nil
 	}
-	return strings.Split(f.metadata[chartValues], "\n")
+	return strings.Split(f.metadata[ChartValues], "\n")
 }
 
 func (helmCharts) words(_ *sourcev1.HelmChart, f fetched) (condition, news string) {
 	action := "pulled"
-	if f.metadata[chartPackaged] != "" {
+	if f.metadata[ChartPackaged] != "" {
 		action = "packaged"
 	}
-	text := fmt.Sprintf("%s '%s' chart with version '%s'", action, f.metadata[chartName], f.revision)
+	text := fmt.Sprintf("%s '%s' chart with version '%s'", action, f.metadata[ChartName], f.revision)
 	if files := valuesFiles(f); len(files) > 0 {
 		text += fmt.Sprintf(" and merged values files %v", files)
 	}
@@ -219,7 +223,7 @@ func (helmCharts) words(_ *sourcev1.HelmChart, f fetched) (condition, news strin
 }
 
 func (helmCharts) reasons(f fetched) (success, failure string) {
-	if f.metadata[chartPackaged] != "" {
+	if f.metadata[ChartPackaged] != "" {
 		return sourcev1.ChartPackageSucceededReason, "ChartPullError"
 	}
 	return sourcev1.ChartPullSucceededReason, "ChartPullError"
@@ -228,7 +232,7 @@ func (helmCharts) reasons(f fetched) (success, failure string) {
 func (helmCharts) annotations(map[string]string) map[string]string { return nil }
 
 func (helmCharts) file(revision string, metadata map[string]string) string {
-	return metadata[chartName] + "-" + revision + ".tgz"
+	return metadata[ChartName] + "-" + revision + ".tgz"
 }
 
 // dependents are the charts of a source.

@@ -1,6 +1,8 @@
 package flux
 
 import (
+	"time"
+
 	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -19,6 +21,9 @@ type GitRequest struct {
 	RecurseSubmodules bool
 	// Sparse are the only directories that are shown; all where it is empty.
 	Sparse []string
+	// NotBefore is the moment from which on what the server said is new enough; zero for
+	// now. Those who follow one repository share what they are told.
+	NotBefore time.Time `json:"-"`
 }
 
 // GitRef chooses a commit; see sourcev1.GitRepositoryRef.

@@ -53,7 +53,7 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 	served := map[string]bool{}
 	for kind, add := range map[string]func() error{
 		sourcev1.GitRepositoryKind: func() error {
-			kind := gitRepositories{client: c, secrets: secrets, sources: w.sources, packed: packed, options: options}
+			kind := gitRepositories{client: c, secrets: secrets, sources: w.sources, packed: packed, clock: w.parts.Clock, options: options}
 			return addSource(w, kind, w.parts.Git, func(ctx context.Context) ([]*sourcev1.GitRepository, error) {
 				var list sourcev1.GitRepositoryList
 				err := c.List(ctx, &list, client.UnsafeDisableDeepCopy)
@@ -94,9 +94,6 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 			})
 		},
 	} {
-		if !w.parts.adapts(kind) {
-			continue
-		}
 		known, err := isServed(w.mgr, kind)
 		if err != nil {
 			return nil, err
@@ -164,12 +161,4 @@ func contentOf(values ...any) string {
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
-}
-
-// adapts tells whether there is an adapter for a kind of sources.
-func (p Parts) adapts(kind string) bool {
-	return map[string]bool{
-		sourcev1.GitRepositoryKind: p.Git != nil, sourcev1.OCIRepositoryKind: p.OCI != nil, sourcev1.BucketKind: p.Buckets != nil,
-		sourcev1.HelmRepositoryKind: p.HelmRepositories != nil, sourcev1.HelmChartKind: p.HelmCharts != nil,
-	}[kind]
 }

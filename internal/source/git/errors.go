@@ -74,6 +74,9 @@ func failure(request Request, err error) error {
 
 func denied(request Request) string {
 	auth := request.Auth
+	if auth.Login != nil {
+		return "check that who is logged in may read the repository"
+	}
 	if auth.Username == "" && auth.BearerToken == "" && len(auth.Identity) == 0 {
 		return "the repository needs a credential; name its secret in secretRef"
 	}

@@ -170,6 +170,29 @@ func TestFailuresAreNotShared(t *testing.T) {
 	fetch(t, s, request)
 }
 
+// TestOldAnswersLeadNowhere: what was heard a while ago may be gone.
+func TestOldAnswersLeadNowhere(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewGitServer(t, testenv.GitServerOptions{})
+	repo := server.Repository(t, "app")
+	repo.Commit(t, "main", testenv.Files{"f": "1"})
+	repo.Commit(t, "dev", testenv.Files{"f": "1"})
+	s := openStore(t, git.Options{})
+	request := git.Request{URL: server.URL("app"), Ref: git.Ref{Branch: "main"}}
+	other := request
+	other.Ref.Branch = "dev"
+	fetch(t, s, request)
+	fetch(t, s, other)
+	repo.Amend(t, "dev", testenv.Files{"f": "2"})
+	fetch(t, s, request) // hears of both
+	want := repo.Amend(t, "dev", testenv.Files{"f": "3"})
+	repo.Pack(t)
+	other.NotBefore = time.Now().Add(-time.Hour)
+	if got := fetch(t, s, other).Commit.Hash; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func TestRedirectOnTheSameHostIsFollowed(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewGitServer(t, testenv.GitServerOptions{Username: "a", Password: "b"})

@@ -33,6 +33,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/source/git/lru"
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 	"github.com/plumb-gitops/plumb/internal/source/git/wire"
@@ -64,6 +65,8 @@ type Options struct {
 	// Packs is the number of packs of a repository from which on they are
 	// joined: 32 by default.
 	Packs int
+	// Policy refuses connections that Flux makes; none by default.
+	Policy egress.Policy
 	// Now is the clock; time.Now by default.
 	Now func() time.Time
 }
@@ -176,7 +179,7 @@ func (s *Store) key(request Request) string {
 	auth, proxy := request.Auth, request.Proxy
 	for _, part := range []string{
 		request.URL, auth.Username, auth.Password, auth.BearerToken, string(auth.CA), string(auth.Certificate),
-		string(auth.Key), string(auth.Identity), auth.Passphrase, string(auth.KnownHosts),
+		string(auth.Key), string(auth.Identity), auth.Passphrase, string(auth.KnownHosts), auth.LoginName,
 		proxy.Address, proxy.Username, proxy.Password,
 	} {
 		fmt.Fprintf(mac, "%d:%s", len(part), part)
@@ -200,7 +203,7 @@ func (s *Store) remote(request Request) (*remote, error) {
 		return nil, err
 	}
 	client, err := wire.New(wire.Options{
-		URL: u, Auth: request.Auth, Proxy: request.Proxy, Limits: wire.Limits{Refs: s.options.Refs},
+		URL: u, Auth: request.Auth, Proxy: request.Proxy, Policy: s.options.Policy, Limits: wire.Limits{Refs: s.options.Refs},
 	})
 	if err != nil {
 		return nil, err

@@ -21,8 +21,9 @@ type httpTransport struct {
 	client    *http.Client
 	transport *egress.Transport
 
-	mu   sync.Mutex // guards base
-	base *url.URL   // where the repository was found last
+	mu    sync.Mutex  // guards all below
+	base  *url.URL    // where the repository was found last
+	login *credential // what Login gave; nil before, and after it was refused
 }
 
 // longestRedirect is the most redirects that are followed.
@@ -126,8 +127,81 @@ func endpoint(base *url.URL, path string) *url.URL {
 	return &target
 }
 
-// do sends a request, with the credential only to the host that it is for.
+// do sends a request, with the credential only to the host that it is for. A
+// credential of Login that is refused is got anew, once.
 func (t *httpTransport) do(ctx context.Context, method string, target *url.URL, body []byte) (*http.Response, error) {
+	if !t.ours(target) {
+		return t.send(ctx, method, target, body, credential{})
+	}
+	used, old, err := t.credential(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := t.send(ctx, method, target, body, used)
+	if err != nil || t.auth.Login == nil || !refuses(answer) {
+		return answer, err
+	}
+	t.forget(used)
+	if !old {
+		return answer, nil
+	}
+	_ = answer.Body.Close()
+	if used, _, err = t.credential(ctx); err != nil {
+		return nil, err
+	}
+	if answer, err = t.send(ctx, method, target, body, used); err == nil && refuses(answer) {
+		t.forget(used)
+	}
+	return answer, err
+}
+
+// ours tells whether a URL leads to the server that the credential is for.
+func (t *httpTransport) ours(target *url.URL) bool {
+	return target.Scheme == t.origin.Scheme && strings.EqualFold(target.Host, t.origin.Host)
+}
+
+// refuses tells whether an answer may be due to a token that has expired. Azure DevOps
+// sends a page to sign in at then, with a status of its own.
+func refuses(answer *http.Response) bool {
+	switch answer.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNonAuthoritativeInfo:
+		return true
+	default:
+		return false
+	}
+}
+
+// credential is the one to be sent; old tells that Login gave it some time ago.
+func (t *httpTransport) credential(ctx context.Context) (c credential, old bool, err error) {
+	if t.auth.Login == nil {
+		return credential{t.auth.Username, t.auth.Password, t.auth.BearerToken}, false, nil
+	}
+	t.mu.Lock()
+	known := t.login
+	t.mu.Unlock()
+	if known != nil {
+		return *known, true, nil
+	}
+	c.username, c.password, c.bearer, err = t.auth.Login(ctx)
+	if err != nil {
+		return credential{}, false, &Error{Code: CodeCredential, Text: "log in: " + printable(err.Error()), Err: err}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.login = &c
+	return c, false, nil
+}
+
+// forget drops a credential that was refused.
+func (t *httpTransport) forget(c credential) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.login != nil && *t.login == c {
+		t.login = nil
+	}
+}
+
+func (t *httpTransport) send(ctx context.Context, method string, target *url.URL, body []byte, c credential) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -138,13 +212,11 @@ func (t *httpTransport) do(ctx context.Context, method string, target *url.URL, 
 		request.Header.Set("Content-Type", "application/x-git-upload-pack-request")
 		request.Header.Set("Accept", "application/x-git-upload-pack-result")
 	}
-	if target.Scheme == t.origin.Scheme && strings.EqualFold(target.Host, t.origin.Host) {
-		switch {
-		case t.auth.BearerToken != "":
-			request.Header.Set("Authorization", "Bearer "+t.auth.BearerToken)
-		case t.auth.Username != "" || t.auth.Password != "":
-			request.SetBasicAuth(t.auth.Username, t.auth.Password)
-		}
+	switch {
+	case c.bearer != "":
+		request.Header.Set("Authorization", "Bearer "+c.bearer)
+	case c.username != "" || c.password != "":
+		request.SetBasicAuth(c.username, c.password)
 	}
 	return t.client.Do(request)
 }
@@ -153,7 +225,7 @@ func (t *httpTransport) do(ctx context.Context, method string, target *url.URL, 
 func checkAnswer(answer *http.Response, kind string) error {
 	switch code := answer.StatusCode; {
 	case code == http.StatusOK:
-	case code == http.StatusUnauthorized, code == http.StatusForbidden, code == http.StatusProxyAuthRequired:
+	case code == http.StatusUnauthorized, code == http.StatusForbidden, code == http.StatusProxyAuthRequired, code == http.StatusNonAuthoritativeInfo:
 		return &Error{Code: CodeDenied, Text: fmt.Sprintf("the server answers %d %s", code, http.StatusText(code))}
 	case code == http.StatusNotFound, code == http.StatusGone:
 		return &Error{Code: CodeNotFound, Text: fmt.Sprintf("the server answers %d %s", code, http.StatusText(code))}

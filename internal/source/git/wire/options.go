@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -24,7 +25,17 @@ type Auth struct {
 	Passphrase string
 	// KnownHosts are the keys of SSH servers, as in a known_hosts file.
 	KnownHosts []byte
+	// Login gets the credential for HTTP, where it is set, in place of Username, Password
+	// and BearerToken: a token that does not live long. It is called when a credential is
+	// needed first, and again when the server has refused the last one.
+	Login func(ctx context.Context) (username, password, bearer string, err error)
+	// LoginName says whom Login logs in as, in words that differ where the rights may:
+	// what one has fetched is not shown to another one.
+	LoginName string
 }
+
+// credential is what is sent to a server over HTTP.
+type credential struct{ username, password, bearer string }
 
 // Proxy is a proxy to be used instead of that of the environment.
 type Proxy = egress.Proxy
