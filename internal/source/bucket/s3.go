@@ -22,6 +22,9 @@ type s3 struct {
 }
 
 func newS3(request Request, u *url.URL, w *wire, s *session, l limits) (client, error) {
+	if s3utils.CheckValidBucketName(request.Bucket) != nil {
+		return nil, badName()
+	}
 	made, err := minio.New(u.Host, &minio.Options{
 		Creds:  credentials.New(&s3Credential{session: s}),
 		Secure: u.Scheme == "https", Region: request.Region, Transport: w,
@@ -71,6 +74,7 @@ const besides = 4
 
 func (c *s3) list(ctx context.Context, prefix string, visit func(object) error) error {
 	ctx, e := exchanging(ctx, c.limits.pages+besides, mostPage)
+	e.roots = []string{"ListBucketResult", "LocationConstraint"}
 	for o := range c.client.ListObjectsIter(ctx, c.bucket, minio.ListObjectsOptions{
 		Recursive: true, Prefix: prefix, UseV1: s3utils.IsGoogleEndpoint(*c.client.EndpointURL()),
 	}) {
