@@ -4,36 +4,38 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
+	"io/fs"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/plumb-gitops/plumb/internal/source"
 	"github.com/plumb-gitops/plumb/internal/testenv"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 )
 
+// file is an open file in memory.
+type file struct{ *bytes.Reader }
+
+func (file) Close() error { return nil }
+
+func (f file) Stat() (fs.FileInfo, error) {
+	return source.FileInfo("index", false, func() (int64, error) { return f.Size(), nil }), nil
+}
+
 // converted converts an index and reads it again.
 func converted(t *testing.T, read func(io.Reader, *indexWriter) error, text []byte) (content, warning string, err error) {
 	t.Helper()
-	out, err := os.Create(filepath.Join(t.TempDir(), "index"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
+	var out buffer
 	if read == nil {
-		_, warning, err = convert(t.Context(), bytes.NewReader(text), int64(len(text)), out)
+		_, warning, err = convert(t.Context(), bytes.NewReader(text), int64(len(text)), &out)
 	} else {
-		_, warning, err = convertBy(t.Context(), read, bytes.NewReader(text), out)
+		_, warning, err = convertBy(t.Context(), read, bytes.NewReader(text), &out)
 	}
 	if err != nil {
 		return "", "", err
 	}
-	in, err := os.Open(out.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
+	in := file{bytes.NewReader(out.Bytes())}
 	served, err := openServed(in)
 	if err != nil {
 		t.Fatalf("what was written cannot be read: %v", err)
