@@ -3,6 +3,9 @@ package helmrepo
 import (
 	"runtime"
 	"testing"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
 )
 
 // AwaitWaiting waits until so many ask for the index of a repository.
@@ -51,3 +54,5 @@ func indexBytes(t *testing.T, s *Store, repository Repository) []byte {
 	}
 	return data
 }
+
+func memoryTree(files map[string]string) gitops.Tree { return sourcetest.Memory(files) }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -137,17 +138,22 @@ func (r *remote) download(ctx context.Context) error {
 	if response.StatusCode == http.StatusNotModified {
 		return nil
 	}
-	next := indexState{ETag: validator(response, "Etag"), LastModified: validator(response, "Last-Modified")}
-	return r.takeIndex(ctx, response, last, next)
+	return r.takeIndex(ctx, response, last, validators(response))
 }
 
-// validator is what a server gives to ask later whether something has changed.
-func validator(response *http.Response, name string) string {
+// validators are what a server gives to ask later whether the index has changed. A time of
+// the second in which the answer was made is none: the index may change once more in it.
+func validators(response *http.Response) (found indexState) {
 	const most = 1024
-	if value := response.Header.Get(name); len(value) <= most {
-		return value
+	if tag := response.Header.Get("Etag"); len(tag) <= most {
+		found.ETag = tag
 	}
-	return ""
+	modified, err := http.ParseTime(response.Header.Get("Last-Modified"))
+	date, errDate := http.ParseTime(response.Header.Get("Date"))
+	if err == nil && errDate == nil && date.Sub(modified) > time.Second {
+		found.LastModified = response.Header.Get("Last-Modified")
+	}
+	return found
 }
 
 // takeIndex stores an index that comes from the server.

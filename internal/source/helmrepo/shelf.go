@@ -344,12 +344,12 @@ func (s *shelf) whole(c chartState) bool {
 	return err != nil || "sha256:"+hex.EncodeToString(sum.Sum(nil)) == c.Digest
 }
 
-// retain forgets what is not followed any more.
-func (s *shelf) retain(books map[string]bool) error {
+// retain forgets what is not followed any more, and tells whether somebody reads a file.
+func (s *shelf) retain(books map[string]bool) (busy bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.open(); err != nil {
-		return err
+		return false, err
 	}
 	next := s.clone()
 	maps.DeleteFunc(next.Charts, func(book string, _ chartState) bool { return !books[book] })
@@ -357,9 +357,9 @@ func (s *shelf) retain(books map[string]bool) error {
 		next.Index = nil
 	}
 	if len(next.Charts) == len(s.state.Charts) && next.Index == s.state.Index {
-		return nil
+		return len(s.held) > 0, nil
 	}
-	return s.write(next)
+	return len(s.held) > 0, s.write(next)
 }
 
 // close lets go of the folder.

@@ -200,7 +200,8 @@ type Followed struct {
 	Packages     []PackageRequest
 }
 
-// Retain removes what nothing that is followed needs.
+// Retain removes what nothing that is followed needs, and nobody reads: what is still read
+// goes when that has ended, or with the next call.
 func (s *Store) Retain(followed Followed) error {
 	wanted := map[string]map[string]bool{}
 	want := func(shelf, book string) {
@@ -222,9 +223,11 @@ func (s *Store) Retain(followed Followed) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
+	kept := map[string]bool{}
 	for key, sh := range s.shelves {
-		if wanted[key] != nil {
-			errs = append(errs, sh.retain(wanted[key]))
+		busy, err := sh.retain(wanted[key])
+		if errs = append(errs, err); busy || wanted[key] != nil {
+			kept[key] = true
 			continue
 		}
 		if r := s.remotes[key]; r != nil {
@@ -237,7 +240,7 @@ func (s *Store) Retain(followed Followed) error {
 	entries, err := fs.ReadDir(s.root.FS(), ".")
 	errs = append(errs, err)
 	for _, e := range entries {
-		if e.IsDir() && wanted[e.Name()] == nil {
+		if e.IsDir() && !kept[e.Name()] && wanted[e.Name()] == nil {
 			errs = append(errs, s.root.RemoveAll(e.Name()))
 		}
 	}
