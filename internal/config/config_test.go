@@ -59,7 +59,7 @@ func TestDefaultsAreThoseOfFlux(t *testing.T) {
 
 		TokenCacheSize: 100, TokenCacheDuration: time.Hour,
 		// The following are Plumb's own.
-		Controllers:   []string{"kustomize", "source"},
+		Controllers:   []string{"kustomize", "source", "source-watcher"},
 		AuditPeriod:   24 * time.Hour,
 		DeletionGuard: true,
 		NoRemoteBases: true,
@@ -198,8 +198,8 @@ func TestRefusedFlags(t *testing.T) {
 		"a port out of range":                 {[]string{"--health-addr=:70000"}, `--health-addr ":70000" is no address`},
 		"artifacts that are not served":       {[]string{"--storage-addr=0"}, `--storage-addr "0" cannot be off`},
 		"an events address without scheme":    {[]string{"--events-addr=user:secret@host"}, "--events-addr is no URL that begins with http:// or https://"},
-		"no controller":                       {[]string{"--controllers="}, `--controllers "" names none: there are kustomize, source`},
-		"a controller that is not served":     {[]string{"--controllers=source,helm"}, `--controllers "helm" is not served by this version of Plumb: there are kustomize, source`},
+		"no controller":                       {[]string{"--controllers="}, `--controllers "" names none: there are kustomize, source, source-watcher`},
+		"a controller that is not served":     {[]string{"--controllers=source,helm"}, `--controllers "helm" is not served by this version of Plumb: there are kustomize, source, source-watcher`},
 		"another account with a colon":        {[]string{"--default-kubeconfig-service-account=a:b"}, `--default-kubeconfig-service-account "a:b" is no name of a service account`},
 		"an account with a colon":             {[]string{"--default-service-account=a:b"}, `--default-service-account "a:b" is no name of a service account`},
 		"decryption without its gate":         {[]string{"--default-decryption-service-account=sops"}, `--default-decryption-service-account "sops" needs --feature-gates=ObjectLevelWorkloadIdentity=true`},

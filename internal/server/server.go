@@ -441,9 +441,11 @@ func (s *server) setUp(ctx context.Context) error {
 		Git: gitSources{s}, OCI: ociSources{s}, Buckets: bucketSources{s}, HelmRepositories: helmRepositories{s}, HelmCharts: helmCharts{s},
 		Artifacts: s.artifacts, Cache: s.cache, Logins: s.logins, ArtifactURL: s.artifactURL, Engine: makeEngine,
 	}, flux.Options{
-		Controllers: flux.Controllers{Source: s.config.Works(config.SourceController), Kustomize: s.config.Works(config.KustomizeController)},
-		Concurrent:  s.config.Concurrent,
-		Selector:    s.config.WatchSelector,
+		Controllers: flux.Controllers{
+			Source: s.config.Works(config.SourceController), Kustomize: s.config.Works(config.KustomizeController), Watcher: s.config.Works(config.SourceWatcher),
+		},
+		Concurrent: s.config.Concurrent,
+		Selector:   s.config.WatchSelector,
 		Kustomization: flux.KustomizationOptions{
 			NoCrossNamespaceRefs:  s.config.NoCrossNamespaceRefs,
 			DefaultServiceAccount: s.config.DefaultServiceAccount,
