@@ -151,7 +151,7 @@ func parse(data []byte) (Definition, error) {
 // served lists the kinds that have a reconciler.
 func served(kind schema.GroupVersionKind) bool {
 	switch kind.Kind {
-	case "ArtifactGenerator", "ExternalArtifact", "GitRepository", "Kustomization":
+	case "ArtifactGenerator", "Bucket", "ExternalArtifact", "GitRepository", "HelmChart", "HelmRepository", "Kustomization", "OCIRepository":
 		return true
 	}
 	return false
