@@ -13,24 +13,31 @@ import (
 
 // releaseProgram gives back the memory of those parts of the program's own file that only
 // its start has needed: tables that were read once, and the code that read them, some
-// 40 MB. The kernel maps what is needed again from its cache. Only read-only mappings of
-// the file are given back, so that nothing is lost.
+// 40 MB. The kernel maps what is needed again from its cache.
+//
+// Given back are mappings that cannot be written and that hold nothing but the file: what
+// a loader has written into one, before it made it read-only, would be lost.
 func releaseProgram() error {
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	maps, err := os.ReadFile("/proc/self/maps")
+	mappings, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		return err
 	}
-	for line := range bytes.Lines(maps) {
+	addresses := "" // of the mapping that is being read, where it is one of these
+	for line := range bytes.Lines(mappings) {
 		fields := strings.Fields(string(line))
-		if len(fields) != 6 || fields[5] != program || strings.Contains(fields[1], "w") {
-			continue
-		}
-		if err := release(fields[0]); err != nil {
-			return fmt.Errorf("give back %s: %w", fields[0], err)
+		switch {
+		case len(fields) == 6 && fields[5] == program && !strings.Contains(fields[1], "w"):
+			addresses = fields[0]
+		case len(fields) >= 5:
+			addresses = ""
+		case addresses != "" && len(fields) == 3 && fields[0] == "Anonymous:" && fields[1] == "0":
+			if err := release(addresses); err != nil {
+				return fmt.Errorf("give back %s: %w", addresses, err)
+			}
 		}
 	}
 	return nil
