@@ -346,6 +346,21 @@ func TestRealNetwork(t *testing.T) {
 	}
 }
 
+// TestPrivateAddress has an API of GitHub at an address that the policy refuses.
+func TestPrivateAddress(t *testing.T) {
+	t.Parallel()
+	for refused, want := range map[bool]string{true: "127.0.0.1 are refused", false: "it answers 400"} {
+		w := newWorld(t, func(o *auth.Options) {
+			o.Transport, o.Clock, o.Policy = nil, clock.RealClock{}, egress.Policy{NoPrivate: refused}
+		})
+		a := app(t, w)
+		a.BaseURL = w.clouds.URL
+		if _, err := w.GitHubApp(t.Context(), a); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("with the policy %t got %v, want %q", refused, err, want)
+		}
+	}
+}
+
 // noEnvironment takes from a test what the machine says of its identity.
 func noEnvironment(t *testing.T) {
 	t.Helper()
