@@ -117,7 +117,8 @@ func New(options Options) *Logins {
 // maxAccounts is how many service accounts are remembered.
 const maxAccounts = 1000
 
-// Close ends logins that are under way and waits for their end. No other call may follow.
+// Close ends logins that are under way and waits for their end. Calls that follow are
+// canceled.
 func (l *Logins) Close() {
 	l.tokens.close()
 	l.accounts.close()

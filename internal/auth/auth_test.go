@@ -324,6 +324,9 @@ func TestClose(t *testing.T) {
 	if err := <-got; err == nil {
 		t.Error("a login went on after the end")
 	}
+	if _, err := w.Registry(t.Context(), as("azure", "apps/all"), azureRegistry); !errors.Is(err, context.Canceled) {
+		t.Errorf("a login after the end: %v", err)
+	}
 }
 
 // TestRealNetwork uses the transports that the operator uses: a service account reaches no

@@ -241,6 +241,17 @@ func TestOwnIdentity(t *testing.T) {
 			return err
 		})
 	})
+	t.Run("nobody's", func(t *testing.T) {
+		noEnvironment(t)
+		w := newWorld(t)
+		w.clouds.Fail("169.254.169.254", 404, "")
+		for provider, registry := range map[string]string{"aws": awsRegistry, "azure": azureRegistry} {
+			_, err := w.Registry(t.Context(), auth.Request{Provider: provider}, registry)
+			if err == nil || !strings.Contains(err.Error(), "see that the operator has an identity") {
+				t.Errorf("%s: %v", provider, err)
+			}
+		}
+	})
 	t.Run("Azure by the machine", func(t *testing.T) {
 		noEnvironment(t)
 		w := newWorld(t)
