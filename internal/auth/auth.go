@@ -72,7 +72,8 @@ type Options struct {
 	// most, 0 for an hour.
 	MaxTokens   int
 	MaxDuration time.Duration
-	// Policy is for everything but logins of the operator itself.
+	// Policy is for everything but logins of the operator itself. Private addresses are
+	// refused to GitHub's API alone: clouds can have theirs there.
 	Policy egress.Policy
 	Clock  clock.PassiveClock
 	// Transport takes the place of the network for all requests, in tests; nil for the
@@ -116,7 +117,8 @@ func New(options Options) *Logins {
 // maxAccounts is how many service accounts are remembered.
 const maxAccounts = 1000
 
-// Close ends logins that are under way and waits for their end. No other call may follow.
+// Close ends logins that are under way and waits for their end. Calls that follow are
+// canceled.
 func (l *Logins) Close() {
 	l.tokens.close()
 	l.accounts.close()
@@ -166,9 +168,12 @@ func (l *Logins) Git(ctx context.Context, r Request, repository string) (Login, 
 // Cluster logs in at a Kubernetes cluster of a cloud, and finds out its address and
 // authority where they are not given.
 func (l *Logins) Cluster(ctx context.Context, r Request, c Cluster) (Cluster, Login, error) {
-	what := fmt.Sprintf("cluster %s", egress.Quote(c.Name))
-	if c.Name == "" {
-		what = fmt.Sprintf("cluster at %s", egress.Quote(c.Address))
+	what := "a cluster"
+	switch {
+	case c.Name != "":
+		what = fmt.Sprintf("cluster %s", egress.Quote(c.Name))
+	case c.Address != "":
+		what = fmt.Sprintf("the cluster at %s", egress.Quote(c.Address))
 	}
 	cloud, ok := l.options.Clouds[r.Provider].(Clusters)
 	if !ok {

@@ -324,6 +324,9 @@ func TestClose(t *testing.T) {
 	if err := <-got; err == nil {
 		t.Error("a login went on after the end")
 	}
+	if _, err := w.Registry(t.Context(), as("azure", "apps/all"), azureRegistry); !errors.Is(err, context.Canceled) {
+		t.Errorf("a login after the end: %v", err)
+	}
 }
 
 // TestRealNetwork uses the transports that the operator uses: a service account reaches no
@@ -343,6 +346,21 @@ func TestRealNetwork(t *testing.T) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
+	}
+}
+
+// TestPrivateAddress has an API of GitHub at an address that the policy refuses.
+func TestPrivateAddress(t *testing.T) {
+	t.Parallel()
+	for refused, want := range map[bool]string{true: "127.0.0.1 are refused", false: "it answers 400"} {
+		w := newWorld(t, func(o *auth.Options) {
+			o.Transport, o.Clock, o.Policy = nil, clock.RealClock{}, egress.Policy{NoPrivate: refused}
+		})
+		a := app(t, w)
+		a.BaseURL = w.clouds.URL
+		if _, err := w.GitHubApp(t.Context(), a); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("with the policy %t got %v, want %q", refused, err, want)
+		}
 	}
 }
 

@@ -54,15 +54,21 @@ func newCache(most int, life time.Duration, c clock.PassiveClock) *cache {
 	return &cache{most: most, life: life, clock: c, under: under, stop: stop, entries: map[string]*list.Element{}, order: list.New()}
 }
 
-// close ends what is being made.
+// close ends what is being made. Nothing is made afterwards.
 func (c *cache) close() {
+	c.mu.Lock()
 	c.stop()
+	c.mu.Unlock()
 	c.running.Wait()
 }
 
 // get gives the value for a key and makes it where it is not there or not fresh.
 func (c *cache) get(ctx context.Context, key string, fill func(context.Context) (value any, expires time.Time, err error)) (any, error) {
 	c.mu.Lock()
+	if c.under.Err() != nil {
+		c.mu.Unlock()
+		return nil, context.Canceled
+	}
 	var before *entry
 	e := c.find(key)
 	if e != nil && e.done() && !c.fresh(e.until) {

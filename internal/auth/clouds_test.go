@@ -241,6 +241,17 @@ func TestOwnIdentity(t *testing.T) {
 			return err
 		})
 	})
+	t.Run("nobody's", func(t *testing.T) {
+		noEnvironment(t)
+		w := newWorld(t)
+		w.clouds.Fail("169.254.169.254", 404, "")
+		for provider, registry := range map[string]string{"aws": awsRegistry, "azure": azureRegistry} {
+			_, err := w.Registry(t.Context(), auth.Request{Provider: provider}, registry)
+			if err == nil || !strings.Contains(err.Error(), "see that the operator has an identity") {
+				t.Errorf("%s: %v", provider, err)
+			}
+		}
+	})
 	t.Run("Azure by the machine", func(t *testing.T) {
 		noEnvironment(t)
 		w := newWorld(t)
@@ -262,6 +273,31 @@ func TestOwnIdentity(t *testing.T) {
 			t.Errorf("asked %v", w.clouds.Asked(""))
 		}
 	})
+}
+
+// TestOwnTokensStayHome has the operator log in at clusters that somebody describes: its
+// tokens go nowhere but to addresses that the cloud names.
+func TestOwnTokensStayHome(t *testing.T) {
+	noEnvironment(t)
+	t.Setenv("AWS_REGION", "eu-central-1")
+	w := newWorld(t)
+	t.Setenv("GCE_METADATA_HOST", strings.TrimPrefix(w.clouds.URL, "http://"))
+	for provider, name := range map[string]string{"aws": authtest.AWSCluster, "azure": authtest.AzureCluster, "gcp": authtest.GoogleFar} {
+		w.expect(t, gitops.Denied, "AuthenticationFailed", "the cloud knows no such address", func() error {
+			_, _, err := w.Cluster(t.Context(), auth.Request{Provider: provider}, auth.Cluster{Name: name, Address: "https://evil.example.com", CA: []byte("evil")})
+			return err
+		})
+	}
+	for _, provider := range []string{"azure", "gcp"} {
+		if _, _, err := w.Cluster(t.Context(), auth.Request{Provider: provider}, auth.Cluster{Address: "https://evil.example.com", CA: []byte("evil")}); err == nil {
+			t.Errorf("%s: a token of the operator goes to a cluster without a name", provider)
+		}
+	}
+	found, login, err := w.Cluster(t.Context(), auth.Request{Provider: "gcp"}, auth.Cluster{Name: authtest.GoogleFar, Address: "203.0.113.7:443"})
+	must(t, err)
+	if found.Address != "203.0.113.7:443" || len(found.CA) == 0 || login.Bearer == "" {
+		t.Errorf("got %+v", found)
+	}
 }
 
 func tokenFile(t *testing.T, audience string) string {

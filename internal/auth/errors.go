@@ -101,11 +101,31 @@ func explain(ctx context.Context, err error) (kind gitops.ErrorKind, reason, tex
 		}
 		return gitops.Denied, reasonAuthentication, refusal.Error()
 	}
-	if code, text, ok := egress.Explain(ctx, err); ok {
-		return code.Kind(), reasonAuthentication, text
+	remedy := ""
+	if h := (*hinted)(nil); errors.As(err, &h) {
+		remedy = "; " + h.remedy
 	}
-	return gitops.Transient, reasonAuthentication, "it cannot be asked"
+	if code, text, ok := egress.Explain(ctx, err); ok {
+		return code.Kind(), reasonAuthentication, text + remedy
+	}
+	return gitops.Transient, reasonAuthentication, "it cannot be asked" + remedy
 }
+
+// hinted is an error with what to do about it.
+type hinted struct {
+	err    error
+	remedy string
+}
+
+// Error is the error's text.
+func (h *hinted) Error() string { return h.err.Error() }
+
+// Unwrap gives the error.
+func (h *hinted) Unwrap() error { return h.err }
+
+// Hinted adds what to do to an error of the way to a server: where the operator has no
+// identity, there is nobody at the end of it.
+func Hinted(err error, remedy string) error { return &hinted{err, remedy} }
 
 // Remedied adds to a refusal what to do; other errors stay as they are.
 func Remedied(err error, remedy string) error {

@@ -72,7 +72,7 @@ func (l *Logins) installation(ctx context.Context, app App) (Login, error) {
 	if err != nil {
 		return Login{}, err
 	}
-	client, err := l.way(way{proxy: app.Proxy, tls: app.TLS})
+	client, err := l.way(way{proxy: app.Proxy, tls: app.TLS, named: true})
 	if err != nil {
 		return Login{}, err
 	}

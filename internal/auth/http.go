@@ -47,6 +47,8 @@ func client(transport http.RoundTripper) *http.Client {
 type way struct {
 	proxy egress.Proxy
 	tls   egress.TLS
+	// named says that an object names the server. A cloud's may have a private address.
+	named bool
 }
 
 // way gives the client for a way, and keeps it.
@@ -55,13 +57,15 @@ func (l *Logins) way(w way) (*http.Client, error) {
 		return client(l.options.Transport), nil
 	}
 	key := keyOf(w.proxy.Address, w.proxy.Username, w.proxy.Password,
-		string(w.tls.CA), string(w.tls.Certificate), string(w.tls.Key), fmt.Sprint(w.tls.Insecure))
+		string(w.tls.CA), string(w.tls.Certificate), string(w.tls.Key), fmt.Sprint(w.tls.Insecure, w.named))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if made := l.ways[key]; made != nil {
 		return made, nil
 	}
-	transport, err := egress.NewTransport(egress.Options{Proxy: w.proxy, TLS: w.tls, Policy: l.options.Policy})
+	policy := l.options.Policy
+	policy.NoPrivate = policy.NoPrivate && w.named
+	transport, err := egress.NewTransport(egress.Options{Proxy: w.proxy, TLS: w.tls, Policy: policy})
 	if err != nil {
 		return nil, err
 	}

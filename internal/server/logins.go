@@ -17,6 +17,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/auth/gcp"
 	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/build/sops"
+	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/frontend/flux"
 )
 
@@ -33,6 +34,7 @@ func (s *server) prepareLogins(context.Context) error {
 		ServiceAccounts: s.config.Gates.ObjectLevelWorkloadIdentity,
 		MaxTokens:       s.config.TokenCacheSize,
 		MaxDuration:     s.config.TokenCacheDuration,
+		Policy:          egress.Policy{NoPrivate: s.config.NoPrivateSources, NoPlainCredentials: s.config.NoPlainCredentials},
 		Clock:           s.clock,
 		Transport:       s.options.Clouds,
 	})

@@ -114,7 +114,7 @@ func TestRefusedFields(t *testing.T) {
 		i++
 		name := "app" + string(rune('0'+i))
 		k := w.kustomization(name, set, func(k *kustomizev1.Kustomization) { k.Spec.Path = "./app" })
-		refused := w.notReady(name, "FeatureGateDisabled", field+"|not served|until the field is removed")
+		refused := w.notReady(name, "FeatureGateDisabled", field+"|the object is left as it is until|the field is removed")
 		stalled := conditionOf(refused.Status.Conditions, "Stalled")
 		if stalled.Status != "True" || stalled.Reason != "FeatureGateDisabled" || refused.Status.ObservedGeneration != refused.Generation {
 			t.Errorf("%s: %+v", field, refused.Status)

@@ -164,7 +164,7 @@ func (w *world) runOwn(dir string, change func(*config.Operator)) (stop func()) 
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- server.Run(ctx, w.cluster.REST, cfg, server.Options{Version: "test", Log: log, Registry: prometheus.NewRegistry()})
+		ended <- server.Run(ctx, w.cluster.REST, cfg, server.Options{Version: "test", Log: log, Registry: prometheus.NewRegistry(), Clouds: w.clouds})
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()

@@ -185,7 +185,7 @@ func TestTokensForAnotherCluster(t *testing.T) {
 	app := w.kustomization("app", func(k *kustomizev1.Kustomization) {
 		k.Spec.KubeConfig = &meta.KubeConfigReference{ConfigMapRef: &meta.LocalObjectReference{Name: "far"}}
 	})
-	w.notReady("app", "ReconciliationFailed", `ConfigMap '`+w.namespace+`/far'|provider "aws" is not served`)
+	w.notReady("app", "ReconciliationFailed", `ConfigMap '`+w.namespace+`/far'|provider "aws"|the operator itself|its name is no ARN`)
 	w.patch(access, `{"data":{"provider":"generic"}}`)
 	w.notReady("app", "ReconciliationFailed", "it needs serviceAccountName")
 	w.patch(access, `{"data":{"serviceAccountName":"traveller"}}`)

@@ -3,6 +3,7 @@ package operator_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -44,6 +45,8 @@ type world struct {
 	requests  int
 	// own is set where the test's custom resources are for an operator of its own.
 	own bool
+	// clouds stands in for clouds in an operator of the test's own; nil for none.
+	clouds http.RoundTripper
 }
 
 // newWorld starts what a test needs, and the operator for the first test. When

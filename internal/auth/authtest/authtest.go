@@ -24,6 +24,11 @@ const Canary = "canary"
 type Clouds struct {
 	// GitHubKey is the key that claims of GitHub Apps are verified with.
 	GitHubKey *rsa.PublicKey
+	// GoogleAddress and GoogleCA say where the cluster of Google Cloud is, and GoogleToken,
+	// where it is set, is the token that everybody gets for it. They are set before
+	// anything is asked.
+	GoogleAddress, GoogleToken string
+	GoogleCA                   []byte
 	// URL is that of the server, over HTTP, for what cannot be given a transport.
 	URL string
 
@@ -48,7 +53,7 @@ type failure struct {
 // New starts the server; it ends with the test.
 func New(t testing.TB) *Clouds {
 	t.Helper()
-	c := &Clouds{failing: map[string]failure{}, keys: map[string]awsKey{}}
+	c := &Clouds{GoogleAddress: "203.0.113.7", GoogleCA: []byte("the authority of Google"), failing: map[string]failure{}, keys: map[string]awsKey{}}
 	c.server = httptest.NewTLSServer(c)
 	c.plain = httptest.NewServer(c)
 	c.URL = c.plain.URL

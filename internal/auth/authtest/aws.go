@@ -2,11 +2,15 @@ package authtest
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,7 +81,7 @@ func (c *Clouds) awsMetadata(w http.ResponseWriter, r *http.Request) {
 // awsService answers what is signed.
 func (c *Clouds) awsService(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
-	holder, region := c.signedBy(r)
+	holder, region := c.signedBy(r, body)
 	if holder == "" {
 		answer(w, http.StatusBadRequest, map[string]any{"__type": "com.amazon#UnrecognizedClientException", "message": Canary})
 		return
@@ -90,14 +94,33 @@ func (c *Clouds) awsService(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, map[string]any{"authorizationData": map[string]any{"authorizationToken": password, "expiresAt": float64(c.Expires().Unix())}})
 	case r.Host == "eks."+region+".amazonaws.com" && r.URL.Path == "/clusters/far":
 		answer(w, http.StatusOK, map[string]any{"cluster": map[string]any{"endpoint": "https://far.eks.example.com", "certificateAuthority": map[string]any{"data": []byte("the authority of AWS")}}})
+	case r.Host == "kms."+region+".amazonaws.com":
+		c.keyService(w, target, body)
 	default:
 		w.Header().Set("X-Amzn-Errortype", "ResourceNotFoundException:http://internal.amazon.com/")
 		answer(w, http.StatusNotFound, map[string]any{"message": Canary})
 	}
 }
 
+// keyService seals and opens: what is sealed is only turned around.
+func (c *Clouds) keyService(w http.ResponseWriter, target string, body []byte) {
+	var fields struct{ KeyId, Plaintext, CiphertextBlob string }
+	_ = json.Unmarshal(body, &fields)
+	from, to, name := fields.CiphertextBlob, "Plaintext", "TrentService.Decrypt"
+	if target == "TrentService.Encrypt" {
+		from, to, name = fields.Plaintext, "CiphertextBlob", target
+	}
+	content, err := base64.StdEncoding.DecodeString(from)
+	if err != nil || target != name {
+		answer(w, http.StatusBadRequest, map[string]any{"__type": "InvalidCiphertextException", "message": Canary})
+		return
+	}
+	slices.Reverse(content)
+	answer(w, http.StatusOK, map[string]any{to: content, "KeyId": fields.KeyId})
+}
+
 // signedBy verifies the signature of a request; empty where it is not right.
-func (c *Clouds) signedBy(r *http.Request) (holder, region string) {
+func (c *Clouds) signedBy(r *http.Request, body []byte) (holder, region string) {
 	authorization := r.Header.Get("Authorization")
 	_, rest, _ := strings.Cut(authorization, "Credential=")
 	scope, rest, _ := strings.Cut(rest, ",")
@@ -119,10 +142,8 @@ func (c *Clouds) signedBy(r *http.Request) (holder, region string) {
 		}
 	}
 	again.ContentLength = r.ContentLength
-	sum := "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-	if r.Method == http.MethodPost {
-		sum = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a" // of {}
-	}
+	hash := sha256.Sum256(body)
+	sum := hex.EncodeToString(hash[:])
 	if signer.NewSigner().SignHTTP(context.Background(), aws.Credentials{AccessKeyID: parts[0], SecretAccessKey: key.secret, SessionToken: key.session}, again, sum, parts[3], parts[2], at) != nil {
 		return "", ""
 	}

@@ -68,11 +68,8 @@ func (c *Clouds) azureMetadata(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *Clouds) azureRegistry(w http.ResponseWriter, r *http.Request) {
-	holder, ok := strings.CutSuffix(Holder(r.FormValue("access_token")), " for https://containerregistry.azure.net/.default")
-	holder2, ok2 := strings.CutSuffix(Holder(r.FormValue("access_token")), " for https://containerregistry.azure.net")
-	if ok2 {
-		holder, ok = holder2, true
-	}
+	// The metadata service of a machine takes a scope without its end.
+	holder, ok := strings.CutSuffix(strings.TrimSuffix(Holder(r.FormValue("access_token")), "/.default"), " for https://containerregistry.azure.net")
 	if r.URL.Path != "/oauth2/exchange" || r.FormValue("grant_type") != "access_token" || r.FormValue("service") != r.Host || !ok {
 		answer(w, http.StatusUnauthorized, map[string]any{"errors": []any{map[string]any{"code": "UNAUTHORIZED", "message": Canary}}})
 		return
@@ -83,7 +80,7 @@ func (c *Clouds) azureRegistry(w http.ResponseWriter, r *http.Request) {
 
 func (c *Clouds) azureManager(w http.ResponseWriter, r *http.Request) {
 	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !strings.HasSuffix(Holder(token), " for https://management.core.windows.net//.default") {
+	if !strings.Contains(Holder(token), " for https://management.core.windows.net/") {
 		answer(w, http.StatusForbidden, map[string]any{"error": map[string]any{"code": "AuthorizationFailed", "message": Canary}})
 		return
 	}
@@ -123,11 +120,15 @@ func (c *Clouds) google(w http.ResponseWriter, r *http.Request) {
 			answer(w, http.StatusBadRequest, map[string]any{"error": "invalid_grant", "error_description": Canary})
 			return
 		}
-		answer(w, http.StatusOK, map[string]any{"access_token": bearer(holder, "exchange"), "issued_token_type": "urn:ietf:params:oauth:token-type:access_token", "token_type": "Bearer", "expires_in": 3600})
+		token := bearer(holder, "exchange")
+		if c.GoogleToken != "" {
+			token = c.GoogleToken
+		}
+		answer(w, http.StatusOK, map[string]any{"access_token": token, "issued_token_type": "urn:ietf:params:oauth:token-type:access_token", "token_type": "Bearer", "expires_in": 3600})
 	case r.Host == "iamcredentials.googleapis.com" && r.URL.Path == "/v1/projects/-/serviceAccounts/"+GoogleEmail+":generateAccessToken" && strings.HasSuffix(Holder(token), " for exchange"):
 		answer(w, http.StatusOK, map[string]any{"accessToken": bearer(GoogleEmail, strings.TrimSuffix(Holder(token), " for exchange")), "expireTime": c.Expires()})
-	case r.Host == "container.googleapis.com" && r.URL.Path == "/v1/"+GoogleFar && Holder(token) != "":
-		answer(w, http.StatusOK, map[string]any{"endpoint": "203.0.113.7", "masterAuth": map[string]any{"clusterCaCertificate": []byte("the authority of Google")}})
+	case r.Host == "container.googleapis.com" && r.URL.Path == "/v1/"+GoogleFar && (Holder(token) != "" || token == c.GoogleToken):
+		answer(w, http.StatusOK, map[string]any{"endpoint": c.GoogleAddress, "masterAuth": map[string]any{"clusterCaCertificate": c.GoogleCA}})
 	default:
 		answer(w, http.StatusForbidden, map[string]any{"error": map[string]any{"code": 403, "status": "PERMISSION_DENIED", "message": Canary}})
 	}

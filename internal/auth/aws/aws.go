@@ -126,7 +126,8 @@ func own(ctx context.Context, client *http.Client, scope auth.Scope) (auth.Crede
 	}
 	found, err := loaded.Credentials.Retrieve(ctx)
 	if err != nil {
-		return auth.Credential{}, refusal(err, "see that the operator has an identity: IAM roles for service accounts, EKS Pod Identity, or that of the machine")
+		const remedy = "see that the operator has an identity: IAM roles for service accounts, EKS Pod Identity, or that of the machine"
+		return auth.Credential{}, auth.Hinted(refusal(err, remedy), remedy)
 	}
 	return credential(found), nil
 }

@@ -97,7 +97,10 @@ func (c *Cloud) Access(ctx context.Context, who auth.Subject, scope auth.Scope) 
 	}
 	token, err := credential.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{scope.Resource}})
 	if err != nil {
-		return auth.Credential{}, c.refusal(err, remedy)
+		if err = c.refusal(err, remedy); who.Own() {
+			err = auth.Hinted(err, remedy)
+		}
+		return auth.Credential{}, err
 	}
 	return auth.Credential{Bearer: token.Token, Expires: token.ExpiresOn}, nil
 }

@@ -140,7 +140,10 @@ func (c *Cloud) Access(ctx context.Context, who auth.Subject, _ auth.Scope) (aut
 	}
 	token, err := source.Token()
 	if err != nil {
-		return auth.Credential{}, c.refusal(err, remedy(who))
+		if err = c.refusal(err, remedy(who)); who.Own() {
+			err = auth.Hinted(err, remedy(who))
+		}
+		return auth.Credential{}, err
 	}
 	return auth.Credential{Bearer: token.AccessToken, Expires: token.Expiry}, nil
 }

@@ -122,7 +122,7 @@ func TestLogins(t *testing.T) {
 		// A login that fails says why.
 		l = &logins{fail: &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Denied, Cause: errors.New("log in at provider: it answers 403")}}
 		_, err := opened(t, s.recipient, l.options(v), build.Decryption{Account: account, VaultLogins: vaults})
-		v.failsWith(t, name+" without a login", err, "(log in at provider: it answers 403)", true)
+		v.failsWith(t, name+" without a login", err, "(there is no entry "+s.entry+", and log in at provider: it answers 403)", true)
 	}
 	v.vaultLogins(t, path)
 }
@@ -138,7 +138,7 @@ func (v *vaultOfKeys) vaultLogins(t *testing.T, path string) {
 		again bool
 		asked int
 	}{
-		"another role":      {build.Decryption{Account: build.Account{Namespace: "apps", Name: "other"}, VaultLogins: map[string]string{address: path}}, "(login at path " + path + " as role apps_other: it answers 403)", true, 2},
+		"another role":      {build.Decryption{Account: build.Account{Namespace: "apps", Name: "other"}, VaultLogins: map[string]string{address: path}}, "(there is no entry sops.vault-token, and login at path " + path + " as role apps_other: it answers 403)", true, 2},
 		"no token":          {build.Decryption{Account: account, VaultLogins: map[string]string{address: "team/auth/empty/login"}}, "it answers the login without a token", true, 2},
 		"another address":   {build.Decryption{Account: account, VaultLogins: map[string]string{"https://other.example.com": path}}, "there is no entry sops.vault-token", false, 0},
 		"trouble with them": {build.Decryption{Account: account, VaultTrouble: "ConfigMap 'a/b': not found"}, "there is no entry sops.vault-token, and nobody can log in: ConfigMap 'a/b': not found", false, 0},

@@ -101,7 +101,7 @@ func (s *service) withVault(key *keyservice.VaultKey, sealed []byte) ([]byte, er
 		}
 		var err error
 		if token, err = s.vaultToken(key.VaultAddress, path); err != nil {
-			return nil, s.answered(name, err)
+			return nil, s.notLoggedIn(name, vaultEntry, err)
 		}
 	}
 	master := hcvault.MasterKey{VaultAddress: key.VaultAddress, EnginePath: key.EnginePath, KeyName: key.KeyName, EncryptedKey: string(sealed)}
@@ -122,7 +122,7 @@ func (s *service) withAWS(key *keyservice.KmsKey, sealed []byte) ([]byte, error)
 		}
 		found, err := s.keys.logins.Cloud(s.ctx, AWS, s.keys.account, regionOf(key.Arn))
 		if err != nil {
-			return nil, s.answered(name, err)
+			return nil, s.notLoggedIn(name, awsEntry, err)
 		}
 		provider = credentials.NewStaticCredentialsProvider(found.AccessKey, found.SecretKey, found.SessionToken)
 	}
@@ -149,7 +149,7 @@ func (s *service) withAzure(key *keyservice.AzureKeyVaultKey, sealed []byte) ([]
 		}
 		found, err := s.keys.logins.Cloud(s.ctx, Azure, s.keys.account, scope)
 		if err != nil {
-			return nil, s.answered(name, err)
+			return nil, s.notLoggedIn(name, azureEntry, err)
 		}
 		credential = loggedIn{Token: found.Token, ExpiresOn: found.Expires}
 	}
@@ -171,7 +171,7 @@ func (s *service) withGCP(key *keyservice.GcpKmsKey, sealed []byte) ([]byte, err
 	case s.keys.logins.Cloud != nil:
 		found, err := s.keys.logins.Cloud(s.ctx, GCP, s.keys.account, "")
 		if err != nil {
-			return nil, s.answered(name, err)
+			return nil, s.notLoggedIn(name, gcpEntry, err)
 		}
 		gcpkms.NewTokenSource(oauth2.StaticTokenSource(&oauth2.Token{AccessToken: found.Token, TokenType: "Bearer", Expiry: found.Expires})).ApplyToMasterKey(&master)
 	default:
@@ -184,6 +184,12 @@ func (s *service) withGCP(key *keyservice.GcpKmsKey, sealed []byte) ([]byte, err
 // lacks notes that there is no key of a kind.
 func (s *service) lacks(name, entry string) error {
 	return s.failed(name, fmt.Errorf("there is no entry %s", entry))
+}
+
+// notLoggedIn notes that there is no key of a kind, and that nobody could log in without.
+func (s *service) notLoggedIn(name, entry string, err error) error {
+	s.asked = true
+	return s.failed(name, fmt.Errorf("there is no entry %s, and %s", entry, reason(err)))
 }
 
 // answered notes what a service could not do; nil where it could.

@@ -5,13 +5,16 @@ package sopstest
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/getsops/sops/v3/keys"
+	"github.com/getsops/sops/v3/kms"
 	"github.com/getsops/sops/v3/pgp"
 
 	"github.com/plumb-gitops/plumb/internal/build/sops/seal"
@@ -53,6 +56,21 @@ func Age(t testing.TB) (identity string, recipient Recipient) {
 		t.Helper()
 		key, err := sealed(dataKey)
 		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+}
+
+// AWS makes the recipient of a key of AWS KMS, whose service is reached with a client and
+// static credentials.
+func AWS(arn string, client *http.Client, id, secret, session string) Recipient {
+	return func(t testing.TB, dataKey []byte) keys.MasterKey {
+		t.Helper()
+		key := kms.NewMasterKey(arn, "", nil)
+		kms.NewCredentialsProvider(credentials.NewStaticCredentialsProvider(id, secret, session)).ApplyToMasterKey(key)
+		kms.NewHTTPClient(client).ApplyToMasterKey(key)
+		if err := key.Encrypt(dataKey); err != nil {
 			t.Fatal(err)
 		}
 		return key
