@@ -81,13 +81,13 @@ func parseMetadata(data []byte) (*chart.Metadata, error) {
 	}
 	m := &chart.Metadata{}
 	if err := yaml.Unmarshal(withoutMark(data), m); err != nil {
-		return nil, fmt.Errorf("its %s cannot be read: %w", chartFile, err)
+		return nil, fmt.Errorf("its %s cannot be read: %w", chartFile, plain(err))
 	}
 	if m.APIVersion == "" {
 		m.APIVersion = chart.APIVersionV1
 	}
 	if err := m.Validate(); err != nil {
-		return nil, err
+		return nil, plain(err)
 	}
 	return m, checkNames(m.Name, m.Version)
 }
@@ -102,7 +102,7 @@ func loadFiles(files []*archive.BufferedFile) (*chart.Chart, error) {
 	}
 	c, err := loader.LoadFiles(files)
 	if err != nil {
-		return nil, errors.New(strings.ReplaceAll(err.Error(), "\x00", ""))
+		return nil, plain(err)
 	}
 	if err := settle(c); err != nil {
 		return nil, err
@@ -245,7 +245,7 @@ func ignoreRules(tree gitops.Tree, at string) (*ignore.Rules, error) {
 			return nil, fmt.Errorf("%q has more than %d lines", name, mostRules)
 		}
 		if rules, err = ignore.Parse(bytes.NewReader(data)); err != nil {
-			return nil, fmt.Errorf("%q: %w", name, err)
+			return nil, fmt.Errorf("%q: %w", name, plain(err))
 		}
 	}
 	rules.AddDefaults()
