@@ -358,7 +358,18 @@ func TestPackageRefuses(t *testing.T) {
 		"many files":             {files: many, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "more than 20000 files"},
 		"a long packed chart":    {files: map[string]string{"c/Chart.yaml": appChart, "c/x": "some"}, options: helmrepo.Options{ChartBytes: 100}, kind: gitops.Invalid, reason: helmrepo.ReasonPackage, want: "more than 100 bytes, which is the most that is made"},
 		"a packed chart is none": {files: map[string]string{"c/Chart.yaml": appChart, "c/charts/x.tgz": "x"}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "it is no packed chart"},
-		"the same chart thrice":  {files: map[string]string{"c/Chart.yaml": appChart, "c/charts/a/Chart.yaml": appChart, "c/charts/b/Chart.yaml": appChart, "c/charts/d/Chart.yaml": appChart}, kind: gitops.Invalid, reason: helmrepo.ReasonPackage, want: `has chart "app" twice in the same version`},
+		"bad charts inside": {
+			files: map[string]string{
+				"c/Chart.yaml": appChart, "c/charts/a/charts/b/Chart.yaml": "x", "c/charts/a/Chart.yaml": appChart, "c/charts/b/x": "", "c/charts/c/Chart.yaml": "- x",
+				"c/charts/d.tgz": string(testenv.HelmChart(t, "d", "1.0.0", map[string]string{"Chart.yaml": "x"})),
+			},
+			kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"charts/a": "charts/b": cannot load Chart.yaml`,
+		},
+		"a bad packed chart inside": {
+			files: map[string]string{"c/Chart.yaml": appChart, "c/charts/d.tgz": string(testenv.HelmChart(t, "d", "1.0.0", map[string]string{"Chart.yaml": "x"}))},
+			kind:  gitops.Invalid, reason: helmrepo.ReasonReference, want: `"charts/d.tgz": cannot load Chart.yaml`,
+		},
+		"the same chart thrice": {files: map[string]string{"c/Chart.yaml": appChart, "c/charts/a/Chart.yaml": appChart, "c/charts/b/Chart.yaml": appChart, "c/charts/d/Chart.yaml": appChart}, kind: gitops.Invalid, reason: helmrepo.ReasonPackage, want: `has chart "app" twice in the same version`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
