@@ -56,7 +56,7 @@ func (b *budget) take(name string, size int64) error {
 		return errTooLarge
 	}
 	if !isPacked(name) && size > b.file {
-		return fmt.Errorf("%q has %d bytes, at most %d are read of a file", name, size, b.file)
+		return fmt.Errorf("%q has %d bytes, at most %d are read of a file", clipped(name), size, b.file)
 	}
 	return nil
 }
@@ -164,7 +164,7 @@ func (b *budget) open(content io.Reader, name, folder string, depth int, see vis
 		return err
 	}
 	if err := b.archive(content, folder+unpackedFolder(name)+"/", depth+1, see); err != nil {
-		return fmt.Errorf("%q: %w", name, err)
+		return fmt.Errorf("%q: %w", clipped(name), err)
 	}
 	return nil
 }
@@ -173,7 +173,7 @@ func (b *budget) open(content io.Reader, name, folder string, depth int, see vis
 func nameInChart(header *tar.Header) (string, error) {
 	for record := range header.PAXRecords {
 		if strings.HasPrefix(record, "GNU.sparse.") {
-			return "", fmt.Errorf("%q is a sparse file", header.Name)
+			return "", fmt.Errorf("%q is a sparse file", clipped(header.Name))
 		}
 	}
 	slashed := header.Name
@@ -185,7 +185,7 @@ func nameInChart(header *tar.Header) (string, error) {
 		return "", err
 	}
 	if strings.HasPrefix(slashed, "/") || strings.HasPrefix(slashed, "../") {
-		return "", fmt.Errorf("%q is outside of the chart's folder", header.Name)
+		return "", fmt.Errorf("%q is outside of the chart's folder", clipped(header.Name))
 	}
 	return name, nil
 }
@@ -194,13 +194,13 @@ func nameInChart(header *tar.Header) (string, error) {
 func checkName(name string) error {
 	drive := len(name) > 2 && name[1] == ':' && name[2] == '/'
 	if !fs.ValidPath(name) || name == "." || drive {
-		return fmt.Errorf("%q is outside of the chart's folder", name)
+		return fmt.Errorf("%q is outside of the chart's folder", clipped(name))
 	}
 	if len(name) > mostPath || strings.Count(name, "/") > mostFolders {
 		return fmt.Errorf("a name has more than %d bytes or %d folders", mostPath, mostFolders)
 	}
 	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
-		return fmt.Errorf("%q has characters that no name of a file may have", name)
+		return fmt.Errorf("%q has characters that no name of a file may have", clipped(name))
 	}
 	for element := range strings.SplitSeq(name, "/") {
 		if len(element) > mostElement {
@@ -216,12 +216,12 @@ type names map[string]bool
 // add refuses a name that would make two readers see different files.
 func (n names) add(name string) error {
 	if _, taken := n[name]; taken {
-		return fmt.Errorf("%q is twice in the chart", name)
+		return fmt.Errorf("%q is twice in the chart", clipped(name))
 	}
 	n[name] = true
 	for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {
 		if n[folder] {
-			return fmt.Errorf("%q is a file and a folder", folder)
+			return fmt.Errorf("%q is a file and a folder", clipped(folder))
 		}
 		n[folder] = false
 	}

@@ -83,18 +83,18 @@ func (b *buffer) Seek(int64, int) (int64, error) { return 0, nil }
 
 // TestIndexIsNotHeld: what is in use while an index is read does not grow with it.
 func TestIndexIsNotHeld(t *testing.T) { //nolint:paralleltest // others would be weighed too
-	index := syntheticIndex(1000, 20, 100)
+	index := syntheticIndex(500, 20, 100)
 	in := &weighed{ReadSeeker: bytes.NewReader(index), every: 1 << 20, left: 1 << 20}
 	var out buffer
 	out.Grow(len(index))
 	before := heap()
 	counts, warning, err := convert(t.Context(), in, int64(len(index)), &out)
-	if err != nil || warning != "" || counts != (indexCounts{Charts: 1000, Versions: 20_000}) {
+	if err != nil || warning != "" || counts != (indexCounts{Charts: 500, Versions: 10_000}) {
 		t.Fatalf("%+v, %q, %v", counts, warning, err)
 	}
 	grew := int64(in.most) - int64(before) //nolint:gosec // far less
 	t.Logf("index of %d bytes: %d bytes in use while it is read, %d on the disk", len(index), grew, out.Len())
-	if limit := int64(4 << 20); grew > limit {
+	if limit := int64(3 << 20); grew > limit {
 		t.Errorf("%d bytes are in use while an index of %d is read, at most %d were expected", grew, len(index), limit)
 	}
 	runtime.KeepAlive(index)

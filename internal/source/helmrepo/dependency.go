@@ -45,7 +45,7 @@ func dependencies(c *chart.Chart) ([]*chart.Dependency, error) {
 	}
 	for _, d := range asked {
 		if err := d.Validate(); err != nil { // of the lock file nobody has looked at them
-			return nil, err
+			return nil, plain(err)
 		}
 		if err := checkNames(d.Name, ""); err != nil {
 			return nil, err
@@ -86,7 +86,7 @@ func (s *Store) addDependencies(ctx context.Context, tree gitops.Tree, at string
 			if err.Kind == gitops.Stalled {
 				err.Kind = gitops.Invalid // it is the source that has to change
 			}
-			return 0, within(fmt.Sprintf("dependency %q", d.Name), err)
+			return 0, within(fmt.Sprintf("dependency %q", clipped(d.Name)), err)
 		}
 		if d.Alias != "" {
 			added.Metadata.Name = d.Alias

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/plumb-gitops/plumb/internal/egress"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 )
 
@@ -106,6 +107,14 @@ func checkNames(name, version string) error {
 		return fmt.Errorf("its name and version have more than %d bytes", mostNames)
 	}
 	return nil
+}
+
+// plain is an error of a library with a text that can be shown: one line of some length.
+func plain(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(egress.Printable(strings.ReplaceAll(err.Error(), "\x00", "")))
 }
 
 // clipped is the beginning of a text that may be long.

@@ -61,7 +61,7 @@ func readJSONIndex(in io.Reader, w *indexWriter) error {
 		err = json.Unmarshal(text, &h)
 	}
 	if err != nil {
-		return fmt.Errorf("the head of the index: %w", err)
+		return fmt.Errorf("the head of the index: %w", plain(err))
 	}
 	return w.finish(h)
 }

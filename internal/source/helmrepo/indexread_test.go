@@ -164,6 +164,8 @@ func TestIndexRefuses(t *testing.T) {
 		"a chart twice":       {string(indexOf(one + one)), `chart "a" is in the index twice`, helmrepo.ReasonIndexation},
 		"entries twice":       {string(indexOf(one)) + "entries:\n" + one, "the index has entries twice", helmrepo.ReasonIndexation},
 		"a head key twice":    {string(indexOf(one)) + "apiVersion: v2\n", "already defined", helmrepo.ReasonIndexation},
+		"a long key twice":    {string(indexOf(one)) + strings.Repeat(strings.Repeat("x", 1000)+": y\n", 2), "mapping key", helmrepo.ReasonIndexation},
+		"a long chart twice":  {string(indexOf(strings.Repeat("  "+strings.Repeat("x", 100_000)+": []\n", 2))), "is in the index twice", helmrepo.ReasonIndexation},
 		"in JSON twice":       {`{"apiVersion":"v1","entries":{},"entries":{}}`, `the index has "entries" twice`, helmrepo.ReasonIndexation},
 		"a JSON chart twice":  {`{"apiVersion":"v1","entries":{"a":[],"a":[]}}`, `chart "a" is in the index twice`, helmrepo.ReasonIndexation},
 		"JSON that ends":      {`{"apiVersion":"v1","entries":{"a":[`, "the index is no JSON that can be read: EOF", helmrepo.ReasonIndexation},
@@ -191,6 +193,9 @@ func TestIndexRefuses(t *testing.T) {
 			e := refused(t, err)
 			if !strings.Contains(e.Error(), test.want) || e.Reason != test.reason || e.Kind != gitops.Invalid {
 				t.Errorf("got %s, %s: %.300s, want %q", e.Kind, e.Reason, e, test.want)
+			}
+			if len(e.Error()) > 1000 {
+				t.Errorf("a text of %d bytes: %.300s", len(e.Error()), e)
 			}
 			if _, again := s.Index(t.Context(), repository, first.Revision); again == nil || again.Error() != err.Error() {
 				t.Errorf("two texts: %.300s, %.300s", err, again)

@@ -260,7 +260,7 @@ func plainYAML(err error) error {
 	if rest, ok := strings.CutPrefix(text, "line "); ok {
 		_, text, _ = strings.Cut(rest, ": ")
 	}
-	return errors.New(text)
+	return plain(errors.New(text))
 }
 
 // finish reads the head.

@@ -47,40 +47,42 @@ func TestChartRefuses(t *testing.T) {
 		packed []byte
 		want   string
 	}{
-		"another name":           {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": "apiVersion: v2\nname: other\nversion: 1.0.0\n"}), `says that it is chart "other"`},
-		"another version":        {testenv.HelmChart(t, "app", "1.0.1", nil), `says that it has version "1.0.1" instead of "1.0.0"`},
-		"other build metadata":   {testenv.HelmChart(t, "app", "1.0.0+x", nil), `says that it has version "1.0.0+x" instead of "1.0.0"`},
-		"the name .":             {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": "apiVersion: v2\nname: .\nversion: 1.0.0\n"}), `"." is not allowed`},
-		"the name ..":            {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": "apiVersion: v2\nname: ..\nversion: 1.0.0\n"}), `".." is not allowed`},
-		"the name a/b":           {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": "apiVersion: v2\nname: a/b\nversion: 1.0.0\n"}), `"a/b" is invalid`},
-		"an alias with a path":   {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": metadata + "dependencies:\n- name: x\n  alias: ../x\n"}), "disallowed characters in the alias"},
-		"an empty dependency":    {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": metadata + "dependencies:\n- null\n"}), "must not contain empty or null nodes"},
-		"no Chart.yaml":          {testenv.Tarball(t, []tar.Header{regular("app/x")}, nil), "it has no Chart.yaml"},
-		"a Chart.yaml in chief":  {testenv.Tarball(t, []tar.Header{regular("Chart.yaml")}, nil), "outside of the chart's folder"},
-		"a long Chart.yaml":      {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": metadata + "# " + strings.Repeat("x", 1<<20)}), "Chart.yaml has more than 1048576 bytes"},
-		"no archive":             {[]byte("<html>"), "it is no packed chart"},
-		"an archive that ends":   {with()[:100], "it is no packed chart"},
-		"nothing":                {testenv.Tarball(t, nil, nil), "it has no files"},
-		"a parent folder":        {with(regular("app/../../x")), "outside of the chart's folder"},
-		"an absolute name":       {with(regular("/app/x")), "outside of the chart's folder"},
-		"a doubled slash":        {with(regular("app//etc/x")), "outside of the chart's folder"},
-		"a windows parent":       {with(regular(`app\..\..\x`)), "outside of the chart's folder"},
-		"a drive":                {with(regular(`app/c:/x`)), "outside of the chart's folder"},
-		"a file twice":           {with(regular("app/Chart.yaml")), `"Chart.yaml" is twice in the chart`},
-		"a file in two folders":  {with(regular("other/Chart.yaml")), `"Chart.yaml" is twice in the chart`},
-		"a file and a folder":    {with(regular("app/x"), regular("app/x/y")), `"x" is a file and a folder`},
-		"a folder and a file":    {with(regular("app/x/y"), regular("app/x")), `"x" is twice in the chart`},
-		"a long name":            {with(regular("app/" + strings.Repeat("x", 256))), "an element of more than 255 bytes"},
-		"a very long name":       {with(regular("app/" + strings.Repeat("x/", 5000) + "x")), "a name has more than 1024 bytes"},
-		"a control character":    {with(regular("app/x\ny")), "characters that no name of a file may have"},
-		"no UTF-8":               {with(regular("app/x\xff")), "outside of the chart's folder"},
-		"many files":             {with(many...), "more than 20000 files"},
-		"a long file":            {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"x": zeros + zeros}), `"x" has 8388608 bytes, at most 5242880 are read of a file`},
-		"much together":          {testenv.HelmChart(t, "app", "1.0.0", big), "more than 104857600 bytes together"},
-		"packed charts in depth": {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"charts/x.tgz": string(nested)}), "more than 8 deep in one another"},
-		"much in packed charts":  {testenv.HelmChart(t, "app", "1.0.0", bombs), "more than 104857600 bytes together"},
-		"a packed chart is none": {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"charts/x.tgz": "x"}), `"charts/x.tgz": it is no packed chart`},
-		"a packed chart escapes": {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"charts/x.tgz": string(with(regular("app/../../x")))}), "outside of the chart's folder"},
+		"another name":            {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": "apiVersion: v2\nname: other\nversion: 1.0.0\n"}), `says that it is chart "other"`},
+		"another version":         {testenv.HelmChart(t, "app", "1.0.1", nil), `says that it has version "1.0.1" instead of "1.0.0"`},
+		"other build metadata":    {testenv.HelmChart(t, "app", "1.0.0+x", nil), `says that it has version "1.0.0+x" instead of "1.0.0"`},
+		"the name .":              {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": "apiVersion: v2\nname: .\nversion: 1.0.0\n"}), `"." is not allowed`},
+		"the name ..":             {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": "apiVersion: v2\nname: ..\nversion: 1.0.0\n"}), `".." is not allowed`},
+		"the name a/b":            {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": "apiVersion: v2\nname: a/b\nversion: 1.0.0\n"}), `"a/b" is invalid`},
+		"a name without end":      {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": "apiVersion: v2\nname: a/" + strings.Repeat("x", 500_000) + "\nversion: 1.0.0\n"}), "validation: chart.metadata.name"},
+		"a file name without end": {with(regular("app/../" + strings.Repeat("x", 50_000))), "outside of the chart's folder"},
+		"an alias with a path":    {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": metadata + "dependencies:\n- name: x\n  alias: ../x\n"}), "disallowed characters in the alias"},
+		"an empty dependency":     {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": metadata + "dependencies:\n- null\n"}), "must not contain empty or null nodes"},
+		"no Chart.yaml":           {testenv.Tarball(t, []tar.Header{regular("app/x")}, nil), "it has no Chart.yaml"},
+		"a Chart.yaml in chief":   {testenv.Tarball(t, []tar.Header{regular("Chart.yaml")}, nil), "outside of the chart's folder"},
+		"a long Chart.yaml":       {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": metadata + "# " + strings.Repeat("x", 1<<20)}), "Chart.yaml has more than 1048576 bytes"},
+		"no archive":              {[]byte("<html>"), "it is no packed chart"},
+		"an archive that ends":    {with()[:100], "it is no packed chart"},
+		"nothing":                 {testenv.Tarball(t, nil, nil), "it has no files"},
+		"a parent folder":         {with(regular("app/../../x")), "outside of the chart's folder"},
+		"an absolute name":        {with(regular("/app/x")), "outside of the chart's folder"},
+		"a doubled slash":         {with(regular("app//etc/x")), "outside of the chart's folder"},
+		"a windows parent":        {with(regular(`app\..\..\x`)), "outside of the chart's folder"},
+		"a drive":                 {with(regular(`app/c:/x`)), "outside of the chart's folder"},
+		"a file twice":            {with(regular("app/Chart.yaml")), `"Chart.yaml" is twice in the chart`},
+		"a file in two folders":   {with(regular("other/Chart.yaml")), `"Chart.yaml" is twice in the chart`},
+		"a file and a folder":     {with(regular("app/x"), regular("app/x/y")), `"x" is a file and a folder`},
+		"a folder and a file":     {with(regular("app/x/y"), regular("app/x")), `"x" is twice in the chart`},
+		"a long name":             {with(regular("app/" + strings.Repeat("x", 256))), "an element of more than 255 bytes"},
+		"a very long name":        {with(regular("app/" + strings.Repeat("x/", 5000) + "x")), "a name has more than 1024 bytes"},
+		"a control character":     {with(regular("app/x\ny")), "characters that no name of a file may have"},
+		"no UTF-8":                {with(regular("app/x\xff")), "outside of the chart's folder"},
+		"many files":              {with(many...), "more than 20000 files"},
+		"a long file":             {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"x": zeros + zeros}), `"x" has 8388608 bytes, at most 5242880 are read of a file`},
+		"much together":           {testenv.HelmChart(t, "app", "1.0.0", big), "more than 104857600 bytes together"},
+		"packed charts in depth":  {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"charts/x.tgz": string(nested)}), "more than 8 deep in one another"},
+		"much in packed charts":   {testenv.HelmChart(t, "app", "1.0.0", bombs), "more than 104857600 bytes together"},
+		"a packed chart is none":  {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"charts/x.tgz": "x"}), `"charts/x.tgz": it is no packed chart`},
+		"a packed chart escapes":  {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"charts/x.tgz": string(with(regular("app/../../x")))}), "outside of the chart's folder"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -93,6 +95,9 @@ func TestChartRefuses(t *testing.T) {
 			e := refuseChart(t, s, request)
 			if e.Kind != gitops.Invalid || e.Reason != helmrepo.ReasonPull || !strings.Contains(e.Error(), test.want) {
 				t.Errorf("got %s, %s: %.300s, want %q", e.Kind, e.Reason, e, test.want)
+			}
+			if len(e.Error()) > 1000 {
+				t.Errorf("a text of %d bytes: %.300s", len(e.Error()), e)
 			}
 			if again := refuseChart(t, s, request); again.Error() != e.Error() {
 				t.Errorf("two texts: %.300s, %.300s", e, again)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 
@@ -81,13 +82,13 @@ func parseMetadata(data []byte) (*chart.Metadata, error) {
 	}
 	m := &chart.Metadata{}
 	if err := yaml.Unmarshal(withoutMark(data), m); err != nil {
-		return nil, fmt.Errorf("its %s cannot be read: %w", chartFile, err)
+		return nil, fmt.Errorf("its %s cannot be read: %w", chartFile, plain(err))
 	}
 	if m.APIVersion == "" {
 		m.APIVersion = chart.APIVersionV1
 	}
 	if err := m.Validate(); err != nil {
-		return nil, err
+		return nil, plain(err)
 	}
 	return m, checkNames(m.Name, m.Version)
 }
@@ -102,12 +103,32 @@ func loadFiles(files []*archive.BufferedFile) (*chart.Chart, error) {
 	}
 	c, err := loader.LoadFiles(files)
 	if err != nil {
-		return nil, errors.New(strings.ReplaceAll(err.Error(), "\x00", ""))
+		return nil, firstFault(files, err)
 	}
 	if err := settle(c); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// firstFault is the error of the first chart inside of a chart that cannot be loaded, in the
+// order of their names; where there is none it is that of the chart itself. Helm's loader
+// names another one each time.
+func firstFault(files []*archive.BufferedFile, err error) error {
+	inside := map[string][]*archive.BufferedFile{}
+	for _, f := range files {
+		rest, ok := strings.CutPrefix(f.Name, "charts/")
+		folder, name, deeper := strings.Cut(rest, "/")
+		if ok && deeper && folder[0] != '.' && folder[0] != '_' {
+			inside[folder] = append(inside[folder], &archive.BufferedFile{Name: name, Data: f.Data})
+		}
+	}
+	for _, folder := range slices.Sorted(maps.Keys(inside)) {
+		if _, below := loadFiles(inside[folder]); below != nil {
+			return fmt.Errorf("%q: %w", "charts/"+clipped(strings.TrimSuffix(folder, "\x00")), below)
+		}
+	}
+	return plain(err)
 }
 
 // settle orders the charts inside of a chart, and checks the names of all.
@@ -245,7 +266,7 @@ func ignoreRules(tree gitops.Tree, at string) (*ignore.Rules, error) {
 			return nil, fmt.Errorf("%q has more than %d lines", name, mostRules)
 		}
 		if rules, err = ignore.Parse(bytes.NewReader(data)); err != nil {
-			return nil, fmt.Errorf("%q: %w", name, err)
+			return nil, fmt.Errorf("%q: %w", name, plain(err))
 		}
 	}
 	rules.AddDefaults()

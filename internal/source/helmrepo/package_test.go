@@ -309,6 +309,8 @@ func TestPackageRefuses(t *testing.T) {
 		"a path outside":                 {files: plain, change: func(p *helmrepo.PackageRequest) { p.Path = "c/../../c" }, kind: gitops.Stalled, reason: helmrepo.ReasonReference, want: "is not a path inside of the source"},
 		"a file that is no chart":        {files: plain, change: func(p *helmrepo.PackageRequest) { p.Path = "c/values.yaml" }, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "it is no packed chart"},
 		"no Chart.yaml":                  {files: map[string]string{"c/x": "y"}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "Chart.yaml file is missing"},
+		"a name without end":             {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", "a/"+strings.Repeat("x", 500_000), 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "chart.metadata.name"},
+		"a dependency without end":       {files: dependency("name: "+strings.Repeat("x", 500_000), "alias: ../x"), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "validation: dependency"},
 		"the name ..":                    {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", "..", 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `".." is not allowed`},
 		"the name a/b":                   {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", "a/b", 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"a/b" is invalid`},
 		"a windows name":                 {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", `..\b`, 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "is no name for a chart"},
@@ -356,7 +358,18 @@ func TestPackageRefuses(t *testing.T) {
 		"many files":             {files: many, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "more than 20000 files"},
 		"a long packed chart":    {files: map[string]string{"c/Chart.yaml": appChart, "c/x": "some"}, options: helmrepo.Options{ChartBytes: 100}, kind: gitops.Invalid, reason: helmrepo.ReasonPackage, want: "more than 100 bytes, which is the most that is made"},
 		"a packed chart is none": {files: map[string]string{"c/Chart.yaml": appChart, "c/charts/x.tgz": "x"}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "it is no packed chart"},
-		"the same chart thrice":  {files: map[string]string{"c/Chart.yaml": appChart, "c/charts/a/Chart.yaml": appChart, "c/charts/b/Chart.yaml": appChart, "c/charts/d/Chart.yaml": appChart}, kind: gitops.Invalid, reason: helmrepo.ReasonPackage, want: `has chart "app" twice in the same version`},
+		"bad charts inside": {
+			files: map[string]string{
+				"c/Chart.yaml": appChart, "c/charts/a/charts/b/Chart.yaml": "x", "c/charts/a/Chart.yaml": appChart, "c/charts/b/x": "", "c/charts/c/Chart.yaml": "- x",
+				"c/charts/d.tgz": string(testenv.HelmChart(t, "d", "1.0.0", map[string]string{"Chart.yaml": "x"})),
+			},
+			kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"charts/a": "charts/b": cannot load Chart.yaml`,
+		},
+		"a bad packed chart inside": {
+			files: map[string]string{"c/Chart.yaml": appChart, "c/charts/d.tgz": string(testenv.HelmChart(t, "d", "1.0.0", map[string]string{"Chart.yaml": "x"}))},
+			kind:  gitops.Invalid, reason: helmrepo.ReasonReference, want: `"charts/d.tgz": cannot load Chart.yaml`,
+		},
+		"the same chart thrice": {files: map[string]string{"c/Chart.yaml": appChart, "c/charts/a/Chart.yaml": appChart, "c/charts/b/Chart.yaml": appChart, "c/charts/d/Chart.yaml": appChart}, kind: gitops.Invalid, reason: helmrepo.ReasonPackage, want: `has chart "app" twice in the same version`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -369,6 +382,9 @@ func TestPackageRefuses(t *testing.T) {
 			e := refused(t, err)
 			if e.Kind != test.kind || e.Reason != test.reason || !strings.Contains(e.Error(), test.want) || strings.Contains(e.Error(), "s3cret") {
 				t.Errorf("got %s, %s: %.300s, want %q", e.Kind, e.Reason, e, test.want)
+			}
+			if len(e.Error()) > 1000 {
+				t.Errorf("a text of %d bytes: %.300s", len(e.Error()), e)
 			}
 			if _, again := packageOf(t, s, test.files, request, "1.0.0"); again == nil || again.Error() != err.Error() {
 				t.Errorf("two texts: %.300s, %.300s", err, again)

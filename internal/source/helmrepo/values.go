@@ -117,7 +117,7 @@ func treeFiles(tree gitops.Tree, most int64) readValues {
 func parseValues(data []byte) (map[string]any, error) {
 	values := map[string]any{}
 	if err := yaml.Unmarshal(data, &values); err != nil {
-		return nil, err
+		return nil, plain(err)
 	}
 	return values, nil
 }

@@ -24,7 +24,7 @@ func parseWanted(text string) (wanted, error) {
 	}
 	constraint, err := semver.NewConstraint(cmp.Or(text, "*"))
 	if err != nil {
-		return wanted{}, fmt.Errorf("version %q: %w", text, err)
+		return wanted{}, fmt.Errorf("version %q: %w", clipped(text), plain(err))
 	}
 	return wanted{text, constraint}, nil
 }

@@ -20,7 +20,7 @@ import (
 // pack writes a chart as a packed one, stores it and shows it.
 func (s *Store) pack(ctx context.Context, sh *shelf, book string, c *chart.Chart, state chartState, known string) (Chart, error) {
 	if err := c.Validate(); err != nil {
-		return Chart{}, fault(gitops.Invalid, ReasonPackage, err)
+		return Chart{}, fault(gitops.Invalid, ReasonPackage, plain(err))
 	}
 	if err := checkNames(c.Name(), c.Metadata.Version); err != nil {
 		return Chart{}, fault(gitops.Invalid, ReasonPackage, err)
