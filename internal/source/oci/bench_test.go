@@ -108,11 +108,17 @@ func BenchmarkFirstFetch(b *testing.B) {
 		b.Run(kind.name, func(b *testing.B) {
 			registry := filled(b, kind.options)
 			tls := tlsOf(registry.CA)
+			// The best of several runs says what it costs where the machine has time for it.
 			var plain, ours, again time.Duration
-			for b.Loop() {
+			best := func(of *time.Duration, do func()) {
 				began := time.Now()
-				bare(b, registry, tls)
-				plain += time.Since(began)
+				do()
+				if took := time.Since(began); *of == 0 || took < *of {
+					*of = took
+				}
+			}
+			for b.Loop() {
+				best(&plain, func() { bare(b, registry, tls) })
 				s := openStore(b, oci.Options{})
 				pull := func() {
 					each(func(repository string) {
@@ -124,17 +130,12 @@ func BenchmarkFirstFetch(b *testing.B) {
 						b.Cleanup(result.Release) // as long as it is followed
 					})
 				}
-				began = time.Now()
-				pull()
-				ours += time.Since(began)
-				began = time.Now()
-				pull()
-				again += time.Since(began)
+				best(&ours, pull)
+				best(&again, pull)
 			}
-			n := float64(b.N)
-			b.ReportMetric(plain.Seconds()*1000/n, "ms-bare")
-			b.ReportMetric(ours.Seconds()*1000/n, "ms-first")
-			b.ReportMetric(again.Seconds()*1000/n, "ms-unchanged")
+			b.ReportMetric(plain.Seconds()*1000, "ms-bare")
+			b.ReportMetric(ours.Seconds()*1000, "ms-first")
+			b.ReportMetric(again.Seconds()*1000, "ms-unchanged")
 			b.ReportMetric(ours.Seconds()/plain.Seconds(), "times-bare")
 		})
 	}

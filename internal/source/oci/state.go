@@ -105,8 +105,15 @@ func (f *follower) store(s state) error {
 	}
 	target := f.keys.request + stateSuffix
 	temporary := target + newSuffix
+	if f.last.Digest == "" {
+		temporary = target // There is nothing to be lost by a crash.
+	}
 	if err := f.root.WriteFile(temporary, data, 0o600); err != nil {
 		return fmt.Errorf("keep what was fetched: %w", errors.Join(err, ignoreMissing(f.root.Remove(temporary))))
+	}
+	if temporary == target {
+		f.last, f.read = s, true
+		return nil
 	}
 	if err := f.root.Rename(temporary, target); err != nil {
 		return fmt.Errorf("keep what was fetched: %w", err)
