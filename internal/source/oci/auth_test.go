@@ -290,6 +290,8 @@ func TestNoCredentialWithoutEncryption(t *testing.T) {
 					return
 				}
 				defer to.Close()
+				// Longer than the library waits before it tries without.
+				time.Sleep(500 * time.Millisecond)
 				_, _ = to.Write(first)
 				go func() { _, _ = io.Copy(to, conn) }()
 				_, _ = io.Copy(conn, to)

@@ -22,7 +22,9 @@ type session struct {
 	egress      *egress.Transport
 	base        http.RoundTripper
 	credentials []authn.AuthConfig
-	now         func() time.Time
+	// insecure is Request.Insecure.
+	insecure bool
+	now      func() time.Time
 
 	// asking has one place, which is taken while the registry is asked how it lets in.
 	asking chan struct{}
@@ -51,9 +53,9 @@ const (
 	tokenLife, tokenMargin = 60 * time.Second, 10 * time.Second
 )
 
-func newSession(registry name.Registry, out *egress.Transport, credentials []authn.AuthConfig, o Options) *session {
+func newSession(registry name.Registry, out *egress.Transport, credentials []authn.AuthConfig, insecure bool, o Options) *session {
 	return &session{
-		registry: registry, egress: out, base: newBounded(out, o), credentials: credentials, now: o.Now,
+		registry: registry, egress: out, base: newBounded(out, o), credentials: credentials, insecure: insecure, now: o.Now,
 		asking: make(chan struct{}, 1), tokens: map[string]token{},
 	}
 }
@@ -80,7 +82,7 @@ func (s *session) ask(ctx context.Context) (*transport.Challenge, error) {
 	if known := s.asked(); known != nil {
 		return known, nil
 	}
-	attempts := &attempts{next: s.base, registry: s.registry.RegistryStr()}
+	attempts := &attempts{next: s.base, registry: s.registry.RegistryStr(), hasty: s.insecure, tried: make(chan struct{})}
 	challenge, err := transport.Ping(ctx, s.registry, attempts)
 	if err != nil {
 		return nil, attempts.explain(err)
@@ -102,6 +104,12 @@ func (s *session) asked() *transport.Challenge {
 type attempts struct {
 	next     http.RoundTripper
 	registry string
+	// hasty tries HTTP also while HTTPS has not failed yet, since it may take long to:
+	// only where somebody has asked for it.
+	hasty bool
+	// tried is closed when HTTPS has been tried.
+	tried chan struct{}
+	once  sync.Once
 
 	mu            sync.Mutex // guards what follows
 	secure, plain error
@@ -111,11 +119,10 @@ type attempts struct {
 
 // RoundTrip sends a request and remembers how it failed.
 func (a *attempts) RoundTrip(request *http.Request) (*http.Response, error) {
-	a.mu.Lock()
-	untrusted, secure := a.untrusted, a.secure
-	a.mu.Unlock()
-	if request.URL.Scheme == "http" && untrusted {
-		return nil, secure
+	if request.URL.Scheme == "https" {
+		defer a.once.Do(func() { close(a.tried) })
+	} else if err := a.mayBePlain(request.Context()); err != nil {
+		return nil, err
 	}
 	response, err := a.next.RoundTrip(request)
 	if err == nil {
@@ -135,6 +142,26 @@ func (a *attempts) RoundTrip(request *http.Request) (*http.Response, error) {
 	code, text, _ := egress.Explain(request.Context(), err)
 	a.untrusted = code == egress.Denied || code == egress.Certificate && text != noTLS
 	return response, err
+}
+
+// mayBePlain waits until HTTP may be tried.
+func (a *attempts) mayBePlain(ctx context.Context) error {
+	if !a.hasty {
+		select {
+		case <-a.tried:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.untrusted:
+		return a.secure
+	case !a.hasty && a.secure == nil:
+		return errors.New("the registry has HTTPS")
+	}
+	return nil
 }
 
 // noTLS is how egress says that a server has no TLS.

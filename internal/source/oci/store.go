@@ -202,7 +202,7 @@ func (s *Store) open(request Request) (*client, *follower, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		shared = newSession(repository.Registry, out, credentials, s.options)
+		shared = newSession(repository.Registry, out, credentials, request.Insecure, s.options)
 		s.sessions[sessionKey] = shared
 	}
 	f := s.followers[k.request]
