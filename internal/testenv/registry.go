@@ -65,6 +65,7 @@ func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
 		return ctx
 	}
 	if o.TLS {
+		r.server.EnableHTTP2 = true // as registries have it
 		if len(o.ClientCA) > 0 {
 			pool := x509.NewCertPool()
 			pool.AppendCertsFromPEM(o.ClientCA)

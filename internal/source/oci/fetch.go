@@ -54,7 +54,7 @@ type found struct {
 }
 
 func (s *Store) follow(ctx context.Context, c *client, f *follower, request Request, known string) (source.Result, error) {
-	is, err := c.resolve(ctx, request, f.state())
+	is, err := c.resolve(ctx, request, s.journal.state(f.keys.request))
 	if err != nil {
 		return source.Result{}, err
 	}
@@ -62,7 +62,7 @@ func (s *Store) follow(ctx context.Context, c *client, f *follower, request Requ
 		return source.Result{}, err
 	}
 	defer f.unlock()
-	last := f.state()
+	last := s.journal.state(f.keys.request)
 	next, err := c.choose(ctx, request, last, is)
 	if err != nil {
 		return source.Result{}, err
@@ -72,7 +72,7 @@ func (s *Store) follow(ctx context.Context, c *client, f *follower, request Requ
 		return source.Result{}, at(ReasonPull, err)
 	}
 	if !reflect.DeepEqual(next, last) {
-		if err := f.store(next); err != nil {
+		if err := s.journal.store(f.keys.request, next); err != nil {
 			unpacked.Release()
 			return source.Result{}, err
 		}
@@ -254,7 +254,7 @@ func (s *Store) last(ctx context.Context, request Request) (source.Result, error
 	if err != nil {
 		return source.Result{}, err
 	}
-	last := f.state()
+	last := s.journal.state(f.keys.request)
 	if last.Digest == "" {
 		return source.Result{}, errNothing()
 	}

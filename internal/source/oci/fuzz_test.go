@@ -1,12 +1,14 @@
 package oci
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // FuzzManifest reads manifests: what is taken has one meaning, and layers that can be
@@ -106,12 +108,22 @@ func FuzzDockerConfig(f *testing.F) {
 }
 
 func FuzzState(f *testing.F) {
-	f.Add([]byte(`{"version":1,"revision":"a@sha256:1","digest":"sha256:1","layer":{"digest":"sha256:` + strings.Repeat("0", 64) + `"}}`))
-	f.Add([]byte(`{"version":2}`))
-	f.Add([]byte(`{"version":1,"layer":{"digest":"sha256:../../x"}}`))
+	layer := `"layer":{"mediaType":"x","size":1,"digest":"sha256:` + strings.Repeat("0", 64) + `"}`
+	f.Add([]byte(`{"request":"x","version":1,"revision":"a@sha256:1","digest":"sha256:1",` + layer + `,"annotations":{"a":"b"},"verified":true,"verifyKey":"k"}`))
+	f.Add([]byte(`{"request":"x","version":2}`))
+	f.Add([]byte(`{"request":"x","version":1,"layer":{"digest":"sha256:../../x"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if s := parseState(data); s.Layer.Digest.Hex == "" && s.Revision != "" {
-			t.Errorf("state %+v without a layer", s)
+		request, s, ok := parseLine(data)
+		if !ok {
+			return
+		}
+		text, err := line{request, s}.text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, same, ok := parseLine(text)
+		if diff := cmp.Diff(s, same, cmpopts.EquateEmpty()); !ok || again != request || diff != "" || bytes.Count(text, []byte("\n")) != 1 {
+			t.Errorf("%s is written as %s:\n%s", data, text, diff)
 		}
 	})
 }
