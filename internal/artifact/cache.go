@@ -209,7 +209,7 @@ func (c *Cache) excess() (map[string]bool, error) {
 		c.mu.Lock()
 		inUse := c.held[e.Name()] != nil
 		c.mu.Unlock()
-		if err != nil || inUse || !e.IsDir() {
+		if err != nil || inUse || strings.HasPrefix(e.Name(), unfinished) {
 			continue
 		}
 		k := kept{name: e.Name(), used: info.ModTime()}
@@ -279,17 +279,23 @@ func parseDigest(digest string) (name string, sum hash.Hash, err error) {
 	return algorithm + "-" + strings.ToLower(text), sum, nil
 }
 
-// In the folder of an artifact are its files, and a file with the sum of them all. The
-// latter is written when the former are, so what a crash has left is told apart. Where the
-// packed file is kept it is there too, and the folder has another name.
+// An artifact is one file: the content of all its files, one after the other, then an index
+// of them, and the length of that. It gets its name when it is whole. Where the packed file
+// is kept too, it is a folder of both, with another name. To make a file costs more than to
+// fill it, where many artifacts come at once.
 const (
-	filesFolder = "files"
-	sumFile     = "sum"
+	contentFile = "content"
 	packedFile  = "packed"
 	keptSuffix  = "-packed"
-	// opaqueMark begins the sum of what cannot be unpacked; why not follows.
-	opaqueMark = "opaque:"
 )
+
+// contentOf is where the content is of an artifact that has a name.
+func (of Packed) contentOf(name string) string {
+	if of.Keep {
+		return path.Join(name, contentFile)
+	}
+	return name
+}
 
 // load finds an artifact on the disk, or gets it from where it comes from.
 func (c *Cache) load(ctx context.Context, of Packed, name string, sum hash.Hash) (*memory, error) {
@@ -309,21 +315,19 @@ func (c *Cache) load(ctx context.Context, of Packed, name string, sum hash.Hash)
 
 // kept is an artifact of an earlier process, if it is whole; nil where it is not.
 func (c *Cache) kept(of Packed, name string) *memory {
-	want, err := c.root.ReadFile(path.Join(name, sumFile))
-	if err != nil || of.Keep && !c.intact(of, name) {
+	if of.Keep && !c.intact(of, name) {
 		return nil
 	}
-	var tree *memory
-	if why, opaque := strings.CutPrefix(string(want), opaqueMark); opaque {
-		if !of.Opaque {
-			return nil
-		}
-		tree = unreadable(why)
-	} else if tree, err = c.index(name, name); err != nil || tree.sums["."] != string(want) {
+	in, err := c.root.Open(of.contentOf(name))
+	if err != nil {
 		return nil
 	}
-	now := c.now()
-	_ = c.root.Chtimes(name, now, now) // It is only kept for less long then.
+	defer in.Close()
+	tree := c.readTree(of, in, of.contentOf(name))
+	if tree != nil {
+		now := c.now()
+		_ = c.root.Chtimes(name, now, now) // It is only kept for less long then.
+	}
 	return tree
 }
 
@@ -345,25 +349,13 @@ func (c *Cache) intact(of Packed, name string) bool {
 
 // make gets an artifact and puts it into place.
 func (c *Cache) make(ctx context.Context, of Packed, name, temporary string, sum hash.Hash) (*memory, error) {
-	if err := own(c.root.MkdirAll(path.Join(temporary, filesFolder), 0o700)); err != nil {
-		return nil, err
-	}
-	var tree *memory
-	var note string
-	err := c.download(ctx, of, temporary, sum)
-	var malformed *Malformed
-	if of.Keep && of.Opaque && errors.As(err, &malformed) && malformed.whole {
-		note, tree = opaqueMark+malformed.Error(), unreadable(malformed.Error())
-		err = own(c.root.RemoveAll(path.Join(temporary, filesFolder)))
-	} else if err == nil {
-		if tree, err = c.index(temporary, name); err == nil {
-			note = tree.sums["."]
+	if of.Keep {
+		if err := own(c.root.Mkdir(temporary, 0o700)); err != nil {
+			return nil, err
 		}
 	}
+	tree, err := c.download(ctx, of, name, temporary, sum)
 	if err != nil {
-		return nil, err
-	}
-	if err := own(c.root.WriteFile(path.Join(temporary, sumFile), []byte(note), 0o600)); err != nil {
 		return nil, err
 	}
 	return tree, own(c.root.Rename(temporary, name))

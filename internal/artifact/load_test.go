@@ -3,9 +3,11 @@ package artifact
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -160,5 +162,49 @@ func TestCacheTellsContentFromTheRest(t *testing.T) {
 	var malformed *Malformed
 	if err == nil || errors.As(err, &malformed) {
 		t.Errorf("another content than was asked for: %v", err)
+	}
+}
+
+// TestCacheUnpacksWhatIsLargerThanItHoldsInMemory has the packed file go through the disk.
+func TestCacheUnpacksWhatIsLargerThanItHoldsInMemory(t *testing.T) {
+	t.Parallel()
+	noise := make([]byte, 3*mostInMemory)
+	for i := range noise {
+		noise[i] = byte(rand.Uint32()) //nolint:gosec // it only must not compress
+	}
+	var packed bytes.Buffer
+	zipped := gzip.NewWriter(&packed)
+	archive := tar.NewWriter(zipped)
+	for _, name := range []string{"first", "d/empty", "d/noise", "last"} {
+		content := map[string][]byte{"first": []byte("1"), "d/noise": noise, "last": []byte("2")}[name]
+		if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(content))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := archive.Write(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(archive.Close(), zipped.Close()); err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	opened := 0
+	for range 2 {
+		u, err := openCache(t, folder).Load(t.Context(), Packed{Digest: digestOf(packed.Bytes()), Open: from(packed.Bytes(), &opened)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string][]byte{"first": []byte("1"), "d/empty": {}, "d/noise": noise, "last": []byte("2")} {
+			if got, err := u.Files.ReadFile(name); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s has %d bytes, %v", name, len(got), err)
+			}
+		}
+		u.Release()
+	}
+	if opened != 1 {
+		t.Errorf("it was opened %d times", opened)
+	}
+	if left, err := filepath.Glob(filepath.Join(folder, "*", packedFile)); err != nil || len(left) != 0 {
+		t.Errorf("%v is left, %v", left, err)
 	}
 }

@@ -2,10 +2,14 @@ package artifact
 
 import (
 	"archive/tar"
+	"bufio"
+	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -20,11 +24,7 @@ import (
 
 // Malformed is the error of a packed artifact that is not as it has to be: no gzipped
 // tar, too large, or with names that leave it.
-type Malformed struct {
-	Cause error
-	// whole is set where the packed file itself is there, with its digest.
-	whole bool
-}
+type Malformed struct{ Cause error }
 
 // Error says what is wrong with the artifact.
 func (e *Malformed) Error() string { return e.Cause.Error() }
@@ -32,39 +32,77 @@ func (e *Malformed) Error() string { return e.Cause.Error() }
 // Unwrap gives the cause.
 func (e *Malformed) Unwrap() error { return e.Cause }
 
+// mostInMemory is the longest packed file that is unpacked from memory, in bytes.
+const mostInMemory = 1 << 20
+
 // download gets an artifact, whose digest has to be the one that is asked for, and
-// unpacks it. It is unpacked from a file, after its digest was found to be right.
-func (c *Cache) download(ctx context.Context, of Packed, folder string, sum hash.Hash) (err error) {
+// unpacks it after its digest was found to be right.
+func (c *Cache) download(ctx context.Context, of Packed, name, temporary string, sum hash.Hash) (tree *memory, err error) {
 	body, err := of.Open(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer body.Close()
-	at := path.Join(folder, packedFile)
-	packed, err := c.root.OpenFile(at, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return own(err)
-	}
-	defer func() {
-		err = errors.Join(err, own(packed.Close()))
-		if !of.Keep {
-			err = errors.Join(err, own(c.root.Remove(at)))
+	from := io.TeeReader(io.LimitReader(&endable{ctx, body}, maxReadBytes+1), sum)
+	start := bytes.NewBuffer(nil)
+	n, err := io.Copy(start, io.LimitReader(from, mostInMemory))
+	packed := io.Reader(start)
+	if err == nil && (of.Keep || n == mostInMemory) {
+		at := temporary + "-download"
+		if of.Keep {
+			at = path.Join(temporary, packedFile)
 		}
-	}()
-	n, err := io.Copy(io.MultiWriter(packed, sum), io.LimitReader(&endable{ctx, body}, maxReadBytes+1))
+		file, openErr := c.root.OpenFile(at, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+		if openErr != nil {
+			return nil, own(openErr)
+		}
+		defer func() {
+			err = errors.Join(err, own(file.Close()))
+			if !of.Keep {
+				err = errors.Join(err, own(c.root.Remove(at)))
+			}
+		}()
+		n, err = io.Copy(file, io.MultiReader(start, from))
+		if _, seekErr := file.Seek(0, io.SeekStart); err == nil {
+			err = own(seekErr)
+		}
+		packed = file
+	}
 	_, want, _ := strings.Cut(of.Digest, ":")
 	switch got := hex.EncodeToString(sum.Sum(nil)); {
 	case err != nil:
-		return withoutURL(err)
+		return nil, withoutURL(err)
 	case n > maxReadBytes:
-		return &Malformed{Cause: fmt.Errorf("it has more than %d bytes", maxReadBytes)}
+		return nil, &Malformed{fmt.Errorf("it has more than %d bytes", maxReadBytes)}
 	case !strings.EqualFold(want, got):
-		return fmt.Errorf("its content does not have the digest %s: it is truncated or was changed", strings.ToLower(of.Digest))
+		return nil, fmt.Errorf("its content does not have the digest %s: it is truncated or was changed", strings.ToLower(of.Digest))
 	}
-	if _, err := packed.Seek(0, io.SeekStart); err != nil {
-		return own(err)
+	return c.write(ctx, of, packed, name, temporary)
+}
+
+// write unpacks an artifact into a file, and adds the index.
+func (c *Cache) write(ctx context.Context, of Packed, packed io.Reader, name, temporary string) (tree *memory, err error) {
+	out, err := c.root.OpenFile(of.contentOf(temporary), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, own(err)
 	}
-	return malformed(ctx, c.unpack(ctx, packed, path.Join(folder, filesFolder)))
+	defer func() { err = errors.Join(err, own(out.Close())) }()
+	u := &unpacking{
+		most: c.most, out: bufio.NewWriterSize(out, 32<<10), buffer: make([]byte, 32<<10), tree: newMemory(),
+		entry: func(f indexed, offset int64) *memoryFile { return c.entry(f, of.contentOf(name), offset) },
+	}
+	err = malformed(ctx, u.unpack(ctx, packed))
+	var bad *Malformed
+	if of.Keep && of.Opaque && errors.As(err, &bad) {
+		u.listed, u.tree = index{Opaque: bad.Error()}, unreadable(bad.Error())
+		_, err = out.Seek(0, io.SeekStart)
+		u.out.Reset(out)
+		err = errors.Join(own(err), own(out.Truncate(0)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return u.tree, own(u.finish())
 }
 
 // malformed says of an error of unpacking that it is one of the content, where it is
@@ -78,7 +116,7 @@ func malformed(ctx context.Context, err error) error {
 			return err
 		}
 	}
-	return &Malformed{Cause: err, whole: true}
+	return &Malformed{err}
 }
 
 // open asks for an artifact at a URL.
@@ -109,26 +147,58 @@ func withoutURL(err error) error {
 	return err
 }
 
-// unpack writes the regular files of an artifact into a folder. Links are left out, as
+// index lists the files whose content is in the content file.
+type index struct {
+	Files []indexed `json:"files"`
+	// Sum is that of the tree.
+	Sum string `json:"sum"`
+	// Opaque is why there are none, where the artifact cannot be unpacked.
+	Opaque string `json:"opaque,omitempty"`
+}
+
+// indexed is a file; its content comes after that of the file before.
+type indexed struct {
+	Name       string `json:"name"`
+	Size       int64  `json:"size"`
+	Sum        string `json:"sum"`
+	Executable bool   `json:"executable,omitempty"`
+}
+
+// unpacking writes the files of an artifact.
+type unpacking struct {
+	most cacheLimits
+	// entry is a file whose content begins at an offset.
+	entry  func(f indexed, offset int64) *memoryFile
+	out    *bufio.Writer
+	buffer []byte
+	offset int64
+	listed index
+	tree   *memory
+}
+
+// unpack writes the content of the regular files of an artifact. Links are left out, as
 // Flux does; a name that leaves the artifact is an error.
-func (c *Cache) unpack(ctx context.Context, packed io.Reader, folder string) error {
+func (u *unpacking) unpack(ctx context.Context, packed io.Reader) error {
 	unzipped, err := gzip.NewReader(packed)
 	if err != nil {
 		return fmt.Errorf("it is no gzipped tar: %w", err)
 	}
-	limited := &io.LimitedReader{R: &endable{ctx, unzipped}, N: c.most.total + 1}
+	most := u.most
+	limited := &io.LimitedReader{R: &endable{ctx, unzipped}, N: most.total + 1}
 	archive := tar.NewReader(limited)
-	left := c.most.total
-	for files := 0; ; {
+	left := most.total
+	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		header, err := archive.Next()
 		switch {
 		case errors.Is(err, io.EOF) && limited.N > 0:
+			u.tree.finish()
+			u.listed.Sum = u.tree.sums["."]
 			return nil
 		case limited.N <= 0:
-			return fmt.Errorf("its files have more than %d bytes", c.most.total)
+			return fmt.Errorf("its files have more than %d bytes", most.total)
 		case err != nil:
 			return fmt.Errorf("it is no gzipped tar: %w", err)
 		}
@@ -139,84 +209,124 @@ func (c *Cache) unpack(ctx context.Context, packed io.Reader, folder string) err
 		if header.Typeflag != tar.TypeReg {
 			continue
 		}
-		if len(name) > maxPathBytes || strings.Count(name, "/") > maxPathDepth {
-			return fmt.Errorf("it has a path of more than %d bytes or %d folders", maxPathBytes, maxPathDepth)
-		}
-		// The holes of a sparse file take no space in the archive, and all of it here.
-		for record := range header.PAXRecords {
-			if strings.HasPrefix(record, "GNU.sparse.") {
-				return fmt.Errorf("%q is a sparse file", header.Name)
-			}
+		if err := checkHeader(header, name); err != nil {
+			return err
 		}
 		if left -= header.Size; left < 0 {
-			return fmt.Errorf("its files have more than %d bytes", c.most.total)
+			return fmt.Errorf("its files have more than %d bytes", most.total)
 		}
-		if files++; files > c.most.entries {
-			return fmt.Errorf("it has more than %d files", c.most.entries)
+		if len(u.listed.Files) >= most.entries {
+			return fmt.Errorf("it has more than %d files", most.entries)
 		}
-		if err := c.unpackFile(archive, path.Join(folder, name), header.Mode&0o100 != 0); err != nil {
-			return fmt.Errorf("%q: %w", header.Name, err)
+		if err := u.file(archive, name, header.Mode&0o100 != 0); err != nil {
+			return err
 		}
 	}
 }
 
-func (c *Cache) unpackFile(content io.Reader, name string, executable bool) (err error) {
-	if err := own(c.root.MkdirAll(path.Dir(name), 0o700)); err != nil {
+// checkHeader refuses files that are not unpacked.
+func checkHeader(header *tar.Header, name string) error {
+	if name == "." || len(name) > maxPathBytes || strings.Count(name, "/") > maxPathDepth {
+		return fmt.Errorf("it has a file without a name, or with a path of more than %d bytes or %d folders", maxPathBytes, maxPathDepth)
+	}
+	// The holes of a sparse file take no space in the archive, and all of it here.
+	for record := range header.PAXRecords {
+		if strings.HasPrefix(record, "GNU.sparse.") {
+			return fmt.Errorf("%q is a sparse file", header.Name)
+		}
+	}
+	return nil
+}
+
+func (u *unpacking) file(content io.Reader, name string, executable bool) error {
+	sum := sha256.New()
+	size, err := io.CopyBuffer(io.MultiWriter(u.out, sum), content, u.buffer)
+	if err != nil {
+		return fmt.Errorf("%q: %w", name, own(err))
+	}
+	f := indexed{Name: name, Size: size, Sum: hex.EncodeToString(sum.Sum(nil)), Executable: executable}
+	if err := u.tree.file(u.entry(f, u.offset)); err != nil {
 		return err
 	}
-	mode := fs.FileMode(0o600)
-	if executable {
-		mode = 0o700
-	}
-	out, err := c.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return own(err)
-	}
-	defer func() { err = errors.Join(err, own(out.Close())) }()
-	_, err = io.Copy(out, content)
-	return err
+	u.listed.Files = append(u.listed.Files, f)
+	u.offset += size
+	return nil
 }
 
-// index reads the names and sums of an unpacked artifact, whose files will be read from
-// another folder.
-func (c *Cache) index(folder, from string) (*memory, error) {
-	m := newMemory()
-	root := path.Join(folder, filesFolder)
-	err := fs.WalkDir(c.root.FS(), root, func(at string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		sum, err := c.sum(at)
-		if err != nil {
-			return err
-		}
-		name := strings.TrimPrefix(at, root+"/")
-		return m.file(&memoryFile{
-			name: name, size: info.Size(), sum: sum, executable: info.Mode()&0o100 != 0,
-			load: func() ([]byte, error) {
-				content, err := c.root.ReadFile(path.Join(from, filesFolder, name))
-				return content, own(err)
-			},
-		})
-	})
+// finish writes the index behind the content.
+func (u *unpacking) finish() error {
+	data, err := json.Marshal(u.listed)
 	if err != nil {
-		return nil, own(err)
+		return err
 	}
-	m.finish()
-	return m, nil
+	if _, err := u.out.Write(binary.BigEndian.AppendUint64(data, uint64(len(data)))); err != nil {
+		return err
+	}
+	return u.out.Flush()
 }
 
-func (c *Cache) sum(name string) (string, error) {
-	in, err := c.root.Open(name)
-	if err != nil {
-		return "", err
+// entry is a file of a tree, read from where it stands in a content file.
+func (c *Cache) entry(f indexed, content string, offset int64) *memoryFile {
+	return &memoryFile{
+		name: f.Name, size: f.Size, sum: f.Sum, executable: f.Executable,
+		load: func() ([]byte, error) {
+			in, err := c.root.Open(content)
+			if err != nil {
+				return nil, own(err)
+			}
+			defer in.Close()
+			text := make([]byte, f.Size)
+			_, err = io.ReadFull(io.NewSectionReader(in, offset, f.Size), text)
+			return text, own(err)
+		},
 	}
-	defer in.Close()
-	sum := sha256.New()
-	_, err = io.Copy(sum, in)
-	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// readIndex reads what stands behind the content.
+func readIndex(in *os.File) (listed index, ok bool) {
+	const trailer = 8
+	info, err := in.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() < trailer {
+		return index{}, false
+	}
+	var length [trailer]byte
+	if _, err := in.ReadAt(length[:], info.Size()-trailer); err != nil {
+		return index{}, false
+	}
+	size := binary.BigEndian.Uint64(length[:])
+	if size > uint64(info.Size()-trailer) {
+		return index{}, false
+	}
+	from := io.NewSectionReader(in, info.Size()-trailer-int64(size), int64(size))
+	return listed, json.NewDecoder(from).Decode(&listed) == nil
+}
+
+// readTree makes the tree of a content file, after it has read and summed all files; nil
+// where something is not as it was written.
+func (c *Cache) readTree(of Packed, in *os.File, content string) *memory {
+	listed, ok := readIndex(in)
+	if !ok {
+		return nil
+	}
+	if listed.Opaque != "" {
+		if !of.Opaque {
+			return nil
+		}
+		return unreadable(listed.Opaque)
+	}
+	m, offset, buffered := newMemory(), int64(0), bufio.NewReaderSize(in, 64<<10)
+	for _, f := range listed.Files {
+		sum := sha256.New()
+		if n, err := io.CopyN(sum, buffered, f.Size); err != nil || n != f.Size || hex.EncodeToString(sum.Sum(nil)) != f.Sum || !fs.ValidPath(f.Name) {
+			return nil
+		}
+		if err := m.file(c.entry(f, content, offset)); err != nil {
+			return nil
+		}
+		offset += f.Size
+	}
+	if m.finish(); m.sums["."] != listed.Sum {
+		return nil
+	}
+	return m
 }

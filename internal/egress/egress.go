@@ -220,7 +220,7 @@ func (t *Transport) transport(foreign bool, via *url.URL) *http.Transport {
 		TLSClientConfig:       config.Clone(),
 		ForceAttemptHTTP2:     true,
 		MaxIdleConns:          32,
-		MaxIdleConnsPerHost:   8,
+		MaxIdleConnsPerHost:   32, // as many as ask one server at once
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   30 * time.Second,
 		ExpectContinueTimeout: time.Second,

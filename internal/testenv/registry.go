@@ -2,12 +2,14 @@ package testenv
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -28,6 +30,7 @@ type Registry struct {
 	server   *httptest.Server
 	requests atomic.Int64
 	tokens   atomic.Int64
+	conns    atomic.Int64
 	hang     chan struct{}
 	mu       sync.Mutex // guards around
 	around   func(http.Handler) http.Handler
@@ -57,7 +60,12 @@ func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
 	}
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
 	r.server.Config.ErrorLog = quietLog(t)
+	r.server.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		r.conns.Add(1)
+		return ctx
+	}
 	if o.TLS {
+		r.server.EnableHTTP2 = true // as registries have it
 		if len(o.ClientCA) > 0 {
 			pool := x509.NewCertPool()
 			pool.AppendCertsFromPEM(o.ClientCA)
@@ -160,6 +168,9 @@ func (r *Registry) Requests() int64 { return r.requests.Load() }
 
 // Tokens is the number of requests for tokens so far.
 func (r *Registry) Tokens() int64 { return r.tokens.Load() }
+
+// Connections is the number of connections so far.
+func (r *Registry) Connections() int64 { return r.conns.Load() }
 
 // Around puts a handler in front of all later requests that are let in; nil takes it
 // away.

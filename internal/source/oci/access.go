@@ -103,6 +103,19 @@ func (a *access) RoundTrip(in *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
+// forget drops what may be the cause of an error: what lets in, or how the registry is
+// reached.
+func (a *access) forget(err error) {
+	var exchange *tokenError
+	_, _, network := egress.Explain(context.Background(), err)
+	switch code := statusOf(err); {
+	case code == http.StatusUnauthorized:
+		a.session.forgetCredential(a.scope)
+	case code == 0 && (network || errors.As(err, &exchange)):
+		a.session.forgetRegistry()
+	}
+}
+
 // schemeOf is how a registry is reached.
 func schemeOf(challenge *transport.Challenge) string {
 	if challenge.Insecure {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -119,7 +120,13 @@ func TestTokens(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	refuse(t, s, oci.Request{URL: registry.URL("one"), Auth: oci.Auth{Username: "ann", Password: "0ther"}}, gitops.Denied, "AuthenticationFailed", "the token server", "401")
+	fetch(t, s, request("two"), "")
+	if got := registry.Tokens(); got != 5 {
+		t.Errorf("%d tokens after one more has expired and was refused", got)
+	}
+	stranger := request("one")
+	stranger.Auth.Password = "0ther"
+	refuse(t, s, stranger, gitops.Denied, "AuthenticationFailed", "the token server", "401")
 }
 
 func TestLogins(t *testing.T) {
@@ -253,7 +260,7 @@ func TestNoCredentialWithoutEncryption(t *testing.T) {
 	t.Parallel()
 	var plain atomic.Int64
 	tlsServer := httptest.NewUnstartedServer(http.NotFoundHandler())
-	tlsServer.Config.ErrorLog = nil
+	tlsServer.Config.ErrorLog = log.New(io.Discard, "", 0)
 	tlsServer.StartTLS()
 	defer tlsServer.Close()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -283,6 +290,8 @@ func TestNoCredentialWithoutEncryption(t *testing.T) {
 					return
 				}
 				defer to.Close()
+				// Longer than the library waits before it tries without.
+				time.Sleep(500 * time.Millisecond)
 				_, _ = to.Write(first)
 				go func() { _, _ = io.Copy(to, conn) }()
 				_, _ = io.Copy(conn, to)

@@ -26,6 +26,9 @@ type bounded struct {
 // token server, say, or a page of tags.
 const mostAnswer = 2 << 20
 
+// mostError is what is read of an answer that is an error.
+const mostError = 32 << 10
+
 func newBounded(out *egress.Transport, o Options) *bounded {
 	return &bounded{next: out, agent: o.UserAgent, limits: map[string]int64{
 		"manifests": o.ManifestBytes, "referrers": o.ManifestBytes, "blobs": o.LayerBytes,
@@ -71,6 +74,11 @@ func (b *bounded) RoundTrip(in *http.Request) (*http.Response, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if response.StatusCode >= http.StatusBadRequest {
+		// Of an error the beginning is enough.
+		response.Body = &boundedBody{ReadCloser: response.Body, left: mostError, err: io.EOF}
+		return response, nil
 	}
 	what, most := b.limit(request)
 	if response.ContentLength > most && request.Method != http.MethodHead {
@@ -137,7 +145,7 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// withContext ends a read with the words of the context.
+// endOf is the error of a context that has ended, else the error itself.
 func endOf(ctx context.Context, err error) error {
 	if cause := ctx.Err(); cause != nil {
 		return cause

@@ -39,23 +39,10 @@ func (s *Store) fetch(ctx context.Context, request Request, known string) (sourc
 		return source.Result{}, err
 	}
 	result, err := s.follow(ctx, c, f, request, known)
-	if err != nil && ctx.Err() == nil && forgets(err) {
-		c.access.session.forget()
+	if err != nil && ctx.Err() == nil {
+		c.access.forget(err)
 	}
 	return result, err
-}
-
-// forgets tells whether what is known of a registry may be the cause of an error: how it
-// is reached, and what lets in.
-func forgets(err error) bool {
-	var exchange *tokenError
-	code := statusOf(err)
-	return code == http.StatusUnauthorized || code == http.StatusForbidden || code == 0 && errors.As(err, &exchange) || isNetwork(err)
-}
-
-func isNetwork(err error) bool {
-	_, _, ok := egress.Explain(context.Background(), err)
-	return ok
 }
 
 // found is what a reference stands for.
@@ -67,7 +54,7 @@ type found struct {
 }
 
 func (s *Store) follow(ctx context.Context, c *client, f *follower, request Request, known string) (source.Result, error) {
-	is, err := c.resolve(ctx, request, f.state())
+	is, err := c.resolve(ctx, request, s.journal.state(f.keys.request))
 	if err != nil {
 		return source.Result{}, err
 	}
@@ -75,7 +62,7 @@ func (s *Store) follow(ctx context.Context, c *client, f *follower, request Requ
 		return source.Result{}, err
 	}
 	defer f.unlock()
-	last := f.state()
+	last := s.journal.state(f.keys.request)
 	next, err := c.choose(ctx, request, last, is)
 	if err != nil {
 		return source.Result{}, err
@@ -85,7 +72,7 @@ func (s *Store) follow(ctx context.Context, c *client, f *follower, request Requ
 		return source.Result{}, at(ReasonPull, err)
 	}
 	if !reflect.DeepEqual(next, last) {
-		if err := f.store(next); err != nil {
+		if err := s.journal.store(f.keys.request, next); err != nil {
 			unpacked.Release()
 			return source.Result{}, err
 		}
@@ -169,7 +156,7 @@ func (c *client) verify(ctx context.Context, request Request, digest string) err
 	if err != nil {
 		return at(ReasonVerification, err)
 	}
-	if err = request.Verify(ctx, c.repository.Digest(digest), options...); err == nil {
+	if err = guarded(func() error { return request.Verify(ctx, c.repository.Digest(digest), options...) }); err == nil {
 		return nil
 	}
 	var told *gitops.Error
@@ -186,6 +173,16 @@ func (c *client) verify(ctx context.Context, request Request, digest string) err
 		return &f
 	}
 	return &fault{kind: gitops.Denied, reason: ReasonVerification, text: text}
+}
+
+// guarded calls a verifier. What makes it panic came from the registry, and is not verified.
+func guarded(verify func() error) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("the verification broke off; the artifact or its signature is not as it should be")
+		}
+	}()
+	return verify()
 }
 
 // load gives the files of a layer.
@@ -257,7 +254,7 @@ func (s *Store) last(ctx context.Context, request Request) (source.Result, error
 	if err != nil {
 		return source.Result{}, err
 	}
-	last := f.state()
+	last := s.journal.state(f.keys.request)
 	if last.Digest == "" {
 		return source.Result{}, errNothing()
 	}

@@ -3,7 +3,6 @@ package oci
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -22,7 +21,9 @@ type session struct {
 	egress      *egress.Transport
 	base        http.RoundTripper
 	credentials []authn.AuthConfig
-	now         func() time.Time
+	// insecure is Request.Insecure.
+	insecure bool
+	now      func() time.Time
 
 	// asking has one place, which is taken while the registry is asked how it lets in.
 	asking chan struct{}
@@ -51,116 +52,27 @@ const (
 	tokenLife, tokenMargin = 60 * time.Second, 10 * time.Second
 )
 
-func newSession(registry name.Registry, out *egress.Transport, credentials []authn.AuthConfig, o Options) *session {
+func newSession(registry name.Registry, out *egress.Transport, credentials []authn.AuthConfig, insecure bool, o Options) *session {
 	return &session{
-		registry: registry, egress: out, base: newBounded(out, o), credentials: credentials, now: o.Now,
+		registry: registry, egress: out, base: newBounded(out, o), credentials: credentials, insecure: insecure, now: o.Now,
 		asking: make(chan struct{}, 1), tokens: map[string]token{},
 	}
 }
 
-// forget has everything asked anew.
-func (s *session) forget() {
+// forgetCredential has it looked for anew what lets in for a scope.
+func (s *session) forgetCredential(scope string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.challenge, s.chosen, s.login = nil, 0, nil
+	s.chosen, s.login = 0, nil
+	delete(s.tokens, scope)
+}
+
+// forgetRegistry has the registry asked anew how it is reached and how it lets in.
+func (s *session) forgetRegistry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.challenge = nil
 	clear(s.tokens)
-}
-
-// ask finds out how the registry is reached and how it lets in.
-func (s *session) ask(ctx context.Context) (*transport.Challenge, error) {
-	if known := s.asked(); known != nil {
-		return known, nil
-	}
-	select {
-	case s.asking <- struct{}{}:
-		defer func() { <-s.asking }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if known := s.asked(); known != nil {
-		return known, nil
-	}
-	attempts := &attempts{next: s.base, registry: s.registry.RegistryStr()}
-	challenge, err := transport.Ping(ctx, s.registry, attempts)
-	if err != nil {
-		return nil, attempts.explain(err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.challenge = challenge
-	return challenge, nil
-}
-
-func (s *session) asked() *transport.Challenge {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.challenge
-}
-
-// attempts tries HTTPS and, where that is allowed, HTTP. A server whose certificate is
-// not trusted is not asked without encryption instead.
-type attempts struct {
-	next     http.RoundTripper
-	registry string
-
-	mu            sync.Mutex // guards what follows
-	secure, plain error
-	// untrusted is set where secure is about a certificate, the server's or ours.
-	untrusted bool
-}
-
-// RoundTrip sends a request and remembers how it failed.
-func (a *attempts) RoundTrip(request *http.Request) (*http.Response, error) {
-	a.mu.Lock()
-	untrusted, secure := a.untrusted, a.secure
-	a.mu.Unlock()
-	if request.URL.Scheme == "http" && untrusted {
-		return nil, secure
-	}
-	response, err := a.next.RoundTrip(request)
-	if err == nil {
-		if request.Response != nil && !sameHost(request.URL, request.URL.Scheme, a.registry) {
-			// Another server does not say who gets the credential.
-			response.Header.Del("Www-Authenticate")
-		}
-		return response, nil
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if request.URL.Scheme == "http" {
-		a.plain = err
-		return response, err
-	}
-	a.secure = err
-	code, text, _ := egress.Explain(request.Context(), err)
-	a.untrusted = code == egress.Denied || code == egress.Certificate && text != noTLS
-	return response, err
-}
-
-// noTLS is how egress says that a server has no TLS.
-const noTLS = "the server does not speak TLS"
-
-// explain picks that failure of several that says most.
-func (a *attempts) explain(err error) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var status *transport.Error
-	switch {
-	case a.untrusted:
-		return a.secure
-	case a.secure != nil && a.plain != nil:
-		if _, text, _ := egress.Explain(context.Background(), a.secure); text == noTLS {
-			return a.plain
-		}
-		return a.secure
-	case errors.As(err, &status):
-		return status
-	case a.secure != nil:
-		return a.secure
-	case a.plain != nil:
-		return a.plain
-	}
-	return err
 }
 
 // refusedAll is the error of authorize where the registry has refused all that there is.

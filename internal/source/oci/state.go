@@ -1,11 +1,14 @@
 package oci
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"sync"
 
@@ -27,30 +30,16 @@ type state struct {
 	VerifyKey string `json:"verifyKey,omitempty"`
 }
 
-const (
-	stateVersion = 1
-	stateSuffix  = ".json"
-	newSuffix    = ".new"
-	// mostState is the largest file of a state that is read.
-	mostState = 4 << 20
-)
+const stateVersion = 1
 
-// follower is what is known of a request.
+// follower is what is under way for a request.
 type follower struct {
-	root *os.Root
 	keys keys
 	// turn has one place, which is taken while something is fetched.
 	turn chan struct{}
-
-	mu sync.Mutex // guards what follows
-	// last is what was brought; read is set when it was looked for on the disk.
-	last state
-	read bool
 }
 
-func newFollower(root *os.Root, k keys) *follower {
-	return &follower{root: root, keys: k, turn: make(chan struct{}, 1)}
-}
+func newFollower(k keys) *follower { return &follower{keys: k, turn: make(chan struct{}, 1)} }
 
 // lock takes the turn, unless the context ends first.
 func (f *follower) lock(ctx context.Context) error {
@@ -64,60 +53,145 @@ func (f *follower) lock(ctx context.Context) error {
 
 func (f *follower) unlock() { <-f.turn }
 
-// state gives what was brought last; its digest is empty where there was nothing. A file
-// that is damaged is nothing: what it stood for is fetched again.
-func (f *follower) state() state {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.read {
-		return f.last
-	}
-	f.read = true
-	info, err := f.root.Stat(f.keys.request + stateSuffix)
-	if err != nil || info.Size() > mostState {
-		return state{}
-	}
-	data, err := f.root.ReadFile(f.keys.request + stateSuffix)
-	if err != nil {
-		return state{}
-	}
-	f.last = parseState(data)
-	return f.last
+// journal keeps the states of all requests in one file, to which each new one is added: to
+// make a file for each costs more than to fetch what it is about. The last one of a request
+// holds. A line that a crash has cut off is as if it had not been written.
+type journal struct {
+	root *os.Root
+
+	mu     sync.Mutex // guards what follows
+	states map[string]state
+	file   *os.File
+	// size is the length of the file, and fresh what it was when it was written anew.
+	size, fresh int64
 }
 
-// parseState reads a state, which is empty where it is not as it was written.
-func parseState(data []byte) state {
-	var s state
-	if err := json.Unmarshal(data, &s); err != nil || s.Version != stateVersion || s.Layer.Digest.Hex == "" {
-		return state{}
-	}
-	return s
+const (
+	journalFile = "states"
+	journalNew  = "states.new"
+	// mostJournal is the largest file that is read; what is beyond is fetched again.
+	mostJournal = 1 << 30
+	// mostLine is the longest line: a manifest's annotations, and what is written for them.
+	mostLine = 4 << 20
+	// slack is how much longer the file may be than twice what it was, in bytes.
+	slack = 1 << 20
+)
+
+// line is one of a journal.
+type line struct {
+	Request string `json:"request"`
+	state
 }
 
-// store keeps what was brought.
-func (f *follower) store(s state) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	s.Version = stateVersion
-	data, err := json.Marshal(s)
+func openJournal(root *os.Root) (*journal, error) {
+	j := &journal{root: root, states: map[string]state{}}
+	old, err := root.Open(journalFile)
+	if err == nil {
+		lines := bufio.NewScanner(io.LimitReader(old, mostJournal))
+		lines.Buffer(nil, mostLine)
+		for lines.Scan() {
+			if request, s, ok := parseLine(lines.Bytes()); ok {
+				j.states[request] = s
+			}
+		}
+		_ = old.Close() // It was only read.
+		if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
+			return nil, err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return j, j.rewrite()
+}
+
+// parseLine reads a line; it is false where it is not as it was written.
+func parseLine(data []byte) (request string, s state, ok bool) {
+	var l line
+	if err := json.Unmarshal(data, &l); err != nil || l.Version != stateVersion || l.Request == "" || l.Layer.Digest.Hex == "" {
+		return "", state{}, false
+	}
+	return l.Request, l.state, true
+}
+
+func (l line) text() ([]byte, error) {
+	data, err := json.Marshal(l)
+	return append(data, '\n'), err
+}
+
+// state gives what was brought last for a request; its digest is empty where there was
+// nothing.
+func (j *journal) state(request string) state {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.states[request]
+}
+
+// store keeps what was brought for a request.
+func (j *journal) store(request string, s state) error {
+	text, err := line{request, s}.text()
 	if err != nil {
 		return err
 	}
-	target := f.keys.request + stateSuffix
-	temporary := target + newSuffix
-	if err := f.root.WriteFile(temporary, data, 0o600); err != nil {
-		return fmt.Errorf("keep what was fetched: %w", errors.Join(err, ignoreMissing(f.root.Remove(temporary))))
-	}
-	if err := f.root.Rename(temporary, target); err != nil {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	// What a full disk has cut off must not spoil the next line.
+	n, err := j.file.WriteAt(text, j.size)
+	if err != nil {
 		return fmt.Errorf("keep what was fetched: %w", err)
 	}
-	f.last, f.read = s, true
+	j.size += int64(n)
+	j.states[request] = s
+	if j.size > 2*j.fresh+slack {
+		_ = j.rewrite() // Where that fails the old file holds, and it is tried again.
+	}
 	return nil
 }
 
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+// retain forgets all requests but some.
+func (j *journal) retain(wanted map[string]bool) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	before := len(j.states)
+	maps.DeleteFunc(j.states, func(request string, _ state) bool { return !wanted[request] })
+	if len(j.states) == before {
 		return nil
 	}
+	return j.rewrite()
+}
+
+// rewrite writes the states that hold into a new file. The caller has the mutex.
+func (j *journal) rewrite() (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("keep what was fetched: %w", err)
+		}
+	}()
+	file, err := j.root.OpenFile(journalNew, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(file)
+	size := int64(0)
+	for request, s := range j.states {
+		text, err := line{request, s}.text()
+		if err != nil {
+			return errors.Join(err, file.Close())
+		}
+		size += int64(len(text))
+		_, _ = out.Write(text) // Flush has the error.
+	}
+	if err := errors.Join(out.Flush(), j.root.Rename(journalNew, journalFile)); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	err = j.close()
+	j.file, j.size, j.fresh = file, size, size
 	return err
+}
+
+// close closes the file. The caller has the mutex, or is the last one.
+func (j *journal) close() error {
+	if j.file == nil {
+		return nil
+	}
+	return j.file.Close()
 }

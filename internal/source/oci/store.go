@@ -23,7 +23,6 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -79,6 +78,7 @@ type Store struct {
 	cache   *artifact.Cache
 	options Options
 	root    *os.Root
+	journal *journal
 	secret  []byte // makes names of credentials that say nothing
 
 	mu        sync.Mutex // guards what follows
@@ -102,8 +102,12 @@ func Open(cache *artifact.Cache, folder string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open OCI store: %w", errors.Join(err, root.Close()))
 	}
+	states, err := openJournal(root)
+	if err != nil {
+		return nil, fmt.Errorf("open OCI store: %w", errors.Join(err, root.Close()))
+	}
 	return &Store{
-		cache: cache, options: o.withDefaults(), root: root, secret: secret,
+		cache: cache, options: o.withDefaults(), root: root, journal: states, secret: secret,
 		sessions: map[string]*session{}, followers: map[string]*follower{},
 	}, nil
 }
@@ -130,7 +134,9 @@ func (s *Store) Close() error {
 		session.egress.CloseIdleConnections()
 	}
 	s.sessions, s.followers = map[string]*session{}, map[string]*follower{}
-	return s.root.Close()
+	s.journal.mu.Lock()
+	defer s.journal.mu.Unlock()
+	return errors.Join(s.journal.close(), s.root.Close())
 }
 
 // name makes a name of some parts that cannot be guessed from it.
@@ -202,12 +208,12 @@ func (s *Store) open(request Request) (*client, *follower, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		shared = newSession(repository.Registry, out, credentials, s.options)
+		shared = newSession(repository.Registry, out, credentials, request.Insecure, s.options)
 		s.sessions[sessionKey] = shared
 	}
 	f := s.followers[k.request]
 	if f == nil {
-		f = newFollower(s.root, k)
+		f = newFollower(k)
 		s.followers[k.request] = f
 	}
 	return newClient(shared, repository, request.Login, s.options), f, nil
@@ -238,23 +244,8 @@ func (s *Store) Retain(requests []Request) error {
 			delete(s.followers, key)
 		}
 	}
-	return s.sweep(wanted)
-}
-
-// sweep removes the files of requests that are not wanted.
-func (s *Store) sweep(wanted map[string]bool) error {
-	entries, err := fs.ReadDir(s.root.FS(), ".")
-	if err != nil {
-		return fmt.Errorf("clean OCI store: %w", err)
+	if s.closed {
+		return errors.New("the store is closed")
 	}
-	var errs []error
-	for _, e := range entries {
-		// One may be written just now.
-		key, isState := strings.CutSuffix(strings.TrimSuffix(e.Name(), newSuffix), stateSuffix)
-		if e.Name() == secretFile || isState && wanted[key] {
-			continue
-		}
-		errs = append(errs, s.root.RemoveAll(e.Name()))
-	}
-	return errors.Join(errs...)
+	return s.journal.retain(wanted)
 }

@@ -83,6 +83,8 @@ func TestVerification(t *testing.T) {
 	}
 	request.VerifyKey = "three"
 	refuse(t, s, request, gitops.Stalled, "VerificationError", "no keys")
+	request.Verify = func(context.Context, name.Digest, ...remote.Option) error { panic("index out of range") }
+	refuse(t, s, request, gitops.Denied, "VerificationError", "broke off")
 }
 
 // TestWhatIsNotVerifiedIsNotPulled shows that not even a layer is asked for before.
