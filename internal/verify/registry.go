@@ -125,7 +125,7 @@ func (r *Registry) Blob(ctx context.Context, blob v1.Descriptor, most int64) ([]
 	if r.read += max(blob.Size, 0); r.read > mostBytes {
 		return nil, &Malformed{Text: fmt.Sprintf("the signatures have more than %d bytes together", int64(mostBytes))}
 	}
-	layer, err := r.puller.Layer(egress.Bound(ctx, most+1), r.Digest(blob.Digest))
+	layer, err := r.puller.Layer(egress.Bound(ctx, most), r.Digest(blob.Digest))
 	if err != nil {
 		return nil, err
 	}
@@ -134,10 +134,13 @@ func (r *Registry) Blob(ctx context.Context, blob v1.Descriptor, most int64) ([]
 		return nil, err
 	}
 	defer content.Close() //nolint:errcheck // it is read only
-	read, err := io.ReadAll(io.LimitReader(content, most+1))
-	switch {
-	case err != nil:
+	// The end must be seen for the digest to be compared.
+	read, err := io.ReadAll(io.LimitReader(content, max(blob.Size, 0)+1))
+	switch _, _, network := egress.Explain(ctx, err); {
+	case network:
 		return nil, err
+	case err != nil:
+		return nil, &Malformed{Text: "a signature has other bytes than its digest says"}
 	case int64(len(read)) != blob.Size:
 		return nil, &Malformed{Text: "a signature has another size than its manifest says"}
 	}

@@ -116,7 +116,7 @@ func (p *PublicRoot) load(ctx context.Context, kept bool) (root.TrustedMaterial,
 	}
 	// A new process takes what an earlier one fetched within a day.
 	days := 0
-	if p.until.IsZero() {
+	if p.until.IsZero() && p.failure == nil {
 		days = 1
 	}
 	fetcher := &fetcher{ctx: limited, client: &http.Client{Transport: transport}}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -55,7 +56,8 @@ func NewRegistry(t testing.TB, referrers bool) *Registry {
 		t.Fatal(err)
 	}
 	t.Cleanup(transport.CloseIdleConnections)
-	r.Options = []remote.Option{remote.WithTransport(transport)}
+	// The client's own pauses before it tries again are seconds.
+	r.Options = []remote.Option{remote.WithTransport(transport), remote.WithRetryBackoff(remote.Backoff{Duration: time.Millisecond, Factor: 1, Steps: 2})}
 	repository, err := name.NewRepository(strings.TrimPrefix(server.URL, "http://") + "/org/app")
 	if err != nil {
 		t.Fatal(err)
@@ -167,4 +169,29 @@ func (r *Registry) PushBundles(t testing.TB, bundles ...[]byte) {
 	for _, bundle := range bundles {
 		r.PushReferrer(t, BundleType, BundleType, bundle)
 	}
+}
+
+// Referrers is the list of what refers to the image, by a handler that is the registry,
+// with the type that each manifest says to have.
+func (r *Registry) Referrers(t testing.TB, inner http.Handler) []byte {
+	t.Helper()
+	get := func(path string, into any) {
+		recorder := httptest.NewRecorder()
+		inner.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/v2/"+r.Image.Context().RepositoryStr()+path, nil))
+		if err := json.Unmarshal(recorder.Body.Bytes(), into); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	var index v1.IndexManifest
+	get("/referrers/"+r.Image.DigestStr(), &index)
+	for i := range index.Manifests {
+		var manifest v1.Manifest
+		get("/manifests/"+index.Manifests[i].Digest.String(), &manifest)
+		index.Manifests[i].ArtifactType = manifest.ArtifactType
+	}
+	raw, err := json.Marshal(index)
+	if err != nil {
+		t.Error(err)
+	}
+	return raw
 }
