@@ -126,6 +126,14 @@ func (a *Attempts) Unread(ctx context.Context, err error) (final bool) {
 	return ctx.Err() != nil
 }
 
+// Unsure remembers that another attempt may accept a signature, for a reason that lies
+// elsewhere.
+func (a *Attempts) Unsure(why error) {
+	if a.unread == nil {
+		a.unread = fail(gitops.Transient, fmt.Errorf("%s is not verified: %w", a.image.Name(), why))
+	}
+}
+
 // mostReasons is how many reasons a message holds.
 const mostReasons = 4
 

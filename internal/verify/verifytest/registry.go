@@ -62,7 +62,7 @@ func NewRegistry(t testing.TB, referrers bool) *Registry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Image = r.PushManifest(t, repository.Tag("1.0.0"), r.manifest(t, repository, "", []v1.Descriptor{r.PushBlob(t, repository, "application/x", []byte("app"))}, nil))
+	r.Image = r.PushManifest(t, repository.Tag("1.0.0"), r.manifest(t, repository, r.empty(t, repository, ""), []v1.Descriptor{r.PushBlob(t, repository, "application/x", []byte("app"))}, nil))
 	return r
 }
 
@@ -70,11 +70,10 @@ func NewRegistry(t testing.TB, referrers bool) *Registry {
 func (r *Registry) Around(around func(http.Handler) http.Handler) { r.around.Store(&around) }
 
 // manifest is that of an artifact with some layers.
-func (r *Registry) manifest(t testing.TB, repository name.Repository, artifactType string, layers []v1.Descriptor, subject *v1.Descriptor) []byte {
+func (r *Registry) manifest(t testing.TB, repository name.Repository, config v1.Descriptor, layers []v1.Descriptor, subject *v1.Descriptor) []byte {
 	t.Helper()
-	config := r.PushBlob(t, repository, "application/vnd.oci.empty.v1+json", []byte("{}"))
 	raw, err := json.Marshal(v1.Manifest{
-		SchemaVersion: 2, MediaType: types.OCIManifestSchema1, ArtifactType: artifactType,
+		SchemaVersion: 2, MediaType: types.OCIManifestSchema1, ArtifactType: config.ArtifactType,
 		Config: config, Layers: layers, Subject: subject,
 		// No two manifests are the same.
 		Annotations: map[string]string{"n": fmt.Sprint(r.pushed.Add(1))},
@@ -83,6 +82,14 @@ func (r *Registry) manifest(t testing.TB, repository name.Repository, artifactTy
 		t.Fatal(err)
 	}
 	return raw
+}
+
+// empty is the configuration of an artifact that has none.
+func (r *Registry) empty(t testing.TB, repository name.Repository, artifactType string) v1.Descriptor {
+	t.Helper()
+	config := r.PushBlob(t, repository, "application/vnd.oci.empty.v1+json", []byte("{}"))
+	config.ArtifactType = artifactType
+	return config
 }
 
 // PushBlob pushes a blob and describes it.
@@ -138,7 +145,7 @@ func (r *Registry) PushSimples(t testing.TB, signatures ...Simple) {
 		layer.Annotations = signature.Annotations
 		layers = append(layers, layer)
 	}
-	r.PushManifest(t, r.SignatureTag(), r.manifest(t, r.Image.Context(), "", layers, nil))
+	r.PushManifest(t, r.SignatureTag(), r.manifest(t, r.Image.Context(), r.empty(t, r.Image.Context(), ""), layers, nil))
 }
 
 // PushReferrer pushes something that refers to the image: one blob.
@@ -150,7 +157,7 @@ func (r *Registry) PushReferrer(t testing.TB, artifactType string, mediaType typ
 // PushLayers pushes something that refers to the image: blobs that are there, or are not.
 func (r *Registry) PushLayers(t testing.TB, artifactType string, layers []v1.Descriptor) name.Digest {
 	t.Helper()
-	return r.PushManifest(t, name.Tag{Repository: r.Image.Context()}, r.manifest(t, r.Image.Context(), artifactType, layers, r.Subject(t)))
+	return r.PushManifest(t, name.Tag{Repository: r.Image.Context()}, r.manifest(t, r.Image.Context(), r.empty(t, r.Image.Context(), artifactType), layers, r.Subject(t)))
 }
 
 // Subject describes the image.
