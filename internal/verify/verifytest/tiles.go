@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"testing"
 	"time"
 
@@ -41,15 +42,19 @@ func (s *Sigstore) newStamper(t testing.TB, rootKey *ecdsa.PrivateKey) (*x509.Ce
 func (s *Sigstore) Stamp(t testing.TB, signed []byte, at time.Time) []byte {
 	t.Helper()
 	digest := sha256.Sum256(signed)
-	stamp := timestamp.Timestamp{
-		HashAlgorithm: crypto.SHA256, HashedMessage: digest[:], Time: at, Policy: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 2},
-		AddTSACertificate: true,
-	}
-	raw, err := stamp.CreateResponseWithOpts(s.stamper, s.stamperKey, crypto.SHA256)
+	raw, err := s.stamp(digest[:], nil, at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return raw
+}
+
+func (s *Sigstore) stamp(digest []byte, nonce *big.Int, at time.Time) ([]byte, error) {
+	stamp := timestamp.Timestamp{
+		HashAlgorithm: crypto.SHA256, HashedMessage: digest, Time: at, Policy: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 2}, Nonce: nonce,
+		AddTSACertificate: true, Certificates: []*x509.Certificate{s.root},
+	}
+	return stamp.CreateResponseWithOpts(s.stamper, s.stamperKey, crypto.SHA256)
 }
 
 // Tile puts a signature into a log of the second generation of Rekor, as the only entry
