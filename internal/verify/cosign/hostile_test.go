@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/verify"
@@ -299,4 +302,38 @@ func (h typed) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
 	_, _ = w.Write(h.r.Referrers(h.t, h.Handler))
+}
+
+// Signatures are read with the credential that the artifact is pulled with, which no
+// error tells.
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	key := verifytest.KeySigner(t)
+	for _, form := range forms() {
+		t.Run(form.name, func(t *testing.T) {
+			t.Parallel()
+			r := verifytest.NewRegistry(t, form.referrers)
+			form.push(t, r, key, r.Image.DigestStr())
+			r.Around(func(inner http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+					if name, password, _ := request.BasicAuth(); name != "ann" || password != "canary" {
+						w.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
+						w.WriteHeader(http.StatusUnauthorized)
+						return
+					}
+					inner.ServeHTTP(w, request)
+				})
+			})
+			v := newVerifier(t, byKeys(t, key))
+			check(t, v, r, "", gitops.Denied, "401")
+			open := r.Options
+			r.Options = append(slices.Clone(open), remote.WithAuth(&authn.Basic{Username: "ann", Password: "canary"}))
+			check(t, v, r, `key "a.pub"`, "", "")
+			r.Options = append(slices.Clone(open), remote.WithAuth(&authn.Basic{Username: "bob", Password: "canary"}))
+			check(t, v, r, "", gitops.Denied, "401")
+			if _, err := v.Verify(t.Context(), r.Image, r.Options...); strings.Contains(err.Error(), "canary") {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/verify"
 	"github.com/plumb-gitops/plumb/internal/verify/verifytest"
@@ -227,6 +229,56 @@ func TestIdentities(t *testing.T) {
 			r := verifytest.NewRegistry(t, form.referrers)
 			form.push(t, r, signer, other)
 			check(t, newVerifier(t, keyless()), r, "", gitops.Denied, "another artifact")
+		})
+	}
+}
+
+// Logs of the second generation of Rekor tell no time: an authority for the time does.
+func TestLogsOfTiles(t *testing.T) {
+	t.Parallel()
+	store, foreign := verifytest.NewSigstore(t), verifytest.NewSigstore(t)
+	v := newVerifier(t, Options{Keyless: true, TrustedRoot: store.TrustedRoot(t)})
+	for name, row := range map[string]struct {
+		change func(*verifytest.Signer)
+		spoil  func(b *protobundle.Bundle, signed []byte)
+		want   string
+		text   string
+	}{
+		"the right time":         {want: subject},
+		"after the certificate":  {change: func(s *verifytest.Signer) { s.At = s.At.Add(time.Hour) }, text: "was not valid when it was made"},
+		"before the certificate": {change: func(s *verifytest.Signer) { s.At = s.At.Add(-time.Hour) }, text: "was not valid when it was made"},
+		"another log":            {change: func(s *verifytest.Signer) { s.Log = foreign }, text: "no entry in a transparency log of the trusted root"},
+		"nobody says the time": {spoil: func(b *protobundle.Bundle, _ []byte) { b.GetVerificationMaterial().TimestampVerificationData = nil },
+			text: "says when it was made"},
+		"the signer says the time": {spoil: func(b *protobundle.Bundle, _ []byte) {
+			b.GetVerificationMaterial().TimestampVerificationData = nil
+			b.GetVerificationMaterial().GetTlogEntries()[0].IntegratedTime = store.Start.Add(6*time.Hour + time.Minute).Unix()
+		}, text: "says when it was made"},
+		"an authority that is not trusted says it": {spoil: func(b *protobundle.Bundle, signed []byte) {
+			b.GetVerificationMaterial().GetTimestampVerificationData().GetRfc3161Timestamps()[0].SignedTimestamp = foreign.Stamp(t, signed, store.Start.Add(6*time.Hour+time.Minute))
+		}, text: "says when it was made"},
+		"the time of another signature": {spoil: func(b *protobundle.Bundle, _ []byte) {
+			b.GetVerificationMaterial().GetTimestampVerificationData().GetRfc3161Timestamps()[0].SignedTimestamp = store.Stamp(t, []byte("another"), store.Start.Add(6*time.Hour+time.Minute))
+		}, text: "says when it was made"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			signer := store.Identity(t, issuer, subject)
+			signer.Tiles = true
+			if row.change != nil {
+				row.change(&signer)
+			}
+			r := verifytest.NewRegistry(t, true)
+			b := signer.Bundle(t, verifytest.Statement(r.Image.DigestStr()))
+			if row.spoil != nil {
+				row.spoil(b, b.GetDsseEnvelope().GetSignatures()[0].GetSig())
+			}
+			r.PushBundles(t, verifytest.JSON(t, b))
+			kind := gitops.ErrorKind("")
+			if row.want == "" {
+				kind = gitops.Denied
+			}
+			check(t, v, r, row.want, kind, row.text)
 		})
 	}
 }

@@ -258,6 +258,42 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
+// A certificate that has expired is fine where somebody who is trusted says that it had
+// not when it signed.
+func TestTimestamps(t *testing.T) {
+	t.Parallel()
+	clock, foreign := verifytest.NewSigstore(t), verifytest.NewSigstore(t)
+	authority := verifytest.NewAuthority(t)
+	expired := authority.Signer(t, "ann", time.Now().Add(-time.Hour), false)
+	expired.At = time.Now().Add(-2 * time.Hour)
+	for name, row := range map[string]struct {
+		by   *verifytest.Sigstore
+		want string
+		text string
+	}{
+		"in time":                    {by: clock, want: "CN=ann"},
+		"nobody says the time":       {text: "no timestamp countersignature"},
+		"nobody who is trusted does": {by: foreign, text: "timestamp countersignature"},
+	} {
+		for _, envelope := range verifytest.Envelopes() {
+			t.Run(name+", "+envelope, func(t *testing.T) {
+				t.Parallel()
+				signer := expired
+				signer.Time = row.by
+				r := verifytest.NewRegistry(t, true)
+				r.PushNotation(t, envelope, signer.Envelope(t, envelope, r.Subject(t)))
+				o := trusting(t, bytes.Replace(policy("strict", "*"), []byte(`"ca:store"`), []byte(`"ca:store","tsa:clock"`), 1), authority)
+				o.Certificates["tsa.pem"] = clock.TimePEM()
+				kind := gitops.ErrorKind("")
+				if row.want == "" {
+					kind = gitops.Denied
+				}
+				check(t, newVerifier(t, o), r, row.want, kind, row.text)
+			})
+		}
+	}
+}
+
 func TestScopes(t *testing.T) {
 	t.Parallel()
 	authority := verifytest.NewAuthority(t)

@@ -36,6 +36,9 @@ type Signer struct {
 	// Log gets an entry, where it is not nil, at a time.
 	Log *Sigstore
 	At  time.Time
+	// Tiles has the log be one of the second generation, which tells no time, so that the
+	// authority for the time does; only bundles hold such entries.
+	Tiles bool
 }
 
 // Identity makes a signer for an identity, in the middle of its certificate's time.
@@ -158,7 +161,13 @@ func (s Signer) Bundle(t testing.TB, statement []byte) *protobundle.Bundle {
 	if s.Leaf != nil {
 		made.VerificationMaterial.Content = &protobundle.VerificationMaterial_Certificate{Certificate: &protocommon.X509Certificate{RawBytes: s.Leaf.DER}}
 	}
-	if s.Log != nil {
+	switch {
+	case s.Log != nil && s.Tiles:
+		made.VerificationMaterial.TlogEntries = []*protorekor.TransparencyLogEntry{s.Log.Tile(t, s.Leaf, dsse.PAE(payloadType, statement), signed)}
+		made.VerificationMaterial.TimestampVerificationData = &protobundle.TimestampVerificationData{
+			Rfc3161Timestamps: []*protocommon.RFC3161SignedTimestamp{{SignedTimestamp: s.Log.Stamp(t, signed, s.At)}},
+		}
+	case s.Log != nil:
 		payload, envelope := sha256.Sum256(statement), sha256.Sum256(marshal(t, made.GetDsseEnvelope()))
 		body := marshal(t, map[string]any{"apiVersion": "0.0.1", "kind": "dsse", "spec": map[string]any{
 			"envelopeHash": map[string]any{"algorithm": "sha256", "value": hex.EncodeToString(envelope[:])},

@@ -1,6 +1,7 @@
 package verifytest
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -20,6 +21,7 @@ import (
 	"github.com/notaryproject/notation-core-go/signature"
 	"github.com/notaryproject/notation-core-go/signature/cose"
 	"github.com/notaryproject/notation-core-go/signature/jws"
+	"github.com/notaryproject/tspclient-go"
 )
 
 // NotationType is the artifact type of signatures of notation.
@@ -86,6 +88,8 @@ type NotationSigner struct {
 	Key   crypto.PrivateKey
 	// At is when it signs, Expiry when the signature expires, if it is not zero.
 	At, Expiry time.Time
+	// Time says when it signs, where it is not nil.
+	Time *Sigstore
 }
 
 // Signer makes a signer for somebody, whose certificate is valid until a time. Where listed
@@ -130,10 +134,16 @@ func (s NotationSigner) EnvelopeOf(t testing.TB, mediaType string, payload []byt
 	if err != nil {
 		t.Fatal(err)
 	}
-	signed, err := envelope.Sign(&signature.SignRequest{
+	request := &signature.SignRequest{
 		Payload: signature.Payload{ContentType: "application/vnd.cncf.notary.payload.v1+json", Content: payload},
 		Signer:  signer, SigningTime: s.At, Expiry: s.Expiry, SigningScheme: signature.SigningSchemeX509,
-	})
+	}
+	if s.Time != nil {
+		request.TSARootCAs = x509.NewCertPool()
+		request.TSARootCAs.AddCert(s.Time.root)
+		request.Timestamper = stamper{s.Time, s.At}
+	}
+	signed, err := envelope.Sign(request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,4 +163,25 @@ func (r *Registry) PushNotationLayers(t testing.TB, layers ...v1.Descriptor) {
 	t.Helper()
 	config := r.PushBlob(t, r.Image.Context(), NotationType, []byte("{}"))
 	r.PushManifest(t, name.Tag{Repository: r.Image.Context()}, r.manifest(t, r.Image.Context(), config, layers, r.Subject(t)))
+}
+
+// stamper says the time as notation asks for it.
+type stamper struct {
+	by *Sigstore
+	at time.Time
+}
+
+// Timestamp answers a request.
+func (s stamper) Timestamp(_ context.Context, request *tspclient.Request) (*tspclient.Response, error) {
+	raw, err := s.by.stamp(request.MessageImprint.HashedMessage, request.Nonce, s.at)
+	if err != nil {
+		return nil, err
+	}
+	response := &tspclient.Response{}
+	return response, response.UnmarshalBinary(raw)
+}
+
+// TimePEM is the certificate of the authority that says the time.
+func (s *Sigstore) TimePEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.root.Raw})
 }

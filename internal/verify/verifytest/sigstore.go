@@ -31,11 +31,13 @@ import (
 )
 
 // Sigstore is a private Sigstore: an authority that signs certificates of ten minutes for
-// identities, a log of certificates, and one of signatures.
+// identities, a log of certificates, one of signatures, and an authority that says the time.
 type Sigstore struct {
 	root, intermediate *x509.Certificate
 	intermediateKey    *ecdsa.PrivateKey
 	certificates, log  *ecdsa.PrivateKey
+	stamper            *x509.Certificate
+	stamperKey         *ecdsa.PrivateKey
 	// Start is when its authority begins to be valid; it is so for a day from then.
 	Start time.Time
 }
@@ -48,12 +50,13 @@ func NewSigstore(t testing.TB) *Sigstore {
 	authority := func(name string) *x509.Certificate {
 		return &x509.Certificate{
 			SerialNumber: serial(t), Subject: pkix.Name{CommonName: name}, NotBefore: s.Start, NotAfter: s.Start.Add(24 * time.Hour),
-			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning, x509.ExtKeyUsageTimeStamping},
 		}
 	}
 	template := authority("root")
 	s.root = issue(t, template, template, rootKey.Public(), rootKey)
 	s.intermediate = issue(t, authority("intermediate"), s.root, s.intermediateKey.Public(), rootKey)
+	s.stamper, s.stamperKey = s.newStamper(t, rootKey)
 	return s
 }
 
@@ -69,7 +72,9 @@ func (s *Sigstore) TrustedRoot(t testing.TB) []byte {
 	made, err := root.NewTrustedRoot(root.TrustedRootMediaType01,
 		[]root.CertificateAuthority{&root.FulcioCertificateAuthority{
 			Root: s.root, Intermediates: []*x509.Certificate{s.intermediate}, ValidityPeriodStart: s.Start, URI: "https://fulcio.example.com",
-		}}, log(s.certificates, "ct.example.com"), nil, log(s.log, "rekor.example.com"))
+		}}, log(s.certificates, "ct.example.com"), []root.TimestampingAuthority{&root.SigstoreTimestampingAuthority{
+			Root: s.root, Leaf: s.stamper, ValidityPeriodStart: s.Start, URI: "https://tsa.example.com",
+		}}, log(s.log, "rekor.example.com"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +110,11 @@ func (s *Sigstore) Leaf(t testing.TB, issuer, subject string, logged *Sigstore) 
 	template := &x509.Certificate{
 		SerialNumber: serial(t), NotBefore: leaf.Start, NotAfter: leaf.Start.Add(10 * time.Minute),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
-		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: name}},
+		// Fulcio names the issuer in two ways, an older and a newer one.
+		ExtraExtensions: []pkix.Extension{
+			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1}, Value: []byte(issuer)},
+			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: name},
+		},
 	}
 	if strings.Contains(subject, "://") {
 		u, err := url.Parse(subject)
