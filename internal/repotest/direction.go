@@ -29,6 +29,10 @@ func rows() [][]string {
 // a stage works with what it is handed and does not know them.
 func adapters() []string { return []string{"source", "build", "verify", "auth"} }
 
+// transformations are children of those parents that are no implementations: they make
+// values of values, and whoever stands above their parent may use them.
+func transformations() []string { return []string{"source/generate"} }
+
 // testOnly are the units that no program links.
 func testOnly() []string { return []string{"testenv", "repotest", "test"} }
 
@@ -59,7 +63,11 @@ func adapter(path string) string {
 	if len(parts) < 2 || !slices.Contains(adapters(), parts[0]) {
 		return ""
 	}
-	return parts[0] + "/" + parts[1]
+	name := parts[0] + "/" + parts[1]
+	if slices.Contains(transformations(), name) {
+		return ""
+	}
+	return name
 }
 
 // Direction finds imports that point upwards or sideways.

@@ -122,6 +122,8 @@ func TestRulesFindBadExamples(t *testing.T) {
 		"a part of an adapter is the adapter's own":   {Direction, []Package{pkg("internal/artifact", "internal/source/git/pack")}, "an adapter is imported by server"},
 		"an adapter may import its parent":            {Direction, []Package{pkg("internal/build/sops", "internal/build")}, ""},
 		"an adapter may not import another stage":     {Direction, []Package{pkg("internal/build/sops", "internal/source")}, "stand in one row"},
+		"a front end may import a transformation":     {Direction, []Package{pkg("internal/frontend/flux", "internal/source/generate")}, ""},
+		"a transformation may not import an adapter":  {Direction, []Package{pkg("internal/source/generate", "internal/source/git")}, "an adapter is imported by server"},
 		"a program may not import the test set-up":    {Direction, []Package{pkg("internal/server", "internal/testenv")}, "only tests may import it"},
 		"the test set-up may import anything":         {Direction, []Package{pkg("internal/testenv/api", "internal/server", "internal/source/git")}, ""},
 		"an unknown package has no place":             {Direction, []Package{pkg("internal/scratch")}, "stands in no row"},

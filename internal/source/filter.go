@@ -52,6 +52,14 @@ func Filter(tree gitops.Tree, ignore string) (gitops.Tree, error) {
 	return f, nil
 }
 
+// FilterDefaults leaves out what the built-in patterns exclude, whatever files called
+// IgnoreFile the Tree has.
+func FilterDefaults(tree gitops.Tree) gitops.Tree {
+	f := &filtered{tree: tree, visible: map[string]bool{}, digests: map[string]string{}}
+	f.patterns = append(parsePatterns(vcsPatterns, "."), parsePatterns(defaultPatterns, ".")...)
+	return f
+}
+
 // FileFinder is a Tree that can find all files of a name without being walked.
 type FileFinder interface {
 	// FindFiles gives the paths of all files with a name, in the order of a
