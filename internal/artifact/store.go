@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -251,6 +252,19 @@ func ignoreMissing(err error) error {
 		return nil
 	}
 	return err
+}
+
+// Open opens the stored file of an artifact, whether or not it is served.
+func (s *Store) Open(owner gitops.OwnerRef, file string) (io.ReadCloser, error) {
+	target, err := Path(owner, file)
+	if err != nil {
+		return nil, err
+	}
+	in, err := s.root.Open(target)
+	if err != nil {
+		return nil, own(err)
+	}
+	return in, nil
 }
 
 // Remove ends the packing of a deleted source and removes all its artifacts.

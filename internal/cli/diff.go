@@ -197,7 +197,7 @@ func (c *clients) declares(ctx context.Context, kind crds.Definition) func(gitop
 				return nil, err
 			}
 			var entries []gitops.InventoryEntry
-			for _, e := range r.Status.Inventory.Entries {
+			for _, e := range r.entries() {
 				if ref, err := gitops.ParseID(e.ID); err == nil {
 					entries = append(entries, gitops.InventoryEntry{Ref: ref, Version: e.V})
 				}

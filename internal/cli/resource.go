@@ -37,12 +37,8 @@ type resource struct {
 		Artifact               struct {
 			Revision string `json:"revision"`
 		} `json:"artifact"`
-		Inventory struct {
-			Entries []struct {
-				ID string `json:"id"`
-				V  string `json:"v"`
-			} `json:"entries"`
-		} `json:"inventory"`
+		// Inventory is a map in a Kustomization, and a list in an ArtifactGenerator.
+		Inventory any `json:"inventory"`
 	} `json:"status"`
 }
 
@@ -52,6 +48,23 @@ func read(object *unstructured.Unstructured) (resource, error) {
 		return resource{}, fmt.Errorf("read %s %q: %w", object.GetKind(), object.GetName(), err)
 	}
 	return r, nil
+}
+
+// inventoryEntry is one of what a Kustomization manages, as it is stored.
+type inventoryEntry struct{ ID, V string }
+
+// entries are those of the inventory of a Kustomization.
+func (r resource) entries() []inventoryEntry {
+	inventory, _ := r.Status.Inventory.(map[string]any)
+	list, _ := inventory["entries"].([]any)
+	var entries []inventoryEntry
+	for _, one := range list {
+		fields, _ := one.(map[string]any)
+		id, _ := fields["id"].(string)
+		version, _ := fields["v"].(string)
+		entries = append(entries, inventoryEntry{id, version})
+	}
+	return entries
 }
 
 // String is kind namespace/name, as commands print it.

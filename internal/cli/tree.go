@@ -198,7 +198,7 @@ func rulesOf(object *unstructured.Unstructured) (*health.Rules, error) {
 
 func inventoryOf(r resource, rules *health.Rules, elsewhere bool) ([]*node, error) {
 	var nodes []*node
-	for _, entry := range r.Status.Inventory.Entries {
+	for _, entry := range r.entries() {
 		ref, err := gitops.ParseID(entry.ID)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r, err)

@@ -191,10 +191,11 @@ type Helm struct {
 const (
 	SourceController    = "source"
 	KustomizeController = "kustomize"
+	SourceWatcher       = "source-watcher"
 )
 
 // AllControllers are those that are served.
-func AllControllers() []string { return []string{KustomizeController, SourceController} }
+func AllControllers() []string { return []string{KustomizeController, SourceController, SourceWatcher} }
 
 // Works tells whether this process does the work of a controller.
 func (o Operator) Works(controller string) bool { return slices.Contains(o.Controllers, controller) }

@@ -434,9 +434,11 @@ func (s *server) setUp(ctx context.Context) error {
 		Manager: s.manager, Client: s.typed, ClientAs: s.clientAs, Recorder: s.recorder, Metrics: s.metrics, Clock: s.clock,
 		Git: gitSources{s.git}, Artifacts: s.artifacts, Cache: s.cache, ArtifactURL: s.artifactURL, Engine: makeEngine,
 	}, flux.Options{
-		Controllers: flux.Controllers{Source: s.config.Works(config.SourceController), Kustomize: s.config.Works(config.KustomizeController)},
-		Concurrent:  s.config.Concurrent,
-		Selector:    s.config.WatchSelector,
+		Controllers: flux.Controllers{
+			Source: s.config.Works(config.SourceController), Kustomize: s.config.Works(config.KustomizeController), Watcher: s.config.Works(config.SourceWatcher),
+		},
+		Concurrent: s.config.Concurrent,
+		Selector:   s.config.WatchSelector,
 		Kustomization: flux.KustomizationOptions{
 			NoCrossNamespaceRefs:  s.config.NoCrossNamespaceRefs,
 			DefaultServiceAccount: s.config.DefaultServiceAccount,

@@ -21,6 +21,7 @@ const (
 
 	sourceGroup    = "source.toolkit.fluxcd.io"
 	kustomizeGroup = "kustomize.toolkit.fluxcd.io"
+	generatorGroup = "source.extensions.fluxcd.io"
 	// requestedAt asks for a reconciliation.
 	requestedAt = "reconcile.fluxcd.io/requestedAt"
 	// fieldManager writes what this package creates.

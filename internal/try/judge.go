@@ -144,4 +144,6 @@ func (j *judgement) objects() {
 }
 
 // ours tells whether an object is a custom resource of a served group.
-func ours(ref gitops.ObjectRef) bool { return ref.Group == kustomizeGroup || ref.Group == sourceGroup }
+func ours(ref gitops.ObjectRef) bool {
+	return ref.Group == kustomizeGroup || ref.Group == sourceGroup || ref.Group == generatorGroup
+}

@@ -35,12 +35,8 @@ type custom struct {
 		Artifact            struct {
 			Revision string `json:"revision"`
 		} `json:"artifact"`
-		Inventory struct {
-			Entries []struct {
-				ID string `json:"id"`
-				V  string `json:"v"`
-			} `json:"entries"`
-		} `json:"inventory"`
+		// Inventory is a map in a Kustomization, and a list in an ArtifactGenerator.
+		Inventory any `json:"inventory"`
 	} `json:"status"`
 }
 
@@ -130,9 +126,14 @@ func (s *seen) inventory() gitops.Inventory {
 		return nil
 	}
 	var entries []gitops.InventoryEntry
-	for _, e := range s.custom.Status.Inventory.Entries {
-		if ref, err := gitops.ParseID(e.ID); err == nil {
-			entries = append(entries, gitops.InventoryEntry{Ref: ref, Version: e.V})
+	inventory, _ := s.custom.Status.Inventory.(map[string]any)
+	list, _ := inventory["entries"].([]any)
+	for _, one := range list {
+		fields, _ := one.(map[string]any)
+		id, _ := fields["id"].(string)
+		version, _ := fields["v"].(string)
+		if ref, err := gitops.ParseID(id); err == nil {
+			entries = append(entries, gitops.InventoryEntry{Ref: ref, Version: version})
 		}
 	}
 	return gitops.NewInventory(entries)

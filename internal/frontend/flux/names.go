@@ -20,6 +20,12 @@ const (
 
 	kustomizeGroup = "kustomize.toolkit.fluxcd.io"
 	sourceGroup    = "source.toolkit.fluxcd.io"
+	generatorGroup = "source.extensions.fluxcd.io"
+
+	// watcherManager is the field manager of generated objects, and says in their label
+	// managedByLabel who works on them.
+	watcherManager = "source-watcher"
+	managedByLabel = "app.kubernetes.io/managed-by"
 
 	// orphanAnnotation releases an object that is being deleted without
 	// deleting what it manages.

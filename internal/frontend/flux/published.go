@@ -11,6 +11,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -57,14 +58,17 @@ const downloadTimeout = 5 * time.Minute
 // published follows the sources of one kind that other controllers work on: it gets
 // what they publish and gives it to those who follow the source. It writes nothing.
 type published struct {
-	kind       string
-	empty      func() publishedObject
-	client     client.Client
-	cache      *artifact.Cache
-	sources    *sources
-	followers  func(source gitops.OwnerRef)
-	options    SourceOptions
-	pauses     *pauses
+	kind      string
+	empty     func() publishedObject
+	client    client.Client
+	cache     *artifact.Cache
+	sources   *sources
+	followers func(source gitops.OwnerRef)
+	options   SourceOptions
+	pauses    *pauses
+	// skip tells which objects are somebody's who gives their artifacts to those who
+	// follow them himself; nil for none.
+	skip       func(publishedObject) bool
 	mu         sync.Mutex
 	downloaded map[types.NamespacedName]types.UID // guarded by mu
 }
@@ -80,6 +84,12 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 		return ctrl.Result{}, nil
 	case err != nil:
 		return ctrl.Result{}, err
+	}
+	if p.skip != nil && p.skip(obj) {
+		p.mu.Lock()
+		delete(p.downloaded, req.NamespacedName)
+		p.mu.Unlock()
+		return ctrl.Result{}, nil
 	}
 	ref.UID = string(obj.GetUID())
 	a := obj.GetArtifact()
@@ -129,12 +139,14 @@ func (p *published) remember(key types.NamespacedName, uid types.UID) {
 // gone drops a source that does not exist any more.
 func (p *published) gone(ref gitops.OwnerRef, key types.NamespacedName) {
 	p.mu.Lock()
-	uid := p.downloaded[key]
+	uid, ours := p.downloaded[key]
 	delete(p.downloaded, key)
 	p.mu.Unlock()
 	p.pauses.forget(uid)
 	p.sources.failed(ref, nil)
-	p.sources.remove(ref)
+	if ours || p.skip == nil {
+		p.sources.remove(ref)
+	}
 	p.followers(ref)
 }
 
@@ -161,55 +173,34 @@ func (p *published) events() handler.EventHandler {
 	}
 }
 
-// servedKinds are those kinds of sources that the cluster knows. One that is defined
-// later is followed after the next start.
-func servedKinds(mgr manager.Manager) (map[string]func() publishedObject, error) {
-	kinds := publishedKinds()
-	for kind := range kinds {
-		served, err := isServed(mgr, kind)
-		if err != nil {
-			return nil, err
-		}
-		if !served {
-			delete(kinds, kind)
-		}
-	}
-	return kinds, nil
-}
-
-// isServed tells whether the cluster knows a kind of sources.
-func isServed(mgr manager.Manager, kind string) (bool, error) {
-	_, err := mgr.GetRESTMapper().RESTMapping(sourcev1.GroupVersion.WithKind(kind).GroupKind(), sourcev1.GroupVersion.Version)
+// isServed tells whether the cluster knows a kind. One that is defined later is worked on
+// after the next start.
+func isServed(mgr manager.Manager, kind schema.GroupVersionKind) (bool, error) {
+	_, err := mgr.GetRESTMapper().RESTMapping(kind.GroupKind(), kind.Version)
 	var missing *apimeta.NoKindMatchError
 	switch {
 	case apimeta.IsNoMatchError(err), errors.As(err, &missing):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("find out whether the cluster knows %s: %w", kind, err)
+		return false, fmt.Errorf("find out whether the cluster knows %s: %w", kind.Kind, err)
 	}
 	return true, nil
 }
 
-// followPublished follows the sources of other controllers, and gives their kinds.
-func followPublished(mgr manager.Manager, k *kustomizations, options Options, parts Parts) (map[string]bool, error) {
-	kinds, err := servedKinds(mgr)
-	if err != nil {
-		return nil, err
+// followPublished follows the sources of one kind that other controllers work on; what
+// generators make is theirs. Generators may be nil.
+func (w *wiring) followPublished(kind string, empty func() publishedObject, generators *generators) error {
+	p := &published{
+		kind: kind, empty: empty, client: w.mgr.GetClient(), cache: w.parts.Cache, sources: w.sources,
+		followers: w.wakeFollowers, options: w.options.Sources, pauses: newPauses(), downloaded: map[types.NamespacedName]types.UID{},
 	}
-	names := map[string]bool{}
-	for kind, empty := range kinds {
-		names[kind] = true
-		p := &published{
-			kind: kind, empty: empty, client: mgr.GetClient(), cache: parts.Cache, sources: k.sources,
-			followers: func(source gitops.OwnerRef) {
-				k.followersOf(context.Background(), source, func(key client.ObjectKey) { k.triggers.add(key, urgent) })
-			},
-			options: options.Sources, pauses: newPauses(), downloaded: map[types.NamespacedName]types.UID{},
-		}
-		watch := source.Kind(mgr.GetCache(), client.Object(empty()), p.events())
-		if err := addController(mgr, kind, p.reconcile, &triggers{}, options, parts, watch); err != nil {
-			return nil, err
-		}
+	if generators != nil {
+		p.skip = generators.makes
 	}
-	return names, nil
+	return addController(w.mgr, kind, p.reconcile, &triggers{}, w.options, w.parts, source.Kind(w.mgr.GetCache(), client.Object(empty()), p.events()))
+}
+
+// wakeFollowers has the Kustomizations run that follow a source.
+func (w *wiring) wakeFollowers(of gitops.OwnerRef) {
+	w.k.followersOf(context.Background(), of, func(key client.ObjectKey) { w.k.triggers.add(key, urgent) })
 }

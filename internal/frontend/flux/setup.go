@@ -7,6 +7,7 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -35,6 +36,7 @@ import (
 func AddToScheme(scheme *runtime.Scheme) {
 	utilruntime.Must(kustomizev1.AddToScheme(scheme))
 	utilruntime.Must(sourcev1.AddToScheme(scheme))
+	utilruntime.Must(swapi.AddToScheme(scheme))
 }
 
 // Parts are what the front end works with. All of them are needed.
@@ -83,9 +85,11 @@ type Options struct {
 
 // Controllers are parts of Flux by the kinds that they work on.
 type Controllers struct {
-	// Source is for sources, Kustomize for Kustomizations. Without Source the artifacts
-	// that another controller publishes are used.
-	Source, Kustomize bool
+	// Source is for sources, Kustomize for Kustomizations, Watcher for
+	// ArtifactGenerators. Without Source the artifacts that another controller
+	// publishes are used; those of ExternalArtifacts are always, but for what Watcher
+	// makes.
+	Source, Kustomize, Watcher bool
 }
 
 // Setup adds the reconcilers to the manager, sources before what follows them.
@@ -131,12 +135,8 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 	if options.Controllers.Kustomize {
 		sources.follow(k.published)
 	}
-	if options.Controllers.Source {
-		w := &wiring{mgr: mgr, k: k, sources: sources, references: references, events: events, triggers: byKind, parts: parts, options: options}
-		if k.options.Sources, err = w.addSources(ctx); err != nil {
-			return nil, err
-		}
-	} else if k.options.Sources, err = followPublished(mgr, k, options, parts); err != nil {
+	w := &wiring{mgr: mgr, k: k, sources: sources, references: references, events: events, triggers: byKind, parts: parts, options: options}
+	if k.options.Sources, err = w.addAllSources(ctx); err != nil {
 		return nil, err
 	}
 	if !options.Controllers.Kustomize {
@@ -146,8 +146,8 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 		source.Kind(mgr.GetCache(), client.Object(&kustomizev1.Kustomization{}), k.kustomizationEvents(mgr.GetCache()), selected(options.Selector)))
 }
 
-// addController runs a reconciler on a queue that its watch and its triggers fill.
-func addController(mgr manager.Manager, kind string, run func(context.Context, ctrl.Request) (ctrl.Result, error), t *triggers, options Options, parts Parts, watch source.Source) error {
+// addController runs a reconciler on a queue that its watches and its triggers fill.
+func addController(mgr manager.Manager, kind string, run func(context.Context, ctrl.Request) (ctrl.Result, error), t *triggers, options Options, parts Parts, watches ...source.Source) error {
 	c, err := controller.New(kind, mgr, controller.Options{
 		MaxConcurrentReconciles: options.Concurrent,
 		UsePriorityQueue:        ptr.To(true),
@@ -159,8 +159,10 @@ func addController(mgr manager.Manager, kind string, run func(context.Context, c
 	if err != nil {
 		return fmt.Errorf("add controller of %s: %w", kind, err)
 	}
-	if err := c.Watch(watch); err != nil {
-		return fmt.Errorf("watch %s: %w", kind, err)
+	for _, watch := range watches {
+		if err := c.Watch(watch); err != nil {
+			return fmt.Errorf("watch for %s: %w", kind, err)
+		}
 	}
 	return c.Watch(source.Func(t.start))
 }

@@ -9,6 +9,7 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -22,7 +23,7 @@ func newTriggersByKind() map[string]*triggers {
 	byKind := map[string]*triggers{}
 	for _, kind := range []string{
 		kustomizev1.KustomizationKind, sourcev1.GitRepositoryKind, sourcev1.OCIRepositoryKind,
-		sourcev1.BucketKind, sourcev1.HelmRepositoryKind, sourcev1.HelmChartKind,
+		sourcev1.BucketKind, sourcev1.HelmRepositoryKind, sourcev1.HelmChartKind, swapi.ArtifactGeneratorKind,
 	} {
 		byKind[kind] = &triggers{}
 	}
@@ -39,6 +40,39 @@ type wiring struct {
 	triggers   map[string]*triggers
 	parts      Parts
 	options    Options
+}
+
+// addAllSources adds what works on sources, on what is generated of them, and on what
+// others publish, and gives the kinds that a Kustomization can follow.
+func (w *wiring) addAllSources(ctx context.Context) (map[string]bool, error) {
+	generators, err := w.addGenerators(ctx)
+	if err != nil {
+		return nil, err
+	}
+	others, served := publishedKinds(), map[string]bool{}
+	if generators != nil {
+		others = generatorKinds()
+	}
+	if w.options.Controllers.Source {
+		if served, err = w.addSources(ctx); err != nil {
+			return nil, err
+		}
+		others = map[string]func() publishedObject{sourcev1.ExternalArtifactKind: others[sourcev1.ExternalArtifactKind]}
+	}
+	for kind, empty := range others {
+		known, err := isServed(w.mgr, sourcev1.GroupVersion.WithKind(kind))
+		if err != nil {
+			return nil, err
+		}
+		if !known {
+			continue
+		}
+		if err := w.followPublished(kind, empty, generators); err != nil {
+			return nil, err
+		}
+		served[kind] = publishedKinds()[kind] != nil
+	}
+	return served, nil
 }
 
 // addSources adds the reconcilers of those kinds of sources that the cluster knows, and
@@ -97,7 +131,7 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 		if !w.parts.adapts(kind) {
 			continue
 		}
-		known, err := isServed(w.mgr, kind)
+		known, err := isServed(w.mgr, sourcev1.GroupVersion.WithKind(kind))
 		if err != nil {
 			return nil, err
 		}

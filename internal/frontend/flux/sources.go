@@ -39,14 +39,25 @@ func (s *sources) follow(f func(gitops.OwnerRef, gitops.Snapshot)) {
 // released once its last user has given it back.
 func (s *sources) publish(source gitops.OwnerRef, snapshot gitops.Snapshot) {
 	key := source.Key()
-	s.mu.Lock()
-	old := s.current[key]
-	s.current[key] = &held{snapshot: snapshot, users: 1}
-	s.mu.Unlock()
-	s.drop(old)
+	s.drop(s.place(key, snapshot))
 	for _, f := range s.followers {
 		f(key, snapshot)
 	}
+}
+
+// renew takes a snapshot of the same revision and content as the newest one of its source,
+// of which nobody has to be told: it is made of newer parts.
+func (s *sources) renew(source gitops.OwnerRef, snapshot gitops.Snapshot) {
+	s.drop(s.place(source.Key(), snapshot))
+}
+
+// place makes a snapshot the newest one of its source, and gives the former one.
+func (s *sources) place(key gitops.OwnerRef, snapshot gitops.Snapshot) *held {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.current[key]
+	s.current[key] = &held{snapshot: snapshot, users: 1}
+	return old
 }
 
 // touch has what is made from a source looked at again, though it has no snapshot: it is

@@ -151,7 +151,7 @@ func parse(data []byte) (Definition, error) {
 // served lists the kinds that have a reconciler.
 func served(kind schema.GroupVersionKind) bool {
 	switch kind.Kind {
-	case "GitRepository", "Kustomization":
+	case "ArtifactGenerator", "ExternalArtifact", "GitRepository", "Kustomization":
 		return true
 	}
 	return false

@@ -129,6 +129,8 @@ func TestServedKinds(t *testing.T) {
 	}
 	want := []string{
 		"kustomize.toolkit.fluxcd.io/v1, Resource=kustomizations",
+		"source.extensions.fluxcd.io/v1beta1, Resource=artifactgenerators",
+		"source.toolkit.fluxcd.io/v1, Resource=externalartifacts",
 		"source.toolkit.fluxcd.io/v1, Resource=gitrepositories",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
