@@ -101,27 +101,23 @@ func (g *generators) externalEvents() handler.EventHandler {
 	}
 }
 
-// differs tells whether an object is not what its generator has made it.
+// differs tells whether an object is not what its generator has made it, and names that. Its
+// label or its reference may be what was changed.
 func (g *generators) differs(ea *sourcev1.ExternalArtifact) (owner types.NamespacedName, differs bool) {
-	ref := ea.Spec.SourceRef
-	g.mu.Lock()
-	uid := types.UID(ea.Labels[swapi.ArtifactGeneratorLabel])
-	m, known := g.made[uid][ea.Name]
-	g.mu.Unlock()
-	if known && ref != nil {
-		a := ea.Status.Artifact
-		same := a != nil && a.Revision == m.artifact.Revision && a.Digest == m.artifact.Digest && strings.HasSuffix(a.URL, "/"+m.file) &&
-			(conditioned{list: &ea.Status.Conditions}).is(meta.ReadyCondition, "True") &&
-			within(m.labels, ea.Labels) && within(m.annotations, ea.Annotations)
-		return types.NamespacedName{Namespace: ea.Namespace, Name: ref.Name}, !same
-	}
-	// Its label or reference may be what was changed.
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, all := range g.made {
-		if m, ok := all[ea.Name]; ok && m.artifact.Source.Namespace == ea.Namespace && m.owner != "" {
-			return types.NamespacedName{Namespace: ea.Namespace, Name: m.owner}, true
+	m, known := g.made[types.UID(ea.Labels[swapi.ArtifactGeneratorLabel])][ea.Name]
+	if !known {
+		for _, all := range g.made {
+			if of, ok := all[ea.Name]; ok && of.artifact.Source.Namespace == ea.Namespace {
+				m, known = of, true
+			}
 		}
 	}
-	return types.NamespacedName{}, false
+	a, ref := ea.Status.Artifact, ea.Spec.SourceRef
+	same := a != nil && a.Revision == m.artifact.Revision && a.Digest == m.artifact.Digest && strings.HasSuffix(a.URL, "/"+m.file) &&
+		ref != nil && ref.Kind == swapi.ArtifactGeneratorKind && ref.Name == m.owner &&
+		(conditioned{list: &ea.Status.Conditions}).is(meta.ReadyCondition, "True") &&
+		within(m.labels, ea.Labels) && within(m.annotations, ea.Annotations)
+	return types.NamespacedName{Namespace: ea.Namespace, Name: m.owner}, known && !same
 }
