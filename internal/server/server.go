@@ -38,6 +38,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/config"
+	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/engine"
 	"github.com/plumb-gitops/plumb/internal/event"
 	"github.com/plumb-gitops/plumb/internal/frontend/flux"
@@ -274,6 +275,12 @@ func (s *server) openStorage(context.Context) error {
 	if s.cache, err = artifact.OpenCache(filepath.Join(storage.Path, "published")); err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	// Whoever may write the status of a source says where its artifact is.
+	out, err := egress.NewTransport(egress.Options{})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	s.cache.Through(out.Client())
 	if err := s.manager.Add(manager.RunnableFunc(s.collect)); err != nil {
 		return errors.Join(err, listener.Close())
 	}
