@@ -78,6 +78,10 @@ func OpenCache(folder string) (*Cache, error) {
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 
+// Through has artifacts loaded by a client, in place of that of the standard library. It is
+// called before the first Get.
+func (c *Cache) Through(client *http.Client) { c.client = client }
+
 // Packed is an artifact as somebody else has packed it: a gzipped tar.
 type Packed struct {
 	// Digest is that of the packed file: algorithm:hex with sha256, sha384 or sha512.

@@ -157,7 +157,8 @@ const (
 )
 
 // Write writes the files of a tree as a gzipped tar: the same bytes for the same
-// files. Names are relative and in order, a directory before what is in it;
+// files, and the same as Flux's for all but files that it ignores by itself. Names are
+// relative and in order, a directory before what is in it, the root first;
 // owners and times are zero. The default limits of a Store hold.
 func Write(ctx context.Context, w io.Writer, files gitops.Tree) error {
 	return write(ctx, w, files, limits{file: defaultFileBytes, total: defaultBytes, entries: mostEntries})
@@ -188,7 +189,7 @@ type packing struct {
 
 // add writes a file or directory. It is an fs.WalkDirFunc.
 func (p *packing) add(name string, d fs.DirEntry, err error) error {
-	if err != nil || name == "." {
+	if err != nil {
 		return err
 	}
 	if err := p.ctx.Err(); err != nil {
@@ -198,7 +199,7 @@ func (p *packing) add(name string, d fs.DirEntry, err error) error {
 		return tooLarge("more than %d files and directories, which is the most that is packed", p.most.entries)
 	}
 	if d.IsDir() {
-		return p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: directoryMode})
+		return p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: directoryMode})
 	}
 	return p.addFile(name)
 }

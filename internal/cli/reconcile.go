@@ -48,6 +48,9 @@ reconciled first.`,
 					return err
 				}
 			}
+			if kind.Kind.Kind == "ExternalArtifact" && !withSource {
+				return a.reconcileSource(ctx, c, kind, a.connection.namespace, args[1])
+			}
 			return a.reconcile(ctx, c, kind, a.connection.namespace, args[1])
 		},
 	}

@@ -39,6 +39,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/auth"
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/config"
+	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/engine"
 	"github.com/plumb-gitops/plumb/internal/event"
 	"github.com/plumb-gitops/plumb/internal/frontend/flux"
@@ -280,6 +281,12 @@ func (s *server) openStorage(context.Context) error {
 	if err := errors.Join(s.openStores(), s.prepareVerification()); err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	// Whoever may write the status of a source says where its artifact is.
+	out, err := egress.NewTransport(egress.Options{})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	s.cache.Through(out.Client())
 	if err := s.manager.Add(manager.RunnableFunc(s.collect)); err != nil {
 		return errors.Join(err, listener.Close())
 	}

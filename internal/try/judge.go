@@ -139,6 +139,10 @@ func (j *judgement) objects() {
 		if o.NotServed || o.Health == gitops.HealthCurrent || (ours(o.Ref) && o.Health != gitops.HealthNotFound) {
 			continue
 		}
+		if o.Undefined && j.blocked[o.Owner] {
+			j.notServed = append(j.notServed, o.Name+": "+o.Message+"; a release that is not served may define it")
+			continue
+		}
 		j.waiting = append(j.waiting, fmt.Sprintf("%s is %s: %s", o.Name, o.Health, firstLine(o.Message)))
 	}
 }

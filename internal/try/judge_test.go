@@ -37,6 +37,12 @@ func object(kind, name string, health gitops.HealthStatus) Object {
 	return Object{Ref: ref, Name: ref.String(), Owner: rootName + "/" + rootName, Health: health, Message: "so"}
 }
 
+func undefined(kind, owner string) Object {
+	o := object(kind, "x", gitops.HealthUnknown)
+	o.Owner, o.Undefined = rootName+"/"+owner, true
+	return o
+}
+
 func ownKustomization(name string, health gitops.HealthStatus) Object {
 	o := object("Kustomization", name, health)
 	o.Ref.Group, o.Ref.Namespace = kustomizeGroup, rootName
@@ -109,6 +115,25 @@ func TestJudge(t *testing.T) {
 			State{Sources: source, Kustomizations: []Kustomization{root}, NotServed: []Object{{Name: "HelmRelease/apps/web"}},
 				Objects: []Object{{Name: "HelmRelease/apps/web", Health: gitops.HealthInProgress, NotServed: true}}},
 			Verdict{OnlyNotServed, []string{"HelmRelease/apps/web: its kind is not served"}},
+		},
+		"a kind that a release would define": {
+			State{
+				Sources: source,
+				Kustomizations: []Kustomization{root, kustomization("issuers", ready("False", "ReconciliationFailed", "refused"), ""),
+					kustomization("apps", ready("False", "DependencyNotReady", "waits"), "", rootName+"/issuers")},
+				NotServed: []Object{{Ref: gitops.ObjectRef{Kind: "HelmRelease"}, Name: "HelmRelease/apps/manager"}},
+				Objects:   []Object{undefined("Issuer", "issuers")},
+			},
+			Verdict{OnlyNotServed, []string{
+				"kustomization flux-system/issuers: refused", "kustomization flux-system/apps: waits",
+				"HelmRelease/apps/manager: its kind is not served", "Issuer/apps/x: so; a release that is not served may define it"}},
+		},
+		"a kind that nobody would define": {
+			State{
+				Sources: source, Kustomizations: []Kustomization{root, kustomization("issuers", ready("False", "ReconciliationFailed", "refused"), "")},
+				Objects: []Object{undefined("Issuer", "issuers")},
+			},
+			Verdict{Pending, []string{"kustomization flux-system/issuers: refused", "Issuer/apps/x is Unknown: so"}},
 		},
 		"what is suspended is not waited for": {
 			State{Sources: source, Kustomizations: []Kustomization{root, kustomization("apps", Ready{Suspended: true}, "")}},

@@ -84,6 +84,8 @@ type Object struct {
 	Changed time.Time           `json:"changed,omitzero"`
 	// NotServed marks an object of one of Flux's kinds that is not worked on.
 	NotServed bool `json:"notServed,omitempty"`
+	// Undefined marks an object of a kind that the cluster does not know.
+	Undefined bool `json:"undefined,omitempty"`
 }
 
 // sort puts everything in the order in which it is shown.
@@ -102,12 +104,19 @@ func (s *State) sort() {
 }
 
 // notServedBy gives the Kustomizations that cannot be ready because a kind is not
-// served: those whose source is of such a kind, and those that wait for one of
-// them. Keys are namespace/name.
+// served: those whose source is of such a kind, those with objects of kinds that nobody
+// has defined while there are releases of charts that would, and those that wait for one
+// of them. Keys are namespace/name.
 func (s State) notServedBy() map[string]bool {
 	blocked := map[string]bool{}
 	for _, k := range s.Kustomizations {
 		if k.Status == "False" && k.Stalled && k.Reason == "FeatureGateDisabled" && !k.Source.Served {
+			blocked[k.ID()] = true
+		}
+	}
+	undefined := s.undefined()
+	for _, k := range s.Kustomizations {
+		if k.Status == "False" && undefined[k.ID()] {
 			blocked[k.ID()] = true
 		}
 	}
@@ -124,6 +133,20 @@ func (s State) notServedBy() map[string]bool {
 		}
 	}
 	return blocked
+}
+
+// undefined gives the Kustomizations with objects of kinds that the cluster does not know,
+// where a release that is not served may be what defines them.
+func (s State) undefined() map[string]bool {
+	owners := map[string]bool{}
+	if slices.ContainsFunc(s.NotServed, func(o Object) bool { return o.Ref.Kind == "HelmRelease" }) {
+		for _, o := range s.Objects {
+			if o.Undefined {
+				owners[o.Owner] = true
+			}
+		}
+	}
+	return owners
 }
 
 // waitsFor tells whether all that a Kustomization lacks are blocked ones.

@@ -2,6 +2,7 @@ package try
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -206,6 +207,8 @@ func (v *view) inventory(ctx context.Context, s *State, k *Kustomization, invent
 		}
 		f, err := v.follower(ctx, kind, entry.Version)
 		switch {
+		case errors.Is(err, errUndefined):
+			o.Undefined, o.Message = true, err.Error()
 		case err != nil:
 			complete, o.Message = false, err.Error()
 		case !f.synced():
@@ -227,6 +230,9 @@ func (v *view) inventory(ctx context.Context, s *State, k *Kustomization, invent
 	return complete
 }
 
+// errUndefined is the error for a kind that the cluster does not know.
+var errUndefined = errors.New("the cluster does not know kind")
+
 // follower gives that of a kind, and starts it where there is none. The caller
 // holds mu.
 func (v *view) follower(ctx context.Context, kind gitops.GroupKind, version string) (*follower, error) {
@@ -240,7 +246,7 @@ func (v *view) follower(ctx context.Context, kind gitops.GroupKind, version stri
 		mapping, err = v.mapper.RESTMapping(schema.GroupKind{Group: kind.Group, Kind: kind.Kind}, version)
 	}
 	if meta.IsNoMatchError(err) {
-		return nil, fmt.Errorf("the cluster does not know kind %s", kind)
+		return nil, fmt.Errorf("%w %s", errUndefined, kind)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find kind %s: %w", kind, err)

@@ -249,6 +249,16 @@ func TestGeneratorComposes(t *testing.T) {
 		return ea.Status.Artifact.Revision == "v2" && ea.Status.Artifact.Digest != "" && ea.Status.Artifact.Path != "" &&
 			w.load(ea.Status.Artifact)["p/chart/values.yaml"] == "a: 1\nb: 3\n"
 	})
+
+	// Whoever may write the status cannot have the operator ask where clouds keep secrets.
+	bad := *third.Status.Artifact
+	bad.URL, bad.Revision, bad.Digest = "http://169.254.169.254/latest/meta-data/", "v3", "sha256:"+strings.Repeat("0", 64)
+	publish(&bad)
+	w.notReady("third", "ArtifactFailed", "artifact at http://169.254.169.254/latest/meta-data/|link-local")
+	w.refuses("whole", "SourceFetchFailed", "ExternalArtifact/"+w.namespace+"/third|link-local", false)
+	publish(shelf.put(t, "/four.tar.gz", "v4", map[string]string{"deploy/c.yaml": configMap("c", "4")}))
+	w.ready("third", "v4")
+	w.ready("whole", "v4")
 	if writes := w.writes("externalartifacts", w.namespace, "third"); len(writes) > 0 {
 		t.Errorf("somebody else's object was written: %v", writes)
 	}

@@ -196,6 +196,10 @@ func (w *wiring) followPublished(kind string, empty func() publishedObject, gene
 	}
 	if generators != nil {
 		p.skip = generators.makes
+		p.followers = func(of gitops.OwnerRef) {
+			w.wakeFollowers(of)
+			generators.published(of, gitops.Snapshot{})
+		}
 	}
 	return addController(w.mgr, kind, p.reconcile, &triggers{}, w.options, w.parts, source.Kind(w.mgr.GetCache(), client.Object(empty()), p.events()))
 }
