@@ -114,9 +114,9 @@ func TestServersThatNeverEnd(t *testing.T) {
 				}
 			}
 		}, kind: gitops.Invalid, word: "more than 100000 refs"},
-		"a pack without an end":           {fetch: endless(400_000, many), kind: gitops.Invalid, word: "more than 1048576 bytes"},
+		"a pack without an end":           {fetch: endless(400_000, many), kind: gitops.Invalid, word: "more than 262144 bytes"},
 		"a pack of four billion objects":  {fetch: endless(1<<32-1, many), kind: gitops.Invalid, word: "4294967295 objects"},
-		"a pack that unpacks to far more": {fetch: endless(400_000, zeros), kind: gitops.Invalid, word: "more than 1048576 bytes"},
+		"a pack that unpacks to far more": {fetch: endless(400_000, zeros), kind: gitops.Invalid, word: "more than 262144 bytes"},
 		"one object without an end": {fetch: func(w io.Writer) {
 			_, _ = io.WriteString(w, line("packfile\n"))
 			// A blob of a size that nobody has, of stored blocks.
@@ -125,7 +125,7 @@ func TestServersThatNeverEnd(t *testing.T) {
 				block := append([]byte{0, 0xff, 0xff, 0, 0}, make([]byte, 0xffff)...)
 				forever(w, 1, block)
 			}
-		}, kind: gitops.Invalid, word: "more than 1048576 bytes"},
+		}, kind: gitops.Invalid, word: "more than 262144 bytes"},
 		"progress without an end": {fetch: func(w io.Writer) {
 			_, _ = io.WriteString(w, line("packfile\n"))
 			forever(w, 2, []byte("counting objects\n"))
@@ -151,7 +151,7 @@ func TestServersThatNeverEnd(t *testing.T) {
 			}
 			url := hostile(t, test.refs, test.fetch)
 			dir := t.TempDir()
-			s, err := git.Open(dir, git.Options{PackBytes: 1 << 20})
+			s, err := git.Open(dir, git.Options{PackBytes: 256 << 10})
 			must(t, err)
 			defer s.Close()
 			limit := 30 * time.Second
