@@ -8,7 +8,9 @@ import (
 
 // figure is one line of the table.
 type figure struct {
-	Apps  int     `json:"apps"` // 0 for one that spans sizes
+	Apps int `json:"apps"` // 0 for one that spans sizes
+	// Group is what the figure is about where it is not apps.
+	Group string  `json:"group,omitempty"`
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
 	Unit  string  `json:"unit,omitempty"`
@@ -44,12 +46,13 @@ func (b bound) at(apps int) *float64 {
 
 // figures collects those of one size.
 type figures struct {
-	apps int
-	all  []figure
+	apps  int
+	group string
+	all   []figure
 }
 
 func (f *figures) add(name, unit string, value float64, limit bound, note string) {
-	f.all = append(f.all, figure{Apps: f.apps, Name: name, Unit: unit, Value: value, Bound: limit.at(f.apps), Note: note})
+	f.all = append(f.all, figure{Apps: f.apps, Group: f.group, Name: name, Unit: unit, Value: value, Bound: limit.at(f.apps), Note: note})
 }
 
 // judge holds what was measured against what is promised. The growth exponent is

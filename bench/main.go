@@ -37,10 +37,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Started: time.Now().UTC(), Machine: describeMachine(o.plumb), Flags: args,
 	}}
 	b.began = time.Now()
-	failed := b.measure(ctx)
+	var failed error
+	if o.sources {
+		b.results.Sources, failed = b.measureSources(ctx)
+	} else {
+		failed = b.measure(ctx)
+	}
 	b.results.Took = duration(time.Since(b.began))
 	b.results.Figures, b.results.Growth = judge(b.results.Sizes)
-	if len(b.results.Sizes) > 0 {
+	if b.results.Sources != nil {
+		b.results.Figures = append(b.results.Figures, b.results.Sources.figures()...)
+	}
+	if len(b.results.Figures) > 0 {
 		path, err := b.results.save(o.results)
 		if err != nil {
 			failed = errors.Join(failed, err)
@@ -77,6 +85,8 @@ type results struct {
 	Machine machine      `json:"machine"`
 	Flags   []string     `json:"flags"`
 	Sizes   []sizeResult `json:"sizes"`
+	// Sources is what fetching took, where that was measured.
+	Sources *sourceResult `json:"sources,omitempty"`
 	// Growth is the exponent of install time over the number of apps, absent for
 	// a single size.
 	Growth  *float64 `json:"growthExponent,omitempty"`

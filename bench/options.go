@@ -44,6 +44,8 @@ type options struct {
 	workers    int
 	skipBare   bool
 	tenants    bool
+	sources    bool
+	history    historySize
 	flags      []string
 	plumb      string
 	cluster    string
@@ -66,19 +68,22 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	set.IntVar(&o.workers, "workers", 16, "`number` of the bare client's workers, and of those that create custom resources")
 	set.BoolVar(&o.skipBare, "no-bare", false, "leave out the bare client: no ratios, for work on the operator")
 	set.BoolVar(&o.tenants, "tenants", false, "one more turn: the operator with a service account, an encrypted Secret and five variables for each app")
+	set.BoolVar(&o.sources, "sources", false, "measure fetching from a Git repository with a long history, and nothing else")
 	flags := set.String("operator-flags", "", "more `flags` for the operator, separated by spaces")
 	set.StringVar(&o.plumb, "plumb", filepath.Join("bin", "plumb"), "operator `program`")
 	set.StringVar(&o.cluster, "localcluster", filepath.Join("bin", "localcluster"), "control plane `program`")
 	set.StringVar(&o.results, "results", filepath.Join("bench", "results"), "`folder` for the machine-readable results")
 	set.BoolVar(&o.strict, "strict", false, "exit with 1 when a figure is over its bound")
-	quick := set.Bool("quick", false, "100 apps, one round, 10 samples, 20 s idle, unless given otherwise")
+	quick := set.Bool("quick", false, "100 apps, one round, 10 samples, 20 s idle, a tenth of a history, unless given otherwise")
 	if err := set.Parse(args); err != nil {
 		return nil, err
 	}
 	if set.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", set.Arg(0))
 	}
+	o.history = largeHistory()
 	if *quick {
+		o.history = o.history.tenth()
 		given := map[string]bool{}
 		set.Visit(func(f *flag.Flag) { given[f.Name] = true })
 		for name, value := range map[string]string{"sizes": "100", "rounds": "1", "samples": "10", "all-commits": "1", "idle": "20s"} {
@@ -119,6 +124,9 @@ func (o *options) complete(sizes, wanted string) error {
 	}
 	if o.rounds < 1 || o.samples < 1 || o.allCommits < 1 || o.namespaces < 1 || o.workers < 1 {
 		return errors.New("-rounds, -samples, -all-commits, -namespaces and -workers must be 1 or more")
+	}
+	if o.sources {
+		return nil // needs no program of ours
 	}
 	for _, program := range []string{o.cluster, o.plumb} {
 		if _, err := os.Stat(program); err != nil {

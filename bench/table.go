@@ -23,12 +23,12 @@ func (r *results) print(w io.Writer) {
 			}
 		}
 	}
-	apps := -1
+	apps, group := -1, ""
 	table := tabwriter.NewWriter(w, 2, 2, 2, ' ', 0)
 	for _, f := range r.Figures {
-		if f.Apps != apps {
-			apps = f.Apps
-			fmt.Fprintf(table, "\n%s\tvalue\tbound\t\n", heading(apps))
+		if f.Apps != apps || f.Group != group {
+			apps, group = f.Apps, f.Group
+			fmt.Fprintf(table, "\n%s\tvalue\tbound\t\n", heading(f))
 		}
 		limit := "-"
 		if f.Bound != nil {
@@ -42,11 +42,15 @@ func (r *results) print(w io.Writer) {
 	}
 }
 
-func heading(apps int) string {
-	if apps == 0 {
+func heading(f figure) string {
+	switch {
+	case f.Group != "":
+		return f.Group
+	case f.Apps == 0:
 		return "all sizes"
+	default:
+		return fmt.Sprintf("%d apps of 4 objects", f.Apps)
 	}
-	return fmt.Sprintf("%d apps of 4 objects", apps)
 }
 
 // verdict is the mark and the note of a figure.

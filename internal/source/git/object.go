@@ -210,11 +210,3 @@ func kindOf(mode uint64) entryKind {
 	}
 	return kindFile
 }
-
-func checkName(name string) error {
-	switch {
-	case name == "", name == ".", name == "..", strings.EqualFold(name, ".git"), strings.ContainsAny(name, "/"):
-		return fmt.Errorf("%q is not a valid file name", name)
-	}
-	return nil
-}

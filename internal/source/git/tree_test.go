@@ -51,7 +51,7 @@ func TestTreeRefusesHostileNames(t *testing.T) {
 	blob := func(repo *testenv.GitRepository) string {
 		return strings.TrimSpace(repo.Commit(t, "blob", testenv.Files{"f": "x"}))
 	}
-	for _, name := range []string{"..", ".", ".git", ".GIT"} {
+	for _, name := range []string{"..", ".", ".git", ".GIT", ".git ", ".Git...", "git~1", "GIT~1", ".g\u200cit", "\ufeff.git", ".git::$INDEX_ALLOCATION", ".git\\hooks"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := testenv.NewGitServer(t, testenv.GitServerOptions{})

@@ -155,6 +155,21 @@ func TestSignaturesDecide(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a branch that moves meanwhile", func(t *testing.T) {
+		t.Parallel()
+		repo := server.Repository(t, "moving")
+		repo.Commit(t, "main", testenv.Files{"f": "good"})
+		good := ann.sign(t, repo, "main")
+		verify := ann.verify(git.VerifyHEAD)
+		verify.Check = func(object []byte) (string, error) {
+			repo.Orphan(t, "main", testenv.Files{"f": "bad"})
+			return ann.keys.Verify(object)
+		}
+		result := fetch(t, s, git.Request{URL: server.URL("moving"), Ref: git.Ref{Branch: "main"}, Verify: verify})
+		if result.Commit.Hash != good || contents(t, result.Files)["f"] != "good" {
+			t.Errorf("got %s, want %s, which was verified", result.Commit.Hash, good)
+		}
+	})
 	t.Run("nobody's keys", func(t *testing.T) {
 		t.Parallel()
 		expect(t, git.Request{URL: server.URL("app"), Verify: git.Verify{Mode: git.VerifyHEAD}}, gitops.Denied, git.ReasonVerification)

@@ -163,3 +163,12 @@ func TestAnswerThatIsNoHTTP(t *testing.T) {
 		t.Errorf("got error of code %q: %s", CodeOf(err), text)
 	}
 }
+
+func mustURL(t testing.TB, text string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
