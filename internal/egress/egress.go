@@ -121,9 +121,10 @@ func environment() func(*url.URL) (*url.URL, error) {
 	return httpproxy.FromEnvironment().ProxyFunc()
 }
 
-// sensitive are the headers that are for the origin only.
+// sensitive are the headers that are for the origin only. The referrer is one: a query
+// may hold a signature.
 func sensitive() []string {
-	return []string{"Authorization", "Cookie", "Cookie2", "Private-Token", "Www-Authenticate", "X-Amz-Security-Token", "X-Goog-Iam-Authorization-Token"}
+	return []string{"Authorization", "Cookie", "Cookie2", "Private-Token", "Referer", "Www-Authenticate", "X-Amz-Security-Token", "X-Goog-Iam-Authorization-Token"}
 }
 
 // RoundTrip sends a request as the rules allow. Errors of the rules are Refused.

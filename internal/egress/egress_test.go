@@ -101,7 +101,7 @@ func newSeen(t *testing.T, start func(http.Handler) *httptest.Server, then http.
 	t.Helper()
 	s := &seen{}
 	s.Server = start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.headers = append(s.headers, r.Header.Get("Authorization")+r.Header.Get("Private-Token"))
+		s.headers = append(s.headers, r.Header.Get("Authorization")+r.Header.Get("Private-Token")+r.Header.Get("Referer"))
 		s.certificate = r.TLS != nil && len(r.TLS.PeerCertificates) > 0
 		then(w, r)
 	}))
