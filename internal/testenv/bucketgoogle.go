@@ -68,7 +68,7 @@ func (s *BucketServer) google(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"items": items, "nextPageToken": page.next})
+	_ = json.NewEncoder(w).Encode(map[string]any{"kind": "storage#objects", "items": items, "nextPageToken": page.next})
 }
 
 func (s *BucketServer) googleGet(w http.ResponseWriter, bucket, key, alt, generation string) {

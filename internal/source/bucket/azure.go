@@ -98,6 +98,7 @@ func (b *bearer) Do(request *policy.Request) (*http.Response, error) {
 
 func (c *azure) list(ctx context.Context, prefix string, visit func(object) error) error {
 	ctx, e := exchanging(ctx, c.limits.pages, mostPage)
+	e.roots = []string{"EnumerationResults"}
 	most := int32(pageObjects)
 	options := &azblob.ListBlobsFlatOptions{MaxResults: &most}
 	if prefix != "" {

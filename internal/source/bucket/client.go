@@ -90,7 +90,8 @@ func (s *Store) connect(request Request) (_ *connection, err error) {
 		return nil, err
 	}
 	c.session = newSession(s.options.Now, login, fixed)
-	l := limits{pages: s.options.Pages, object: s.options.ObjectBytes}
+	// An answer about an object may also be an error, which is longer than small objects.
+	l := limits{pages: s.options.Pages, object: max(s.options.ObjectBytes+1, mostLogin)}
 	switch request.Provider {
 	case GCP:
 		c.client = newGCS(request, u, w, c.session, l)

@@ -37,6 +37,7 @@ const pageObjects = 1000
 
 // gcsPage is a page of a listing.
 type gcsPage struct {
+	Kind  string `json:"kind"`
 	Items []struct {
 		Name       string `json:"name"`
 		Etag       string `json:"etag"`
@@ -52,7 +53,7 @@ func (c *gcs) list(ctx context.Context, prefix string, visit func(object) error)
 	for token := ""; ; {
 		query := url.Values{
 			"maxResults": {strconv.Itoa(pageObjects)}, "prettyPrint": {"false"}, "projection": {"noAcl"},
-			"fields": {"nextPageToken,items(name,etag,size,generation,crc32c)"},
+			"fields": {"kind,nextPageToken,items(name,etag,size,generation,crc32c)"},
 		}
 		if prefix != "" {
 			query.Set("prefix", prefix)
@@ -83,8 +84,9 @@ func (c *gcs) list(ctx context.Context, prefix string, visit func(object) error)
 func readGCSPage(e *exchange, body io.ReadCloser) ([]object, string, error) {
 	defer body.Close()
 	var page gcsPage
-	if err := json.NewDecoder(body).Decode(&page); err != nil {
-		return nil, "", e.cause(&fault{code: codeServer, text: "the server's answer is no listing in JSON"})
+	// Whatever else is JSON would be taken for a listing of nothing.
+	if err := json.NewDecoder(body).Decode(&page); err != nil || page.Kind != "storage#objects" {
+		return nil, "", e.cause(&fault{code: codeServer, text: "the server's answer is no listing of objects; check the endpoint"})
 	}
 	objects := make([]object, 0, len(page.Items))
 	for _, item := range page.Items {

@@ -71,6 +71,7 @@ const besides = 4
 
 func (c *s3) list(ctx context.Context, prefix string, visit func(object) error) error {
 	ctx, e := exchanging(ctx, c.limits.pages+besides, mostPage)
+	e.roots = []string{"ListBucketResult", "LocationConstraint"}
 	for o := range c.client.ListObjectsIter(ctx, c.bucket, minio.ListObjectsOptions{
 		Recursive: true, Prefix: prefix, UseV1: s3utils.IsGoogleEndpoint(*c.client.EndpointURL()),
 	}) {

@@ -1,6 +1,8 @@
 package bucket
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +44,9 @@ func newWire(o egress.Options) (*wire, error) {
 // wrong below the client, which may hide it.
 type exchange struct {
 	limit int64 // bytes of an answer
+	// roots are elements, one of which is in the beginning of each answer; any where it
+	// is empty. Whatever else is XML would be taken for a listing of nothing.
+	roots []string
 
 	mu       sync.Mutex // guards all below
 	requests int        // that are left
@@ -110,17 +115,50 @@ func (w *wire) RoundTrip(request *http.Request) (*http.Response, error) {
 		if err == nil {
 			e.answered(response.StatusCode)
 			response.Body = &measured{ReadCloser: response.Body, exchange: e, left: e.limit}
+			err = e.look(response)
 		}
 		if attempt == attempts || request.Method != http.MethodGet || !passes(request.Context(), response, err) {
-			return response, e.note(withoutURL(err))
+			if err != nil {
+				return nil, e.note(withoutURL(err))
+			}
+			return response, nil
 		}
-		if response != nil {
+		if err == nil {
 			_ = response.Body.Close()
 		}
 		if err := pause(request.Context(), firstPause<<(attempt-1)); err != nil {
 			return nil, e.note(err)
 		}
 	}
+}
+
+// longestBeginning is how much of an answer is looked at for its root.
+const longestBeginning = 2 << 10
+
+// look checks the beginning of an answer that is not an error.
+func (e *exchange) look(response *http.Response) error {
+	if len(e.roots) == 0 || response.StatusCode != http.StatusOK {
+		return nil
+	}
+	body := bufio.NewReaderSize(response.Body, longestBeginning)
+	beginning, err := body.Peek(longestBeginning)
+	for _, root := range e.roots {
+		if bytes.Contains(beginning, []byte(root)) {
+			response.Body = &looked{Reader: body, Closer: response.Body}
+			return nil
+		}
+	}
+	_ = response.Body.Close()
+	if err != nil && err != io.EOF { //nolint:errorlint // readers return the end itself
+		return err
+	}
+	return &fault{code: codeServer, text: "the server's answer is no listing of objects; check the endpoint"}
+}
+
+// looked is a body whose beginning was looked at.
+type looked struct {
+	io.Reader
+	io.Closer
 }
 
 // withoutURL is what the HTTP client's error says of a URL.
