@@ -174,7 +174,7 @@ func pagedWorld(t testing.TB) world {
 // tokenWorld logs in by a function instead of by what a world has.
 func tokenWorld(t testing.TB, w world) world {
 	t.Helper()
-	w.request.Auth = bucket.Auth{}
+	w.request.Auth, w.logins = bucket.Auth{}, nil
 	w.stranger = w.request
 	w.request.Login = func(context.Context) (bucket.Credential, error) {
 		_, _, token := w.server.Session()

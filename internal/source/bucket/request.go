@@ -146,7 +146,7 @@ func (r Request) check() error {
 		return &fault{code: codeProvider, text: fmt.Sprintf("provider %s is not supported; use generic, aws, gcp or azure", egress.Quote(string(r.Provider)))}
 	}
 	if strings.ContainsAny(r.Bucket, "/\\?#%\x00") || r.Bucket == "" || r.Bucket == "." || r.Bucket == ".." {
-		return &fault{code: codeURL, text: "the name of the bucket is none that a bucket can have"}
+		return badName()
 	}
 	if err := r.checkSTS(); err != nil {
 		return err
@@ -155,6 +155,10 @@ func (r Request) check() error {
 		return &fault{code: codeCredential, text: "the secret must hold both \"accesskey\" and \"secretkey\""}
 	}
 	return nil
+}
+
+func badName() error {
+	return &fault{code: codeURL, text: "the name of the bucket is none that a bucket can have"}
 }
 
 func (r Request) checkSTS() error {

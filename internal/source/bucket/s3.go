@@ -22,6 +22,9 @@ type s3 struct {
 }
 
 func newS3(request Request, u *url.URL, w *wire, s *session, l limits) (client, error) {
+	if s3utils.CheckValidBucketName(request.Bucket) != nil {
+		return nil, badName()
+	}
 	made, err := minio.New(u.Host, &minio.Options{
 		Creds:  credentials.New(&s3Credential{session: s}),
 		Secure: u.Scheme == "https", Region: request.Region, Transport: w,

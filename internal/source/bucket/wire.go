@@ -249,26 +249,29 @@ func (l *login) RoundTrip(request *http.Request) (*http.Response, error) {
 
 // loginFailure puts the failure of a login into words. Word is the server's own for it.
 func (e *exchange) loginFailure(ctx context.Context, what string, err error, word string) error {
-	err = e.cause(err)
 	e.mu.Lock()
-	status := e.status
+	status, below := e.status, e.err
 	e.mu.Unlock()
-	if code, text, ok := egress.Explain(ctx, err); ok {
-		f := &fault{code: codeLogin, text: fmt.Sprintf("log in at %s: %s", what, text)}
-		if code == egress.Certificate || code == egress.Forbidden {
-			f.code = codeCredential
+	if below == nil && ctx.Err() == nil && status >= http.StatusBadRequest {
+		f := &fault{code: codeDenied, text: fmt.Sprintf("log in at %s: %s", what, answer(status, word).text)}
+		if status >= http.StatusInternalServerError || status == http.StatusTooManyRequests {
+			f.code = codeLogin
 		}
 		return f
 	}
+	if below != nil {
+		err = below
+	}
+	code, text, ok := egress.Explain(ctx, err)
 	switch {
 	case codeOf(err) == codeRefused:
 		return err
-	case status >= http.StatusInternalServerError || status == http.StatusTooManyRequests:
-		return &fault{code: codeLogin, text: fmt.Sprintf("log in at %s: %s", what, answer(status, word).text)}
-	case status >= http.StatusBadRequest:
-		return &fault{code: codeDenied, text: fmt.Sprintf("log in at %s: %s", what, answer(status, word).text)}
-	default:
+	case !ok, below == nil && ctx.Err() == nil:
 		return &fault{code: codeLogin, text: fmt.Sprintf("log in at %s: the server's answer cannot be used", what)}
+	case code == egress.Certificate || code == egress.Forbidden:
+		return &fault{code: codeCredential, text: fmt.Sprintf("log in at %s: %s", what, text)}
+	default:
+		return &fault{code: codeLogin, text: fmt.Sprintf("log in at %s: %s", what, text)}
 	}
 }
 
