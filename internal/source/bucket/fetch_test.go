@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -360,6 +361,69 @@ func TestWhatAFailedFetchBroughtIsKept(t *testing.T) {
 	sourcetest.CheckTree(t, fetch(t, s, w.request, "").Files, files)
 	if rest := w.server.Requests("get"); brought < 60 || rest != len(files)-brought {
 		t.Errorf("%d objects before the failure, %d after it, of %d", brought, rest, len(files))
+	}
+}
+
+// TestOfSeveralFailuresTheFirstIsNamed fetches with many objects under way, of which
+// several fail.
+func TestOfSeveralFailuresTheFirstIsNamed(t *testing.T) {
+	t.Parallel()
+	w := s3World(t)
+	for i := range 60 {
+		w.server.Put(name, fmt.Sprintf("f%02d", i), fmt.Sprint(i))
+	}
+	w.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path[len(r.URL.Path)-3:] < "f20" {
+			return false
+		}
+		http.Error(rw, "no", http.StatusForbidden)
+		return true
+	})
+	for range 10 {
+		err := refuse(t, openStore(t, bucket.Options{}), w.request, gitops.Denied)
+		if !strings.Contains(err.Error(), `object "f20": `) {
+			t.Error(err)
+		}
+	}
+}
+
+// TestManyShareOneListing has others wait for a listing under way, and after it for one
+// that began when they had come.
+func TestManyShareOneListing(t *testing.T) {
+	t.Parallel()
+	w := s3World(t)
+	w.request.Region = "us-east-1"
+	w.server.Fill(name, map[string]string{"a": "1"})
+	s := openStore(t, bucket.Options{})
+	const many = 32
+	listing, others := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	w.server.Around(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			once.Do(func() { close(listing); <-others })
+			next.ServeHTTP(rw, r)
+		})
+	})
+	var wait, come sync.WaitGroup
+	get := func() {
+		result, err := s.Fetch(within(t), w.request, "")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		result.Release()
+	}
+	wait.Go(get)
+	<-listing
+	for range many {
+		come.Add(1)
+		wait.Go(func() { come.Done(); get() })
+	}
+	come.Wait()
+	close(others)
+	wait.Wait()
+	if lists := w.server.Requests("list"); lists < 2 || lists > many/2 {
+		t.Errorf("%d listings for one and %d others", lists, many)
 	}
 }
 
