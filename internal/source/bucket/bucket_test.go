@@ -70,18 +70,14 @@ func refuse(t testing.TB, s *bucket.Store, r bucket.Request, want gitops.ErrorKi
 	return e
 }
 
-// signed makes a certificate for a key, signed by an authority or by itself.
-func signed(t testing.TB, authority *rsa.PrivateKey, key *rsa.PrivateKey) *x509.Certificate {
+// signed makes a certificate for a key, signed by itself.
+func signed(t testing.TB, key *rsa.PrivateKey) *x509.Certificate {
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "client"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 	}
-	by := key
-	if authority != nil {
-		by = authority
-	}
-	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), by)
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	must(t, err)
 	made, err := x509.ParseCertificate(raw)
 	must(t, err)

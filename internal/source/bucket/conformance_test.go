@@ -140,7 +140,7 @@ func certificate(t testing.TB) (*x509.Certificate, []byte) {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	must(t, err)
-	made := signed(t, nil, key)
+	made := signed(t, key)
 	raw, err := x509.MarshalPKCS8PrivateKey(key)
 	must(t, err)
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: made.Raw})

@@ -78,6 +78,9 @@ func refused(format string, values ...any) error {
 	return &fault{code: codeRefused, text: fmt.Sprintf(format, values...)}
 }
 
+// named is an object in messages.
+func named(key string) string { return "object " + egress.Quote(key) }
+
 // failure says of a request what went wrong: which bucket, and what to do. Errors that
 // say so already pass unchanged.
 func failure(ctx context.Context, request Request, err error) error {

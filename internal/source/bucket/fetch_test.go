@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"net/http"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -198,143 +198,6 @@ func (w world) intercept(before func(http.ResponseWriter, *http.Request) bool) {
 	})
 }
 
-func TestObjectsThatChangeMeanwhile(t *testing.T) {
-	t.Parallel()
-	for _, title := range []string{"S3 with keys", "Google with a service account", "Azure with an account key"} {
-		t.Run(title, func(t *testing.T) {
-			t.Parallel()
-			w := worlds()[title](t)
-			// Both objects belong together; after the listing both change.
-			w.server.Fill(name, map[string]string{"a": "old", "b": "old", "c": "same"})
-			s := openStore(t, bucket.Options{Downloads: 1})
-			var done atomic.Bool
-			w.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
-				if strings.HasSuffix(r.URL.Path, "/b") && done.CompareAndSwap(false, true) {
-					w.server.Fill(name, map[string]string{"a": "new", "b": "new", "c": "same"})
-				}
-				return false
-			})
-			result := fetch(t, s, w.request, "")
-			sourcetest.CheckTree(t, result.Files, map[string]string{"a": "new", "b": "new", "c": "same"})
-			done.Store(false)
-			w.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
-				if strings.HasSuffix(r.URL.Path, "/b") && done.CompareAndSwap(false, true) {
-					w.server.Delete(name, "b")
-				}
-				return false
-			})
-			w.server.Put(name, "b", "newer")
-			result = fetch(t, s, w.request, result.Revision)
-			sourcetest.CheckTree(t, result.Files, map[string]string{"a": "new", "c": "same"})
-
-			changes := 0
-			w.intercept(func(http.ResponseWriter, *http.Request) bool {
-				changes++
-				w.server.Put(name, "a", fmt.Sprint("change ", changes))
-				return false
-			})
-			w.server.Put(name, "a", "changes all the time")
-			if err := refuse(t, s, w.request, gitops.Transient); !strings.Contains(err.Error(), "the bucket changes while it is fetched") {
-				t.Error(err)
-			}
-			sourcetest.CheckTree(t, result.Files, map[string]string{"a": "new", "c": "same"})
-		})
-	}
-}
-
-func TestServersThatLieAboutObjects(t *testing.T) {
-	t.Parallel()
-	tests := map[string]struct {
-		title string
-		lie   func(w world, rw http.ResponseWriter, r *http.Request) bool
-		want  string
-	}{
-		"S3 that does not look at the condition": {"S3 with keys", func(_ world, rw http.ResponseWriter, _ *http.Request) bool {
-			rw.Header().Set("ETag", `"another"`)
-			rw.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
-			_, _ = rw.Write([]byte("sixteen others!!"))
-			return true
-		}, "the bucket changes while it is fetched"},
-		"fewer bytes than are listed": {"S3 with keys", func(w world, rw http.ResponseWriter, _ *http.Request) bool {
-			rw.Header().Set("ETag", `"`+w.server.ETag(name, "a")+`"`)
-			rw.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
-			_, _ = rw.Write([]byte("short"))
-			return true
-		}, `object "a": the server lists 16 bytes and sends another number`},
-		"more bytes than are listed": {"S3 with keys", func(w world, rw http.ResponseWriter, _ *http.Request) bool {
-			rw.Header().Set("ETag", `"`+w.server.ETag(name, "a")+`"`)
-			rw.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
-			for range 1000 {
-				_, _ = rw.Write(make([]byte, 1<<10))
-			}
-			return true
-		}, `object "a": the server lists 16 bytes and sends another number`},
-		"other bytes than are listed": {"Google with a service account", func(_ world, rw http.ResponseWriter, _ *http.Request) bool {
-			_, _ = rw.Write([]byte("sixteen others!!"))
-			return true
-		}, `object "a": what the server sends does not have the checksum that it lists`},
-		"an object that unpacks to too much": {"Google with a service account", func(_ world, rw http.ResponseWriter, _ *http.Request) bool {
-			rw.Header().Set("X-Goog-Stored-Content-Encoding", "gzip")
-			_, _ = rw.Write(make([]byte, 200))
-			return true
-		}, `object "a": it unpacks to more than 100 bytes`},
-		"a connection that ends early": {"Azure with an account key", func(w world, rw http.ResponseWriter, _ *http.Request) bool {
-			rw.Header().Set("ETag", `"`+w.server.ETag(name, "a")+`"`)
-			rw.Header().Set("Content-Length", "16")
-			_, _ = rw.Write([]byte("short"))
-			return true
-		}, "the server hung up"},
-	}
-	for title, tt := range tests {
-		t.Run(title, func(t *testing.T) {
-			t.Parallel()
-			w := worlds()[tt.title](t)
-			w.server.Fill(name, map[string]string{"a": "sixteen in total", "b": "2"})
-			s := openStore(t, bucket.Options{ObjectBytes: 100})
-			w.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
-				return strings.HasSuffix(r.URL.Path, "/a") && tt.lie(w, rw, r)
-			})
-			kind := gitops.Transient
-			if strings.Contains(tt.want, "unpacks") {
-				kind = gitops.Invalid
-			}
-			err := refuse(t, s, w.request, kind)
-			if !strings.Contains(err.Error(), tt.want) || err.Reason != bucket.ReasonFailed {
-				t.Errorf("%q of %q, want %q", err, err.Reason, tt.want)
-			}
-			if again := refuse(t, s, w.request, kind); again.Error() != err.Error() {
-				t.Errorf("the same failure has two texts:\n%s\n%s", err, again)
-			}
-			w.server.Around(nil)
-			result := fetch(t, s, w.request, "")
-			if got := sourcetest.Contents(t, result.Files); len(got) != 2 || got["b"] != "2" {
-				t.Errorf("afterwards: %q", got)
-			}
-		})
-	}
-}
-
-func TestGoogleUnpacksWhatItStoresPacked(t *testing.T) {
-	t.Parallel()
-	w := googleWorld(t)
-	w.server.Fill(name, map[string]string{"a": "packed", "b": "2"})
-	w.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
-		if !strings.HasSuffix(r.URL.Path, "/a") {
-			return false
-		}
-		rw.Header().Set("X-Goog-Stored-Content-Encoding", "gzip")
-		_, _ = rw.Write([]byte("unpacked, and longer"))
-		return true
-	})
-	s := openStore(t, bucket.Options{})
-	result := fetch(t, s, w.request, "")
-	sourcetest.CheckTree(t, result.Files, map[string]string{"a": "unpacked, and longer", "b": "2"})
-	w.server.Requests("get")
-	if again := fetch(t, s, w.request, result.Revision); !again.Unchanged || w.server.Requests("get") != 0 {
-		t.Error("it is fetched again")
-	}
-}
-
 func TestWhatAFailedFetchBroughtIsKept(t *testing.T) {
 	t.Parallel()
 	w := s3World(t)
@@ -360,6 +223,69 @@ func TestWhatAFailedFetchBroughtIsKept(t *testing.T) {
 	sourcetest.CheckTree(t, fetch(t, s, w.request, "").Files, files)
 	if rest := w.server.Requests("get"); brought < 60 || rest != len(files)-brought {
 		t.Errorf("%d objects before the failure, %d after it, of %d", brought, rest, len(files))
+	}
+}
+
+// TestOfSeveralFailuresTheFirstIsNamed fetches with many objects under way, of which
+// several fail.
+func TestOfSeveralFailuresTheFirstIsNamed(t *testing.T) {
+	t.Parallel()
+	w := s3World(t)
+	for i := range 60 {
+		w.server.Put(name, fmt.Sprintf("f%02d", i), fmt.Sprint(i))
+	}
+	w.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path[len(r.URL.Path)-3:] < "f20" {
+			return false
+		}
+		http.Error(rw, "no", http.StatusForbidden)
+		return true
+	})
+	for range 10 {
+		err := refuse(t, openStore(t, bucket.Options{}), w.request, gitops.Denied)
+		if !strings.Contains(err.Error(), `object "f20": `) {
+			t.Error(err)
+		}
+	}
+}
+
+// TestManyShareOneListing has others wait for a listing under way, and after it for one
+// that began when they had come.
+func TestManyShareOneListing(t *testing.T) {
+	t.Parallel()
+	w := s3World(t)
+	w.request.Region = "us-east-1"
+	w.server.Fill(name, map[string]string{"a": "1"})
+	s := openStore(t, bucket.Options{})
+	const many = 32
+	listing, others := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	w.server.Around(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			once.Do(func() { close(listing); <-others })
+			next.ServeHTTP(rw, r)
+		})
+	})
+	var wait, come sync.WaitGroup
+	get := func() {
+		result, err := s.Fetch(within(t), w.request, "")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		result.Release()
+	}
+	wait.Go(get)
+	<-listing
+	for range many {
+		come.Add(1)
+		wait.Go(func() { come.Done(); get() })
+	}
+	come.Wait()
+	close(others)
+	wait.Wait()
+	if lists := w.server.Requests("list"); lists < 2 || lists > many/2 {
+		t.Errorf("%d listings for one and %d others", lists, many)
 	}
 }
 

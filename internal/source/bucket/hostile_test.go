@@ -270,3 +270,53 @@ func TestFoldersOfTheStoreAreOurs(t *testing.T) {
 		}
 	}
 }
+
+// TestListingsThatLie are well-formed, and say what cannot be.
+func TestListingsThatLie(t *testing.T) {
+	t.Parallel()
+	item := func(key, etag, size string) string {
+		return "<Contents><Key>" + key + "</Key><ETag>" + etag + "</ETag><Size>" + size + "</Size></Contents>"
+	}
+	tests := map[string]struct {
+		prefix, items string
+		kind          gitops.ErrorKind
+		want          string
+	}{
+		"an entity tag that forges a line": {"", item("a", "1&#10;b 2", "1"), gitops.Invalid, `the object "a" has an entity tag that is not printable`},
+		"an entity tag without an end":     {"", item("a", strings.Repeat("e", 2000), "1"), gitops.Invalid, "too long"},
+		"a size below nothing":             {"", item("a", "e", "-1"), gitops.Invalid, `the object "a" has -1 bytes`},
+		"what was not asked for":           {"mine/", item("other/a", "e", "1"), gitops.Invalid, `the key "other/a", which does not begin with the prefix`},
+		"an object twice, not the same":    {"", item("a", "e", "1") + item("a", "f", "1"), gitops.Transient, "the bucket changes while it is fetched"},
+	}
+	for title, tt := range tests {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			w := s3World(t)
+			w.request.Region, w.request.Prefix = "us-east-1", tt.prefix
+			w.server.Around(func(http.Handler) http.Handler {
+				return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+					_, _ = io.WriteString(rw, "<ListBucketResult>"+tt.items+"</ListBucketResult>")
+				})
+			})
+			if err := refuse(t, openStore(t, bucket.Options{}), w.request, tt.kind); !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%q, want %q", err, tt.want)
+			}
+		})
+	}
+	t.Run("an object twice, the same", func(t *testing.T) {
+		t.Parallel()
+		w := pagedWorld(t)
+		w.server.Fill(name, map[string]string{"a": "1", "b": "2", "c": "3"})
+		// The page that begins with the last object of the one before it.
+		w.server.Around(func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				if !r.URL.Query().Has("continuation-token") {
+					next.ServeHTTP(rw, r)
+					return
+				}
+				_, _ = io.WriteString(rw, "<ListBucketResult>"+item("b", w.server.ETag(name, "b"), "1")+item("c", w.server.ETag(name, "c"), "1")+"</ListBucketResult>")
+			})
+		})
+		sourcetest.CheckTree(t, fetch(t, openStore(t, bucket.Options{}), w.request, "").Files, map[string]string{"a": "1", "b": "2", "c": "3"})
+	})
+}

@@ -186,13 +186,7 @@ func (r *remote) take(s sum) bool {
 	return true
 }
 
-// drop gives contents up for one user.
-func (r *remote) drop(entries []entry) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.dropLocked(entries)
-}
-
+// dropLocked gives contents up for one user.
 func (r *remote) dropLocked(entries []entry) {
 	for _, e := range entries {
 		if r.uses[e.sum]--; r.uses[e.sum] > 0 {

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
@@ -315,6 +314,3 @@ func errDamaged() error {
 
 // Close ends reading.
 func (c *checked) Close() error { return c.file.Close() }
-
-// name of an object in messages.
-func named(key string) string { return "object " + egress.Quote(key) }

@@ -27,17 +27,14 @@ const (
 // wire is how all clients of object stores send requests: by the rules of egress, with
 // limits, and with a few attempts. It follows redirects, as egress allows, so that the
 // clients see their end only.
-type wire struct {
-	transport *egress.Transport
-	client    *http.Client
-}
+type wire struct{ client *http.Client }
 
 func newWire(o egress.Options) (*wire, error) {
 	transport, err := egress.NewTransport(o)
 	if err != nil {
 		return nil, err
 	}
-	return &wire{transport: transport, client: transport.Client()}, nil
+	return &wire{client: transport.Client()}, nil
 }
 
 // exchange is one operation of a client: what its requests may cost, and what went
@@ -238,7 +235,7 @@ type login struct {
 
 // RoundTrip sends a request.
 func (l *login) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := l.wire.transport.RoundTrip(request.WithContext(l.ctx))
+	response, err := l.wire.client.Transport.RoundTrip(request.WithContext(l.ctx))
 	if err != nil {
 		return nil, l.exchange.note(err)
 	}
@@ -275,4 +272,4 @@ func (e *exchange) loginFailure(ctx context.Context, what string, err error, wor
 	}
 }
 
-func (w *wire) close() { w.transport.CloseIdleConnections() }
+func (w *wire) close() { w.client.CloseIdleConnections() }
