@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"io/fs"
+	"strconv"
 
 	"github.com/plumb-gitops/plumb/internal/auth"
 	"github.com/plumb-gitops/plumb/internal/frontend/flux"
@@ -14,7 +16,7 @@ type bucketSources struct{ *server }
 
 // Fetch fetches a request.
 func (b bucketSources) Fetch(ctx context.Context, request flux.BucketRequest, known string) (source.Result, error) {
-	return b.buckets.Fetch(ctx, b.bucketRequest(request), known)
+	return counted(b.buckets.Fetch(ctx, b.bucketRequest(request), known))
 }
 
 // Last gives what an earlier Fetch brought.
@@ -29,6 +31,27 @@ func (b bucketSources) Retain(requests []flux.BucketRequest) error {
 		wanted = append(wanted, b.bucketRequest(request))
 	}
 	return b.buckets.Retain(wanted)
+}
+
+// counted says of a result how many files were fetched, for the event: as in Flux without
+// the ignore file, which is none of them.
+func counted(result source.Result, err error) (source.Result, error) {
+	if err != nil || result.Unchanged {
+		return result, err
+	}
+	files := 0
+	err = fs.WalkDir(result.Files, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && name != source.IgnoreFile {
+			files++
+		}
+		return err
+	})
+	if err != nil {
+		result.Release()
+		return source.Result{}, err
+	}
+	result.Metadata = map[string]string{flux.BucketFiles: strconv.Itoa(files)}
+	return result, nil
 }
 
 func (s *server) bucketRequest(r flux.BucketRequest) bucket.Request {

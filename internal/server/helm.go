@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/plumb-gitops/plumb/internal/frontend/flux"
+	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source"
 	"github.com/plumb-gitops/plumb/internal/source/helmrepo"
 )
@@ -150,7 +151,7 @@ func (s *server) packageRequest(r flux.HelmChartRequest) helmrepo.PackageRequest
 
 func chartResult(request flux.HelmChartRequest, chart helmrepo.Chart, err error) (source.Result, error) {
 	if err != nil {
-		return source.Result{}, err
+		return source.Result{}, chartError(err)
 	}
 	result := chart.Result
 	result.Metadata = map[string]string{flux.ChartName: chart.Name, flux.ChartValues: strings.Join(chart.ValuesFiles, "\n")}
@@ -161,4 +162,15 @@ func chartResult(request flux.HelmChartRequest, chart helmrepo.Chart, err error)
 		result.Verified = "verified signature of version " + chart.Version
 	}
 	return result, nil
+}
+
+// chartError gives the refusal of a signature the reason that it has for charts.
+func chartError(err error) error {
+	for cause := err; cause != nil; cause = errors.Unwrap(cause) {
+		//nolint:errorlint // each one of the chain is looked at
+		if told, ok := cause.(*gitops.Error); ok && told.Reason == "VerificationError" {
+			return &gitops.Error{Stage: told.Stage, Kind: told.Kind, Reason: flux.ChartVerificationError, Cause: err}
+		}
+	}
+	return err
 }

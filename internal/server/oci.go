@@ -21,7 +21,7 @@ func (o ociSources) Fetch(ctx context.Context, request flux.OCIRequest, known st
 	if err != nil {
 		return source.Result{}, err
 	}
-	return verified(request)(o.oci.Fetch(ctx, r, known))
+	return o.oci.Fetch(ctx, r, known)
 }
 
 // Last gives what an earlier Fetch brought.
@@ -30,7 +30,7 @@ func (o ociSources) Last(ctx context.Context, request flux.OCIRequest) (source.R
 	if err != nil {
 		return source.Result{}, err
 	}
-	return verified(request)(o.oci.Last(ctx, r))
+	return o.oci.Last(ctx, r)
 }
 
 // Retain removes what none of the requests needs.
@@ -47,16 +47,6 @@ func (o ociSources) Retain(requests []flux.OCIRequest) error {
 		wanted, errs = append(wanted, r), append(errs, err)
 	}
 	return errors.Join(append(errs, o.oci.Retain(wanted))...)
-}
-
-// verified says of a result that its signature was verified, where that was asked for.
-func verified(request flux.OCIRequest) func(source.Result, error) (source.Result, error) {
-	return func(result source.Result, err error) (source.Result, error) {
-		if err == nil && request.Verification != nil {
-			result.Verified = "verified signature of revision " + result.Revision
-		}
-		return result, err
-	}
 }
 
 func (s *server) ociRequest(r flux.OCIRequest) (oci.Request, error) {

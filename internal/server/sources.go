@@ -103,7 +103,7 @@ func keyOf(values ...any) string {
 }
 
 // verifier verifies an artifact in a registry.
-type verifier func(ctx context.Context, image name.Digest, o ...remote.Option) error
+type verifier func(ctx context.Context, image name.Digest, o ...remote.Option) (by string, err error)
 
 // verifierOf makes the verifier that an object asks for; nil for none. The error is that
 // of settings that cannot be used.
@@ -120,10 +120,9 @@ func (s *server) verifierOf(v *flux.Verification) (verifier, error) {
 		if err != nil {
 			return nil, err
 		}
-		return func(ctx context.Context, image name.Digest, o ...remote.Option) error {
+		return func(ctx context.Context, image name.Digest, o ...remote.Option) (string, error) {
 			defer transport.CloseIdleConnections()
-			_, err := n.Verify(ctx, image, o...)
-			return err
+			return n.Verify(ctx, image, o...)
 		}, nil
 	case v.Provider != "cosign":
 		return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Stalled, Reason: "VerificationError",
@@ -137,10 +136,7 @@ func (s *server) verifierOf(v *flux.Verification) (verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, image name.Digest, o ...remote.Option) error {
-		_, err := c.Verify(ctx, image, o...)
-		return err
-	}, nil
+	return c.Verify, nil
 }
 
 // prepareVerification makes the root of trust of the public Sigstore. It is asked for when a

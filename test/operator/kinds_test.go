@@ -213,7 +213,7 @@ func TestBucket(t *testing.T) {
 	w.data("two", "1")
 	got := stored(w, source, "sha256:")
 	w.ready("app", got.Status.Artifact.Revision)
-	if files := w.load(got.GetArtifact()); len(files) != 2 || files["apps/one.yaml"] == "" {
+	if files := w.load(got.GetArtifact()); len(files) != 3 || files["apps/one.yaml"] == "" || files["apps/a.md"] != "" {
 		t.Errorf("the artifact has %v", files)
 	}
 	w.event("Bucket", "fleet", "NewArtifact", "stored artifact with 2 fetched files from 'fleet' bucket")
@@ -290,7 +290,7 @@ func TestHelmRepositoryAndChart(t *testing.T) {
 		t.Errorf("Ready: %+v", ready)
 	}
 	w.patch(web, `{"spec":{"version":"9.x","valuesFiles":null}}`)
-	unstored(w, web, "ChartPullError", "9.x|'1.2.0+2' stays in force")
+	unstored(w, web, "InvalidChartReference", "9.x|'1.2.0+2' stays in force")
 }
 
 // A chart in a Git repository is packaged, for each revision where that is wanted.
@@ -325,7 +325,7 @@ func TestHelmChartFromGit(t *testing.T) {
 	stored(w, web, "0.2.0+"+hash[:12])
 	w.push(testenv.Files{"charts/web/Chart.yaml": "name: [\n"})
 	w.fetch()
-	unstored(w, web, "ChartPackageError", "stays in force")
+	unstored(w, web, "InvalidChartReference", "Chart.yaml|stays in force")
 }
 
 // A chart in a registry needs no index, and its signature is verified.
@@ -347,7 +347,10 @@ func TestHelmChartFromRegistry(t *testing.T) {
 		Verify:    &sourcev1.HelmChartVerification{Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: "keys"}},
 	}}
 	w.check(w.client.Create(w.context(), web))
-	unstored(w, web, "VerificationError", "")
+	refused := unstored(w, web, "ChartVerificationError", "has no cosign signature")
+	if c := conditionOf(refused.Status.Conditions, "SourceVerified"); c.Status != "False" || c.Reason != "VerificationError" {
+		t.Errorf("SourceVerified: %+v", c)
+	}
 	sign(t, registry, "charts/web", digest, signer)
 	w.request(web)
 	got := stored(w, web, "1.0.0+b1")

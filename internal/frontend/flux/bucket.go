@@ -101,8 +101,11 @@ func (buckets) observe(after, started *sourcev1.Bucket, _ fetched) {
 
 func (buckets) words(started *sourcev1.Bucket, f fetched) (condition, news string) {
 	return fmt.Sprintf("stored artifact: revision '%s'", f.revision),
-		fmt.Sprintf("stored artifact with %s fetched files from '%s' bucket", f.metadata["files"], started.Spec.BucketName)
+		fmt.Sprintf("stored artifact with %s fetched files from '%s' bucket", f.metadata[BucketFiles], started.Spec.BucketName)
 }
+
+// BucketFiles is the key of a bucket's metadata for how many files were fetched.
+const BucketFiles = "files"
 
 func (buckets) reasons(fetched) (success, failure string) {
 	return meta.SucceededReason, sourcev1.BucketOperationFailedReason

@@ -161,6 +161,9 @@ func (r *sourceReconciler[T, R]) describeFailure(after T, err error, stalled boo
 	} else {
 		c.set(condition, metav1.ConditionTrue, reason, message)
 	}
+	if reason == ChartVerificationError {
+		c.set(sourcev1.SourceVerifiedCondition, metav1.ConditionFalse, sourcev1.VerificationError, message)
+	}
 	c.set(meta.ReadyCondition, metav1.ConditionFalse, reason, message)
 	if stalled {
 		c.set(meta.StalledCondition, metav1.ConditionTrue, reason, message)
@@ -196,7 +199,7 @@ func failureCondition(reason string) string {
 		return sourcev1.IncludeUnavailableCondition
 	case sourcev1.VerificationError, invalidTagSignature, invalidCommitSignature, invalidVerificationMode, invalidGitObject:
 		return sourcev1.SourceVerifiedCondition
-	case metadataPatchError, valuesFilesError, dependencyBuildError, chartPackageError, chartVerificationError:
+	case metadataPatchError, valuesFilesError, dependencyBuildError, chartPackageError, ChartVerificationError:
 		return sourcev1.BuildFailedCondition
 	}
 	return sourcev1.FetchFailedCondition
@@ -212,15 +215,17 @@ const (
 	invalidVerificationMode = "InvalidVerificationMode"
 	invalidGitObject        = "InvalidGitObject"
 
-	noSourceArtifact       = "NoSourceArtifact"
-	sourceUnavailable      = "SourceUnavailable"
-	unsupportedSourceKind  = "UnsupportedSourceKind"
-	metadataPatchError     = "MetadataPatchError"
-	valuesFilesError       = "ValuesFilesError"
-	dependencyBuildError   = "DependencyBuildError"
-	chartPackageError      = "ChartPackageError"
-	chartVerificationError = "ChartVerificationError"
+	noSourceArtifact      = "NoSourceArtifact"
+	sourceUnavailable     = "SourceUnavailable"
+	unsupportedSourceKind = "UnsupportedSourceKind"
+	metadataPatchError    = "MetadataPatchError"
+	valuesFilesError      = "ValuesFilesError"
+	dependencyBuildError  = "DependencyBuildError"
+	chartPackageError     = "ChartPackageError"
 )
+
+// ChartVerificationError is the reason of a chart whose signature is refused.
+const ChartVerificationError = "ChartVerificationError"
 
 // fetchError says that the time of the spec is over where that is what happened.
 func (r *sourceReconciler[T, R]) fetchError(obj T, ctx context.Context, err error) error {

@@ -125,10 +125,11 @@ func (c *client) choose(ctx context.Context, request Request, last state, is fou
 		next.Revision = is.revision
 	}
 	if request.Verify != nil && !(same && last.Verified && last.VerifyKey == request.VerifyKey) {
-		if err := c.verify(ctx, request, digest); err != nil {
+		by, err := c.verify(ctx, request, digest)
+		if err != nil {
 			return state{}, err
 		}
-		next.Verified, next.VerifyKey = true, request.VerifyKey
+		next.Verified, next.VerifyKey, next.By = true, request.VerifyKey, by
 	}
 	if same {
 		return next, nil
@@ -151,14 +152,20 @@ func (c *client) choose(ctx context.Context, request Request, last state, is fou
 }
 
 // verify has the request's own rules judge a digest.
-func (c *client) verify(ctx context.Context, request Request, digest string) error {
+func (c *client) verify(ctx context.Context, request Request, digest string) (by string, err error) {
 	options, err := c.remoteOptions(ctx)
 	if err != nil {
-		return at(ReasonVerification, err)
+		return "", at(ReasonVerification, err)
 	}
-	if err = guarded(func() error { return request.Verify(ctx, c.repository.Digest(digest), options...) }); err == nil {
-		return nil
+	by, err = guarded(func() (string, error) { return request.Verify(ctx, c.repository.Digest(digest), options...) })
+	if err != nil {
+		return "", unverified(ctx, request, digest, err)
 	}
+	return by, nil
+}
+
+// unverified is the error of a digest that the rules refuse, or could not judge.
+func unverified(ctx context.Context, request Request, digest string, err error) error {
 	var told *gitops.Error
 	text := fmt.Sprintf("verify %s: %s", digest, egress.Printable(err.Error()))
 	if errors.As(err, &told) {
@@ -176,7 +183,7 @@ func (c *client) verify(ctx context.Context, request Request, digest string) err
 }
 
 // guarded calls a verifier. What makes it panic came from the registry, and is not verified.
-func guarded(verify func() error) (err error) {
+func guarded(verify func() (string, error)) (by string, err error) {
 	defer func() {
 		if recover() != nil {
 			err = errors.New("the verification broke off; the artifact or its signature is not as it should be")
@@ -230,6 +237,9 @@ func show(request Request, of state, unpacked artifact.Unpacked, known string) s
 	result := source.Result{
 		Revision: of.Revision, Unchanged: known != "" && known == of.Revision,
 		Files: unpacked.Files, Release: unpacked.Release, Metadata: maps.Clone(of.Annotations),
+	}
+	if request.Verify != nil && of.By != "" {
+		result.Verified = "verified signature of revision " + of.Revision
 	}
 	if request.Layer.operation() == Copy {
 		result.Packed = unpacked.Packed

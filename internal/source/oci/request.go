@@ -39,10 +39,10 @@ type Request struct {
 	TLS      egress.TLS
 	Proxy    egress.Proxy
 	Policy   egress.Policy
-	// Verify finds out whether an artifact may be used; nil is that all may. The options
-	// reach the artifact's repository as the request does. An error of type gitops.Error
-	// keeps its kind.
-	Verify func(ctx context.Context, image name.Digest, o ...remote.Option) error
+	// Verify finds out whether an artifact may be used, and by what: empty where it may be
+	// though nobody has signed it. Nil is that all may. The options reach the artifact's
+	// repository as the request does. An error of type gitops.Error keeps its kind.
+	Verify func(ctx context.Context, image name.Digest, o ...remote.Option) (by string, err error)
 	// VerifyKey stands for the settings of Verify: where it changes, what was fetched is
 	// verified again.
 	VerifyKey string

@@ -25,9 +25,10 @@ type state struct {
 	Layer v1.Descriptor `json:"layer"`
 	// Annotations are those of the manifest.
 	Annotations map[string]string `json:"annotations,omitempty"`
-	// Verified is set where the digest was verified, and VerifyKey how.
+	// Verified is set where the digest was verified, VerifyKey says how, and By by what.
 	Verified  bool   `json:"verified,omitempty"`
 	VerifyKey string `json:"verifyKey,omitempty"`
+	By        string `json:"by,omitempty"`
 }
 
 const stateVersion = 1

@@ -20,16 +20,18 @@ import (
 type verifier struct {
 	good  atomic.Pointer[string]
 	asked atomic.Int64
+	// by is what it names for what is good; empty where nobody has signed that.
+	by string
 }
 
 func (v *verifier) allow(digest string) { v.good.Store(&digest) }
 
-func (v *verifier) verify(_ context.Context, image name.Digest, _ ...remote.Option) error {
+func (v *verifier) verify(_ context.Context, image name.Digest, _ ...remote.Option) (string, error) {
 	v.asked.Add(1)
 	if good := v.good.Load(); good == nil || image.DigestStr() != *good {
-		return errors.New("no matching signatures")
+		return "", errors.New("no matching signatures")
 	}
-	return nil
+	return v.by, nil
 }
 
 func TestVerification(t *testing.T) {
@@ -37,7 +39,7 @@ func TestVerification(t *testing.T) {
 	registry := testenv.NewRegistry(t, testenv.RegistryOptions{})
 	folder := t.TempDir()
 	s := openIn(t, folder, oci.Options{})
-	var v verifier
+	v := &verifier{}
 	request := oci.Request{URL: registry.URL("app"), Verify: v.verify, VerifyKey: "one"}
 	asked := func(what string, want int64) {
 		t.Helper()
@@ -54,7 +56,11 @@ func TestVerification(t *testing.T) {
 	}
 
 	v.allow(registry.Push(t, "app", "latest", testenv.Files{"a": "good"}))
-	known := fetch(t, s, request, "").Revision
+	first := fetch(t, s, request, "")
+	known := first.Revision
+	if first.Verified != "" {
+		t.Errorf("an artifact that nobody has signed is said to be verified: %q", first.Verified)
+	}
 	fetch(t, s, request, known)
 	asked("a digest is verified once", 1)
 
@@ -69,21 +75,24 @@ func TestVerification(t *testing.T) {
 	last.Release()
 	registry.Tag(t, "app", "latest", strings.TrimPrefix(known, "latest@"))
 
-	request.VerifyKey = "two"
+	request.VerifyKey, v.by = "two", "a key"
 	if _, err := s.Last(t.Context(), request); err == nil {
 		t.Error("what was verified in another way is shown")
 	}
 	fetch(t, openIn(t, folder, oci.Options{}), request, known)
 	asked("other settings", 1)
-	fetch(t, openIn(t, folder, oci.Options{}), request, known)
+	again := fetch(t, openIn(t, folder, oci.Options{}), request, known)
 	asked("another process", 0)
+	if want := "verified signature of revision " + known; again.Verified != want {
+		t.Errorf("verified %q, want %q", again.Verified, want)
+	}
 
-	request.Verify = func(context.Context, name.Digest, ...remote.Option) error {
-		return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Stalled, Cause: errors.New("no keys")}
+	request.Verify = func(context.Context, name.Digest, ...remote.Option) (string, error) {
+		return "", &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Stalled, Cause: errors.New("no keys")}
 	}
 	request.VerifyKey = "three"
 	refuse(t, s, request, gitops.Stalled, "VerificationError", "no keys")
-	request.Verify = func(context.Context, name.Digest, ...remote.Option) error { panic("index out of range") }
+	request.Verify = func(context.Context, name.Digest, ...remote.Option) (string, error) { panic("index out of range") }
 	refuse(t, s, request, gitops.Denied, "VerificationError", "broke off")
 }
 
@@ -133,10 +142,10 @@ func TestATagThatMoves(t *testing.T) {
 				request := oci.Request{
 					URL: registry.URL("app"), Auth: oci.Auth{Username: "ann", Password: "word"}, VerifyKey: "x",
 					// As a verifier does, it looks for a signature with the options that it is given.
-					Verify: func(_ context.Context, image name.Digest, o ...remote.Option) error {
+					Verify: func(_ context.Context, image name.Digest, o ...remote.Option) (string, error) {
 						verified = image.DigestStr()
 						_, err := remote.Get(image.Context().Tag(strings.ReplaceAll(verified, ":", "-")+".sig"), o...)
-						return err
+						return "key", err
 					},
 				}
 				push := func(tag, content string) string {
