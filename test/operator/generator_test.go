@@ -22,6 +22,7 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/config"
+	"github.com/plumb-gitops/plumb/internal/frontend/flux/crds"
 	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
@@ -497,4 +498,28 @@ func TestGeneratorKeepsToItsNamespace(t *testing.T) {
 	})
 	w.runOwn(t.TempDir(), func(c *config.Operator) { c.NoCrossNamespaceRefs = true })
 	w.refuses("gen", "AccessDenied", "can't access 'GitRepository/elsewhere/repo', cross-namespace references have been blocked", true)
+}
+
+// TestWithoutGenerators runs in a cluster that knows neither ArtifactGenerators nor
+// ExternalArtifacts nor most other kinds.
+func TestWithoutGenerators(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	far := w.elsewhere(testenv.Start(t))
+	definitions, err := crds.All()
+	w.check(err)
+	for _, d := range definitions {
+		if d.Kind.Kind != "GitRepository" && d.Kind.Kind != "Kustomization" {
+			continue
+		}
+		w.check(far.client.Create(w.context(), d.Object))
+		far.established(d.Name())
+	}
+	far.runOwn(t.TempDir(), func(*config.Operator) {})
+	revision := far.push(testenv.Files{"app/a.yaml": configMap("a", "1")})
+	far.source(func(s *sourcev1.GitRepository) { w.owned(s) })
+	far.kustomization("app", func(k *kustomizev1.Kustomization) { w.owned(k) })
+	far.ready("app", revision)
+	far.kustomization("other", follows("./"), func(k *kustomizev1.Kustomization) { w.owned(k) })
+	far.notReady("other", "FeatureGateDisabled", "spec.sourceRef of kind ExternalArtifact")
 }

@@ -82,18 +82,24 @@ func (w *world) served() {
 	w.t.Helper()
 	for _, name := range []string{"kustomizations.kustomize.toolkit.fluxcd.io", "gitrepositories.source.toolkit.fluxcd.io",
 		"externalartifacts.source.toolkit.fluxcd.io", "artifactgenerators.source.extensions.fluxcd.io"} {
-		definition := &unstructured.Unstructured{}
-		definition.SetAPIVersion("apiextensions.k8s.io/v1")
-		definition.SetKind("CustomResourceDefinition")
-		definition.SetName(name)
-		waitFor(w, definition, "to be established", func(d *unstructured.Unstructured) bool {
-			conditions, _, _ := unstructured.NestedSlice(d.Object, "status", "conditions")
-			return slices.ContainsFunc(conditions, func(c any) bool {
-				condition := c.(map[string]any)
-				return condition["type"] == "Established" && condition["status"] == "True"
-			})
-		})
+		w.established(name)
 	}
+}
+
+// established waits until a definition is in force.
+func (w *world) established(name string) {
+	w.t.Helper()
+	definition := &unstructured.Unstructured{}
+	definition.SetAPIVersion("apiextensions.k8s.io/v1")
+	definition.SetKind("CustomResourceDefinition")
+	definition.SetName(name)
+	waitFor(w, definition, "to be established", func(d *unstructured.Unstructured) bool {
+		conditions, _, _ := unstructured.NestedSlice(d.Object, "status", "conditions")
+		return slices.ContainsFunc(conditions, func(c any) bool {
+			condition := c.(map[string]any)
+			return condition["type"] == "Established" && condition["status"] == "True"
+		})
+	})
 }
 
 func (w *world) context() context.Context {
