@@ -181,13 +181,21 @@ type Rewrite struct {
 // String is the form of the flag.
 func (r Rewrite) String() string { return r.From + "=" + r.To }
 
-// ParseRewrite reads FROM=TO, both of which begin with a scheme.
+// ParseRewrite reads FROM=TO: two URLs, or two hosts as in the endpoints of buckets.
 func ParseRewrite(text string) (Rewrite, error) {
 	from, to, _ := strings.Cut(text, "=")
-	for _, url := range []string{from, to} {
-		if scheme, rest, ok := strings.Cut(url, "://"); !ok || scheme == "" || rest == "" {
-			return Rewrite{}, errors.New("is not FROM=TO with two URLs")
+	schemes := [2]bool{}
+	for i, url := range []string{from, to} {
+		scheme, rest, ok := strings.Cut(url, "://")
+		if !ok {
+			scheme, rest = "none", url
 		}
+		if schemes[i] = ok; scheme == "" || rest == "" || strings.HasPrefix(rest, "/") {
+			return Rewrite{}, errors.New("is not FROM=TO with two URLs, or two hosts")
+		}
+	}
+	if schemes[0] != schemes[1] {
+		return Rewrite{}, errors.New("has a URL on one side and a host on the other")
 	}
 	return Rewrite{From: from, To: to}, nil
 }

@@ -259,3 +259,22 @@ func TestAllErrorsAreNamedAtOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestParseRewrite(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]Rewrite{
+		"https://host/a=http://127.0.0.1:1/b": {"https://host/a", "http://127.0.0.1:1/b"},
+		"oci://host/=oci://127.0.0.1:1/":      {"oci://host/", "oci://127.0.0.1:1/"},
+		"s3.host=127.0.0.1:1":                 {"s3.host", "127.0.0.1:1"},
+		"https://host=127.0.0.1:1":            {},
+		"https://host":                        {},
+		"https://=http://x":                   {},
+		"=":                                   {},
+		"/etc=/tmp":                           {},
+	} {
+		got, err := ParseRewrite(text)
+		if (err == nil) != (want != Rewrite{}) || got != want {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+}

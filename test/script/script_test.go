@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/plumb-gitops/plumb/internal/cli"
+	"github.com/plumb-gitops/plumb/internal/testenv"
 )
 
 func TestMain(m *testing.M) {
@@ -38,6 +39,9 @@ func TestMain(m *testing.M) {
 //	ended PATH               waits until no process names the path in its command line
 //	data NAME FOLDER         makes a Git repository of one of the real repositories
 //	[data]                   tells whether there are real repositories
+//
+// $REGISTRY, $CHARTS, $BUCKET and $REMOTE are where an OCI registry, a Helm repository, an
+// S3 store and a Git server listen; see servers.
 func TestScript(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -58,9 +62,13 @@ func TestScript(t *testing.T) {
 	if data == "" {
 		data = filepath.Join(root, "..", "shared", "data")
 	}
+	addresses := servers(t)
 	testscript.Run(t, testscript.Params{
 		Dir: ".",
 		Setup: func(env *testscript.Env) error {
+			for name, address := range addresses {
+				env.Setenv(name, address)
+			}
 			return setUp(env, root, programs)
 		},
 		Condition: func(condition string) (bool, error) {
@@ -78,6 +86,34 @@ func TestScript(t *testing.T) {
 			"data":    func(ts *testscript.TestScript, neg bool, args []string) { makeRepository(ts, data, args) },
 		},
 	})
+}
+
+// servers starts what sources are fetched from, and gives their addresses: host and port.
+func servers(t *testing.T) map[string]string {
+	t.Helper()
+	config := func(name string) string {
+		return "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: " + name + "\n  namespace: default\ndata:\n  from: " + name + "\n"
+	}
+	registry := testenv.NewRegistry(t, testenv.RegistryOptions{})
+	registry.Push(t, "team/fleet", "1.0.0", testenv.Files{"a.yaml": config("from-oci")})
+	for repository, version := range map[string]string{"jetstack/charts/cert-manager": "1.20.0", "envoyproxy/gateway-helm": "1.8.0"} {
+		name := repository[strings.LastIndexByte(repository, '/')+1:]
+		registry.PushChart(t, repository, version, testenv.HelmChart(t, name, version, map[string]string{"values.yaml": "a: 1\n"}), nil)
+	}
+	charts := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+	for name, version := range map[string]string{"podinfo": "6.9.0", "web": "1.2.3"} {
+		charts.Put(t, name, version, testenv.HelmChart(t, name, version, map[string]string{"values.yaml": "a: 1\n"}))
+	}
+	bucket := testenv.NewBucketServer(t, testenv.BucketOptions{AccessKey: "ann", SecretKey: "s3cret-key"})
+	bucket.Fill("fleet", map[string]string{"apps/a.yaml": config("from-bucket")})
+	git := testenv.NewGitServer(t, testenv.GitServerOptions{})
+	git.Repository(t, "other").Commit(t, "main", testenv.Files{"a.yaml": config("from-git")})
+	host := func(address string) string {
+		_, rest, _ := strings.Cut(address, "://")
+		host, _, _ := strings.Cut(rest, "/")
+		return host
+	}
+	return map[string]string{"REGISTRY": registry.Host(), "CHARTS": host(charts.URL()), "BUCKET": bucket.Address(), "REMOTE": host(git.URL("other"))}
 }
 
 // timesKey is that of the times that "until" took, a *[]time.Duration.
