@@ -61,6 +61,7 @@ func Read(packed io.Reader) (gitops.Tree, error) {
 	limited := &io.LimitedReader{R: unzipped, N: maxReadBytes}
 	archive := tar.NewReader(limited)
 	m := newMemory()
+	names := 0
 	left := int64(maxReadBytes) // a sparse file has more than the archive
 	for {
 		header, err := archive.Next()
@@ -85,6 +86,9 @@ func Read(packed io.Reader) (gitops.Tree, error) {
 		case tar.TypeReg:
 		default:
 			continue // a folder, or a link, which Flux leaves out too
+		}
+		if names += len(name); names > mostNames {
+			return nil, fmt.Errorf("read artifact: the names of its files have more than %d bytes together", mostNames)
 		}
 		if left -= header.Size; left < 0 {
 			return nil, fmt.Errorf("read artifact: more than %d bytes", maxReadBytes)

@@ -174,6 +174,8 @@ type unpacking struct {
 	offset int64
 	listed index
 	tree   *memory
+	// names is how many bytes the names of files have so far.
+	names int
 }
 
 // unpack writes the content of the regular files of an artifact. Links are left out, as
@@ -238,11 +240,18 @@ func checkHeader(header *tar.Header, name string) error {
 	return nil
 }
 
+// mostNames is how many bytes the names of an artifact's files have together at most: they
+// are held in memory while it is in use.
+const mostNames = 32 << 20
+
 func (u *unpacking) file(content io.Reader, name string, executable bool) error {
 	sum := sha256.New()
 	size, err := io.CopyBuffer(io.MultiWriter(u.out, sum), content, u.buffer)
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, own(err))
+	}
+	if u.names += len(name); u.names > mostNames {
+		return fmt.Errorf("the names of its files have more than %d bytes together", mostNames)
 	}
 	f := indexed{Name: name, Size: size, Sum: hex.EncodeToString(sum.Sum(nil)), Executable: executable}
 	if err := u.tree.file(u.entry(f, u.offset)); err != nil {

@@ -51,7 +51,7 @@ func idle() map[string]gate {
 		"DisableCommitStatusEvent":       {why: notServed},
 		"DisableConfigWatchers":          {why: notServed},
 		"DisableStatusPollerCache":       {byDefault: true, why: "health is watched, not polled"},
-		"ExternalArtifact":               {why: notServed},
+		"ExternalArtifact":               {why: "ExternalArtifacts are followed always"},
 		"GroupChangeLog":                 {why: notServed},
 		"MigrateAPIVersion":              {why: notServed},
 	}

@@ -32,8 +32,9 @@ import (
 // to link-local and metadata addresses.
 type Policy struct {
 	// NoPrivate refuses loopback, private (RFC 1918, RFC 4193), shared (RFC 6598) and
-	// unspecified addresses. What a proxy connects to is judged by its literal
-	// address only: the names are resolved there.
+	// unspecified addresses, those of proxies too, but for the proxy of the environment.
+	// What a proxy connects to is judged by its literal address only: the names are
+	// resolved there.
 	NoPrivate bool
 	// NoPlainCredentials refuses to send a credential over HTTP without TLS.
 	NoPlainCredentials bool
@@ -42,10 +43,9 @@ type Policy struct {
 // TLS is how a server is trusted, and how we are known to it. All fields are in PEM
 // and may be empty.
 type TLS struct {
-	// CA are the certificates of the authorities to be trusted instead of the system's,
-	// or with System besides them.
-	CA     []byte
-	System bool
+	// CA are the certificates of authorities to be trusted besides the system's, as in
+	// Flux.
+	CA []byte
 	// Certificate and Key are the client certificate.
 	Certificate, Key []byte
 	// Insecure trusts any certificate of the first host; those that it redirects to are
@@ -79,6 +79,8 @@ type Transport struct {
 	origin string
 	policy Policy
 	proxy  func(*url.URL) (*url.URL, error)
+	// ambient is set where the environment decides on the proxy.
+	ambient bool
 	// own and foreign are the settings for the origin and for other servers.
 	own, foreign *tls.Config
 
@@ -107,6 +109,7 @@ func NewTransport(o Options) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{origin: o.Origin, policy: o.Policy, proxy: environment(), transports: map[[2]bool]*http.Transport{}}
+	t.ambient = via == nil
 	if via != nil {
 		t.proxy = func(*url.URL) (*url.URL, error) { return via, nil }
 	}
@@ -211,8 +214,8 @@ func (t *Transport) transport(foreign bool, via *url.URL) *http.Transport {
 	if foreign {
 		config = t.foreign
 	}
-	if via != nil {
-		// The proxy is where whoever runs the operator wants it.
+	if via != nil && t.ambient {
+		// The proxy of the environment is where whoever runs the operator wants it.
 		policy.NoPrivate = false
 	}
 	made := &http.Transport{
@@ -262,7 +265,7 @@ func (t *Transport) Client() *http.Client {
 func (c TLS) Config() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.Insecure} //nolint:gosec // asked for by the object's own field
 	if len(c.CA) > 0 {
-		config.RootCAs = c.pool()
+		config.RootCAs = pool()
 		if !config.RootCAs.AppendCertsFromPEM(c.CA) {
 			return nil, &Misconfigured{"the CA is not a certificate in PEM"}
 		}
@@ -278,13 +281,11 @@ func (c TLS) Config() (*tls.Config, error) {
 	return config, nil
 }
 
-// pool is what the authorities are added to. Where the system's cannot be read, there
-// are none.
-func (c TLS) pool() *x509.CertPool {
-	if c.System {
-		if pool, err := x509.SystemCertPool(); err == nil {
-			return pool
-		}
+// pool are the system's authorities, to which others are added. Where they cannot be read,
+// there are none.
+func pool() *x509.CertPool {
+	if system, err := x509.SystemCertPool(); err == nil {
+		return system
 	}
 	return x509.NewCertPool()
 }
@@ -320,26 +321,49 @@ func (p Policy) Dialer() *net.Dialer {
 	}}
 }
 
-// CheckHost refuses a host that is written as an address which is refused. It is for
-// connections that a proxy makes; a name is looked at when it is dialed.
+// CheckHost refuses a host that is written as an address which is refused, or as a number
+// that some take for an address. It is for connections that a proxy makes; a name is
+// looked at when it is dialed.
 func (p Policy) CheckHost(host string) error {
 	address, err := netip.ParseAddr(host)
-	if err != nil {
-		return nil //nolint:nilerr // a name
+	if err == nil {
+		return p.check(address)
 	}
-	return p.check(address)
+	last := strings.TrimSuffix(host, ".")
+	last = strings.ToLower(last[strings.LastIndexByte(last, '.')+1:])
+	if digits := strings.TrimPrefix(last, "0x"); digits != "" && (digits != last || strings.Trim(digits, "0123456789") == "") && strings.Trim(digits, "0123456789abcdef") == "" {
+		return &Refused{fmt.Sprintf("host %s is refused; it is neither a name nor an address", Quote(host))}
+	}
+	return nil
+}
+
+// metadata are the addresses where clouds keep the metadata of a machine, beside the
+// link-local ones: of AWS, Google, Alibaba and Azure.
+func metadata() []netip.Addr {
+	return []netip.Addr{
+		netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd20:ce::254"),
+		netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("168.63.129.16"),
+	}
+}
+
+// translated are the prefixes behind which addresses of IPv4 are written as addresses of
+// IPv6: RFC 6052, RFC 8215, and RFC 4291 for what is not used any more.
+func translated() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("::/96")}
 }
 
 // check refuses link-local addresses and those where clouds keep the metadata of a
 // machine, also where they are written as addresses of IPv6.
 func (p Policy) check(address netip.Addr) error {
 	plain := address.Unmap().WithZone("")
-	if translated := netip.MustParsePrefix("64:ff9b::/96"); translated.Contains(plain) {
-		bytes := plain.As16()
-		plain = netip.AddrFrom4([4]byte(bytes[12:]))
+	for _, prefix := range translated() {
+		if prefix.Contains(plain) && !plain.IsLoopback() && !plain.IsUnspecified() {
+			bytes := plain.As16()
+			plain = netip.AddrFrom4([4]byte(bytes[12:]))
+		}
 	}
 	switch {
-	case plain.IsLinkLocalUnicast() || plain == netip.MustParseAddr("fd00:ec2::254"):
+	case plain.IsLinkLocalUnicast() || slices.Contains(metadata(), plain):
 		return &Refused{fmt.Sprintf("connections to %s are refused; it is a link-local or metadata address", plain)}
 	case p.NoPrivate && (plain.IsPrivate() || plain.IsLoopback() || plain.IsUnspecified() || netip.MustParsePrefix("100.64.0.0/10").Contains(plain)):
 		return &Refused{fmt.Sprintf("connections to %s are refused; it is a private address, which --no-private-sources refuses", plain)}

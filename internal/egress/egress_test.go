@@ -26,6 +26,8 @@ func TestAddresses(t *testing.T) {
 		"64:ff9b::a9fe:a9fe": {always: true}, "fe80::1": {always: true}, "fe80::1%eth0": {always: true}, "fd00:ec2::254": {always: true},
 		"127.0.0.1": {private: true}, "::1": {private: true}, "10.0.0.1": {private: true}, "192.168.1.1": {private: true},
 		"100.64.0.1": {private: true}, "0.0.0.0": {private: true}, "::ffff:10.1.1.1": {private: true}, "64:ff9b::a00:1": {private: true},
+		"100.100.100.200": {always: true}, "168.63.129.16": {always: true}, "fd20:ce::254": {always: true},
+		"64:ff9b:1::a9fe:a9fe": {always: true}, "::a9fe:a9fe": {always: true}, "::a00:1": {private: true},
 		"fd00:ec2::253": {private: true}, "169.253.0.1": {}, "2001:db8::1": {}, "100.128.0.1": {},
 	} {
 		at := netip.MustParseAddr(address)
@@ -82,7 +84,7 @@ func TestLiteralAddressesAreRefusedThroughProxies(t *testing.T) {
 	t.Parallel()
 	// Nothing of this leaves the machine, even where nobody refuses it: the proxies
 	// are not there.
-	for _, target := range []string{"http://169.254.169.254/x", "https://[fe80::1]/x", "http://[fd00:ec2::254]/x", "ftp://host/x"} {
+	for _, target := range []string{"http://169.254.169.254/x", "https://[fe80::1]/x", "http://[fd00:ec2::254]/x", "ftp://host/x", "http://2852039166/", "http://0xa9fea9fe/", "http://169.254.0xa9fe/", "http://0251.0376.0251.0376/"} {
 		for _, proxy := range []string{"", "http://127.0.0.1:1", "socks5://127.0.0.1:1"} {
 			if _, err := get(t, Options{Proxy: Proxy{Address: proxy}}, target); !isRefused(err) {
 				t.Errorf("%s through %q: %v", target, proxy, err)
@@ -192,10 +194,15 @@ func TestPolicies(t *testing.T) {
 	if _, err := get(t, Options{Policy: Policy{NoPrivate: true}}, strings.Replace(server.URL, "127.0.0.1", "localhost", 1)); !isRefused(err) {
 		t.Errorf("a name for one: %v", err)
 	}
-	// A proxy may be on a private address.
+	// The proxy that an object names is its author's choice, too.
 	proxy := newSeen(t, httptest.NewServer, fine)
-	if _, err := get(t, Options{Policy: Policy{NoPrivate: true}, Proxy: Proxy{Address: proxy.URL}}, "http://plumb.invalid/"); err != nil {
+	if _, err := get(t, Options{Policy: Policy{NoPrivate: true}, Proxy: Proxy{Address: proxy.URL}}, "http://plumb.invalid/"); !isRefused(err) || len(proxy.headers) > 0 {
+		t.Errorf("a proxy on a loopback address: %v", err)
+	}
+	if tunnel, err := Tunnel(Proxy{Address: proxy.URL}, Policy{NoPrivate: true}); err != nil {
 		t.Error(err)
+	} else if _, err := tunnel.DialContext(t.Context(), "tcp", "plumb.invalid:22"); !isRefused(err) {
+		t.Errorf("a tunnel through one: %v", err)
 	}
 }
 

@@ -22,7 +22,6 @@ func Tunnel(via Proxy, policy Policy) (ContextDialer, error) {
 	if u == nil {
 		return policy.Dialer(), nil
 	}
-	policy.NoPrivate = false // as for HTTP, the proxy is where it is wanted
 	if u.Scheme == "http" || u.Scheme == "https" {
 		return &connectDialer{via: u, direct: policy.Dialer()}, nil
 	}

@@ -60,7 +60,6 @@ func (s *server) bucketRequest(r flux.BucketRequest) bucket.Request {
 		Provider: bucket.Provider(r.Provider), Bucket: r.Bucket, Endpoint: r.Endpoint, Region: r.Region,
 		Prefix: r.Prefix, Ignore: r.Ignore, Insecure: r.Insecure, TLS: r.TLS, Proxy: r.Proxy, Policy: s.policy(),
 	}
-	request.TLS.System = true
 	switch request.Provider {
 	case bucket.GCP:
 		request.Auth.ServiceAccountJSON = r.Secret["serviceaccount"]

@@ -99,7 +99,7 @@ func (s *server) gitAuth(r flux.GitRequest) git.Auth {
 		a.Login = login(func(ctx context.Context) (auth.Login, error) {
 			return s.logins.GitHubApp(ctx, auth.App{
 				ID: app.ID, InstallationOwner: app.InstallationOwner, InstallationID: app.InstallationID, PrivateKey: app.PrivateKey,
-				BaseURL: app.BaseURL, TLS: egress.TLS{CA: r.Auth.CA}, Proxy: r.Proxy,
+				BaseURL: app.BaseURL, TLS: egress.TLS{CA: r.Auth.CA, Certificate: r.Auth.Certificate, Key: r.Auth.Key}, Proxy: r.Proxy,
 			})
 		})
 	case r.Login.Provider != "":

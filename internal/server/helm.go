@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -12,22 +14,39 @@ import (
 	"github.com/plumb-gitops/plumb/internal/source/helmrepo"
 )
 
-// followedHelm is what is followed of Helm: the store of charts is told all at once, and
-// the front end tells the two kinds one by one.
+// followedHelm is what is followed of Helm. The store of charts is told all at once, and the
+// front end tells the two kinds one by one: what is asked for in between counts too.
 type followedHelm struct {
-	mu           sync.Mutex // guards the lists
-	repositories []helmrepo.Repository
-	charts       []helmrepo.ChartRequest
-	packages     []helmrepo.PackageRequest
+	mu           sync.Mutex // guards the maps
+	repositories map[string]helmrepo.Repository
+	charts       map[string]helmrepo.ChartRequest
+	packages     map[string]helmrepo.PackageRequest
 	// told are the kinds that have told what they follow: nothing is removed before both.
 	told struct{ repositories, charts bool }
 }
 
+// follow counts what is asked for.
+func (f *followedHelm) follow(add func(*followedHelm)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.repositories == nil {
+		f.repositories = map[string]helmrepo.Repository{}
+	}
+	if f.charts == nil {
+		f.charts, f.packages = map[string]helmrepo.ChartRequest{}, map[string]helmrepo.PackageRequest{}
+	}
+	add(f)
+}
+
+// retain is called with the lock held.
 func (f *followedHelm) retain(store *helmrepo.Store) error {
 	if !f.told.repositories || !f.told.charts {
 		return nil
 	}
-	return store.Retain(helmrepo.Followed{Repositories: f.repositories, Charts: f.charts, Packages: f.packages})
+	return store.Retain(helmrepo.Followed{
+		Repositories: slices.Collect(maps.Values(f.repositories)), Charts: slices.Collect(maps.Values(f.charts)),
+		Packages: slices.Collect(maps.Values(f.packages)),
+	})
 }
 
 // helmRepositories lets the front end follow indexes of Helm repositories.
@@ -35,6 +54,7 @@ type helmRepositories struct{ *server }
 
 // Fetch brings an index up to date.
 func (h helmRepositories) Fetch(ctx context.Context, request flux.HelmRepositoryRequest, known string) (source.Result, error) {
+	h.followed.follow(func(f *followedHelm) { f.repositories[keyOf(request)] = h.repository(request, nil) })
 	return indexResult(h.charts.Index(ctx, h.repository(request, nil), known))
 }
 
@@ -44,15 +64,16 @@ func (h helmRepositories) Last(ctx context.Context, request flux.HelmRepositoryR
 }
 
 // Retain removes what none of the requests needs.
-func (h helmRepositories) Retain(requests []flux.HelmRepositoryRequest) error {
-	f := &h.followed
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.repositories, f.told.repositories = nil, true
-	for _, request := range requests {
-		f.repositories = append(f.repositories, h.repository(request, nil))
-	}
-	return f.retain(h.charts)
+func (h helmRepositories) Retain(requests []flux.HelmRepositoryRequest) (err error) {
+	h.followed.follow(func(f *followedHelm) {
+		clear(f.repositories)
+		for _, request := range requests {
+			f.repositories[keyOf(request)] = h.repository(request, nil)
+		}
+		f.told.repositories = true
+		err = f.retain(h.charts)
+	})
+	return err
 }
 
 func indexResult(index helmrepo.Index, err error) (source.Result, error) {
@@ -61,7 +82,7 @@ func indexResult(index helmrepo.Index, err error) (source.Result, error) {
 	}
 	return source.Result{
 		Revision: index.Revision, Unchanged: index.Unchanged, Packed: index.Open, Release: index.Release,
-		Metadata: map[string]string{"warning": index.Warning},
+		Metadata: map[string]string{flux.IndexWarning: index.Warning},
 	}, nil
 }
 
@@ -80,6 +101,7 @@ type helmCharts struct{ *server }
 
 // Fetch finds a chart and gets or makes it.
 func (h helmCharts) Fetch(ctx context.Context, request flux.HelmChartRequest, known string) (source.Result, error) {
+	h.followed.follow(func(f *followedHelm) { h.add(f, request) })
 	var chart helmrepo.Chart
 	var err error
 	if request.Repository != nil {
@@ -103,19 +125,25 @@ func (h helmCharts) Last(ctx context.Context, request flux.HelmChartRequest) (so
 }
 
 // Retain removes what none of the requests needs.
-func (h helmCharts) Retain(requests []flux.HelmChartRequest) error {
-	f := &h.followed
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.charts, f.packages, f.told.charts = nil, nil, true
-	for _, request := range requests {
-		if request.Repository != nil {
-			f.charts = append(f.charts, h.chartRequest(request))
-		} else {
-			f.packages = append(f.packages, h.packageRequest(request))
+func (h helmCharts) Retain(requests []flux.HelmChartRequest) (err error) {
+	h.followed.follow(func(f *followedHelm) {
+		clear(f.charts)
+		clear(f.packages)
+		for _, request := range requests {
+			h.add(f, request)
 		}
+		f.told.charts = true
+		err = f.retain(h.charts)
+	})
+	return err
+}
+
+func (s *server) add(f *followedHelm, request flux.HelmChartRequest) {
+	if request.Repository != nil {
+		f.charts[keyOf(request)] = s.chartRequest(request)
+	} else {
+		f.packages[keyOf(request)] = s.packageRequest(request)
 	}
-	return f.retain(h.charts)
 }
 
 func (s *server) chartRequest(r flux.HelmChartRequest) helmrepo.ChartRequest {
@@ -140,8 +168,7 @@ func (s *server) packageRequest(r flux.HelmChartRequest) helmrepo.PackageRequest
 			found, err := r.RepositoryFor(url)
 			if errors.Is(err, flux.ErrNoRepository) {
 				// As in Flux, one that nobody has declared is asked without a credential.
-				found, err = flux.HelmRepositoryRequest{URL: strings.TrimSuffix(url, "/")}, nil
-				return s.repository(found, nil), false, err
+				return s.repository(found, nil), false, nil
 			}
 			return s.repository(found, nil), !isOCI(found.URL), err
 		}

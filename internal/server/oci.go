@@ -54,7 +54,6 @@ func (s *server) ociRequest(r flux.OCIRequest) (oci.Request, error) {
 		URL: r.URL, Ref: oci.Ref(r.Ref), Layer: oci.Layer{MediaType: r.Layer.MediaType}, Insecure: r.Insecure,
 		Auth: oci.Auth(r.Auth), TLS: r.TLS, Proxy: r.Proxy, Policy: s.policy(),
 	}
-	request.TLS.System = true
 	request.TLS.Insecure = r.Insecure && len(r.TLS.CA) == 0
 	if r.Layer.Copy {
 		request.Layer.Operation = oci.Copy
@@ -87,7 +86,7 @@ func (s *server) registry(r flux.HelmRepositoryRequest, v *flux.Verification) *h
 		return made, err
 	}
 	return &helmrepo.Registry{
-		Identity: keyOf(r.Auth, loginKey(r.Login), r.TLS.Certificate, r.TLS.CA, v),
+		Identity: keyOf(r.Auth, loginKey(r.Login), r.TLS, r.Insecure, v),
 		Tags: func(ctx context.Context, repository string) ([]string, error) {
 			of, err := request(repository, oci.Ref{})
 			if err != nil {

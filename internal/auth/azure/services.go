@@ -80,6 +80,9 @@ func (c *Cloud) Git(_ context.Context, repository *url.URL, s auth.Session) (aut
 	if repository.Scheme != "https" {
 		return auth.Login{}, auth.Misconfigured("a token is not sent without TLS; use https")
 	}
+	if host := strings.ToLower(repository.Host); host != "dev.azure.com" && !strings.HasSuffix(host, ".visualstudio.com") {
+		return auth.Login{}, auth.ElsewhereError()
+	}
 	access, err := s.Access(auth.Scope{Resource: devOpsScope})
 	return auth.Login{Bearer: access.Bearer, Expires: access.Expires}, err
 }

@@ -75,6 +75,7 @@ func (g *generators) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	obj, err := g.objects.get(ctx, req.NamespacedName)
 	switch {
 	case apierrors.IsNotFound(err):
+		markGone(ctx)
 		g.metrics.Forget(swapi.ArtifactGeneratorKind, req.Namespace, req.Name)
 		return ctrl.Result{}, nil
 	case err != nil:

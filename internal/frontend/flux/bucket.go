@@ -67,6 +67,12 @@ func (b buckets) credentials(obj *sourcev1.Bucket, owner gitops.OwnerRef, reques
 	} else if spec.Provider != sourcev1.BucketProviderGeneric {
 		request.Login = loginOf(strings.ToLower(spec.Provider), obj.Namespace, spec.ServiceAccountName)
 	}
+	if b := ownLogin(request.Login, map[string]bool{"spec.insecure": spec.Insecure, "spec.certSecretRef": spec.CertSecretRef != nil}); b != nil {
+		return b
+	}
+	if b := ownEndpoint(request.Login, spec.Endpoint); b != nil {
+		return b
+	}
 	if request.TLS, err = b.secrets.tls(owner, spec.CertSecretRef); err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func (gitRepositories) settings(obj *sourcev1.GitRepository) sourceSettings {
 	return sourceSettings{suspended: obj.Spec.Suspend, timeout: obj.Spec.Timeout, address: redactedURL(obj.Spec.URL)}
 }
 
-// refuse names a provider that goes with none of the credentials there are.
+// refuse names a URL that cannot be used.
 func (gitRepositories) refuse(obj *sourcev1.GitRepository) *blocked {
 	return unsafeURL(obj.Spec.URL, "http", "https", "ssh")
 }
@@ -56,7 +56,7 @@ func (g gitRepositories) follow(obj *sourcev1.GitRepository) (pursuit[GitRequest
 	if err != nil {
 		return pursuit[GitRequest]{}, err
 	}
-	p := pursuit[GitRequest]{request: request, parts: included, content: gitContent(obj, included)}
+	p := pursuit[GitRequest]{request: request, parts: included, content: gitContent(obj, request.Verification, included)}
 	p.compose = func(files gitops.Tree) (gitops.Tree, error) { return composeIncludes(obj, files, included) }
 	return p, nil
 }
@@ -111,6 +111,9 @@ func (g gitRepositories) credentials(obj *sourcev1.GitRepository, owner gitops.O
 	switch spec.Provider {
 	case sourcev1.GitProviderAzure, sourcev1.GitProviderAWS:
 		request.Login = Login{Provider: spec.Provider, Namespace: obj.Namespace, ServiceAccount: spec.ServiceAccountName}
+		if b := ownLogin(request.Login, map[string]bool{"a certificate in spec.secretRef": len(request.Auth.CA) > 0, "an URL without https": !strings.HasPrefix(spec.URL, "https://")}); b != nil {
+			return b
+		}
 	case sourcev1.GitProviderGitHub:
 		if spec.SecretRef == nil {
 			return &blocked{reason: sourcev1.InvalidProviderConfigurationReason, stalled: true,
@@ -186,7 +189,10 @@ func (g gitRepositories) includes(obj *sourcev1.GitRepository) (parts, error) {
 		in.release()
 		b := &blocked{reason: includeNoArtifact, waiting: true, retry: g.options.RequeueDependency,
 			cause: fmt.Errorf("no artifact available for include '%s'", name)}
-		err := g.client.Get(context.Background(), client.ObjectKey{Namespace: obj.Namespace, Name: name}, &sourcev1.GitRepository{})
+		included := &sourcev1.GitRepository{}
+		err := g.client.Get(context.Background(), client.ObjectKey{Namespace: obj.Namespace, Name: name}, included)
+		// After a start there will be one in a moment.
+		b.quiet = err == nil && included.Status.Artifact != nil
 		switch {
 		case apierrors.IsNotFound(err):
 			b.reason, b.cause = includeNotFound, fmt.Errorf("include '%s' not found in namespace %q", name, obj.Namespace)
@@ -199,7 +205,7 @@ func (g gitRepositories) includes(obj *sourcev1.GitRepository) (parts, error) {
 }
 
 // gitContent identifies everything beside the commit that decides on the files.
-func gitContent(obj *sourcev1.GitRepository, in parts) string {
+func gitContent(obj *sourcev1.GitRepository, verification *GitVerification, in parts) string {
 	spec := &obj.Spec
 	included := make([]string, 0, len(in))
 	for _, snapshot := range in {
@@ -209,7 +215,7 @@ func gitContent(obj *sourcev1.GitRepository, in parts) string {
 		}
 		included = append(included, sum)
 	}
-	return contentOf(spec.URL, spec.Reference, spec.Ignore, spec.Include, spec.SparseCheckout, spec.RecurseSubmodules, included)
+	return contentOf(spec.URL, spec.Reference, spec.Ignore, spec.Include, spec.SparseCheckout, spec.RecurseSubmodules, verification, included)
 }
 
 // composeIncludes joins the fetched files with the included ones and leaves out what is to

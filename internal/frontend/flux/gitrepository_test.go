@@ -136,6 +136,8 @@ func TestRewritten(t *testing.T) {
 		"https://host/org.git":       "http://127.0.0.1:1/mirror.git",
 		"https://host/organisation":  "https://host/organisation",
 		"https://other/org":          "https://other/org",
+		"https://host/org.github.io": "https://host/org.github.io",
+		"https://host:8443/org":      "https://host:8443/org",
 		"oci://ghcr.io/org/manifest": "oci://127.0.0.1:2/org/manifest",
 	} {
 		if got := rewritten(rules, url); got != want {

@@ -67,7 +67,7 @@ func (h helmCharts) follow(obj *sourcev1.HelmChart) (pursuit[HelmChartRequest], 
 		return pursuit[HelmChartRequest]{}, err
 	}
 	// A new revision of the source is none of the chart: its version decides.
-	p.content = contentOf(spec.Chart, spec.Version, spec.SourceRef, spec.ValuesFiles, spec.IgnoreMissingValuesFiles, spec.ReconcileStrategy)
+	p.content = contentOf(spec.Chart, spec.Version, spec.SourceRef, spec.ValuesFiles, spec.IgnoreMissingValuesFiles, spec.ReconcileStrategy, p.request.Verification)
 	return p, nil
 }
 
@@ -101,10 +101,11 @@ func (h helmCharts) fromRepository(obj *sourcev1.HelmChart, p *pursuit[HelmChart
 			return err
 		}
 	}
+	p.timeout = repository.GetTimeout()
 	if repository.Spec.Type == sourcev1.HelmRepositoryTypeOCI {
 		return nil
 	}
-	return h.take(obj, p)
+	return h.take(obj, repository, p)
 }
 
 // fromSource takes the snapshot that the chart is in.
@@ -113,14 +114,14 @@ func (h helmCharts) fromSource(obj *sourcev1.HelmChart, p *pursuit[HelmChartRequ
 		return &blocked{reason: sourcev1.VerificationError, stalled: true,
 			cause: fmt.Errorf("spec.verify is for charts of a HelmRepository of type oci; verify the %s itself", obj.Spec.SourceRef.Kind)}
 	}
-	owner := client.Object(&sourcev1.GitRepository{})
+	owner := sourceObject(&sourcev1.GitRepository{})
 	if obj.Spec.SourceRef.Kind == sourcev1.BucketKind {
 		owner = &sourcev1.Bucket{}
 	}
 	if err := h.get(obj, obj.Spec.SourceRef.Name, obj.Spec.SourceRef.Kind, owner); err != nil {
 		return err
 	}
-	if err := h.take(obj, p); err != nil {
+	if err := h.take(obj, owner, p); err != nil {
 		return err
 	}
 	wanted, repositories := h.dependencyRepositories(obj)
@@ -135,7 +136,7 @@ func (h helmCharts) fromSource(obj *sourcev1.HelmChart, p *pursuit[HelmChartRequ
 				return h.repositories.request(repository)
 			}
 		}
-		return HelmRepositoryRequest{}, ErrNoRepository
+		return HelmRepositoryRequest{URL: rewritten(h.options.Rewrites, strings.TrimSuffix(url, "/"))}, ErrNoRepository
 	}
 	return nil
 }
@@ -167,12 +168,13 @@ func (h helmCharts) get(obj *sourcev1.HelmChart, name, kind string, into client.
 	return &blocked{reason: sourceUnavailable, waiting: true, retry: h.options.RequeueDependency, cause: cause}
 }
 
-// take takes the newest snapshot of the chart's source.
-func (h helmCharts) take(obj *sourcev1.HelmChart, p *pursuit[HelmChartRequest]) error {
+// take takes the newest snapshot of the chart's source. Where there is none yet though the
+// source has an artifact, as after a start, there will be in a moment: that is not told.
+func (h helmCharts) take(obj *sourcev1.HelmChart, of sourceObject, p *pursuit[HelmChartRequest]) error {
 	ref := obj.Spec.SourceRef
 	snapshot, ok := h.sources.acquire(gitops.OwnerRef{Group: sourceGroup, Kind: ref.Kind, Namespace: obj.Namespace, Name: ref.Name})
 	if !ok {
-		return &blocked{reason: noSourceArtifact, waiting: true, retry: h.options.RequeueDependency,
+		return &blocked{reason: noSourceArtifact, quiet: of.GetArtifact() != nil, waiting: true, retry: h.options.RequeueDependency,
 			cause: fmt.Errorf("no artifact available for %s source '%s'", ref.Kind, ref.Name)}
 	}
 	p.parts = append(p.parts, snapshot)

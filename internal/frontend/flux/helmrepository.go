@@ -63,6 +63,9 @@ func (h helmRepositories) request(obj *sourcev1.HelmRepository) (HelmRepositoryR
 	if oci {
 		request.Login = loginOf(spec.Provider, obj.Namespace, "")
 	}
+	if b := ownLogin(request.Login, map[string]bool{"spec.insecure": spec.Insecure, "spec.certSecretRef": spec.CertSecretRef != nil, "spec.secretRef": spec.SecretRef != nil}); b != nil {
+		return request, b
+	}
 	if ref := spec.SecretRef; ref != nil {
 		data, err := h.secrets.secret(owner, ref.Name)
 		if err != nil {
@@ -90,9 +93,16 @@ func (h helmRepositories) request(obj *sourcev1.HelmRepository) (HelmRepositoryR
 func (helmRepositories) observe(*sourcev1.HelmRepository, *sourcev1.HelmRepository, fetched) {}
 
 func (helmRepositories) words(started *sourcev1.HelmRepository, f fetched) (condition, news string) {
-	return fmt.Sprintf("stored artifact: revision '%s'", f.revision),
-		fmt.Sprintf("stored fetched index of size %s from '%s'", humanSize(f.artifact.Size), redactedURL(started.Spec.URL))
+	condition = fmt.Sprintf("stored artifact: revision '%s'", f.revision)
+	news = fmt.Sprintf("stored fetched index of size %s from '%s'", humanSize(f.artifact.Size), redactedURL(started.Spec.URL))
+	if warning := f.metadata[IndexWarning]; warning != "" {
+		condition, news = condition+"; "+warning, news+"; "+warning
+	}
+	return condition, news
 }
+
+// IndexWarning is the key of an index's metadata for what was left out of it.
+const IndexWarning = "warning"
 
 // humanSize is a size as Flux writes it: in units of a thousand.
 func humanSize(bytes int64) string {

@@ -95,6 +95,7 @@ func (k *kustomizations) reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	obj, err := k.objects.get(ctx, req.NamespacedName)
 	switch {
 	case apierrors.IsNotFound(err):
+		markGone(ctx)
 		k.forget(req.NamespacedName)
 		return ctrl.Result{}, nil
 	case err != nil:

@@ -43,7 +43,6 @@ func (o ociRepositories) follow(obj *sourcev1.OCIRepository) (pursuit[OCIRequest
 			URL: rewritten(o.options.Rewrites, spec.URL), Insecure: spec.Insecure, Login: loginOf(spec.Provider, obj.Namespace, spec.ServiceAccountName),
 			Layer: OCILayer{MediaType: obj.GetLayerMediaType(), Copy: obj.GetLayerOperation() == sourcev1.OCILayerCopy},
 		},
-		content: contentOf(spec.URL, spec.Reference, spec.Ignore, spec.LayerSelector),
 	}
 	if ref := spec.Reference; ref != nil {
 		p.request.Ref = OCIRef{Tag: ref.Tag, SemVer: ref.SemVer, SemVerFilter: ref.SemverFilter, Digest: ref.Digest}
@@ -51,6 +50,7 @@ func (o ociRepositories) follow(obj *sourcev1.OCIRepository) (pursuit[OCIRequest
 	if err := o.credentials(obj, owner, &p.request); err != nil {
 		return p, err
 	}
+	p.content = contentOf(spec.URL, spec.Reference, spec.Ignore, spec.LayerSelector, p.request.Verification)
 	if !p.request.Layer.Copy {
 		p.compose = func(files gitops.Tree) (gitops.Tree, error) { return filtered(files, spec.Ignore) }
 	}
@@ -60,6 +60,9 @@ func (o ociRepositories) follow(obj *sourcev1.OCIRepository) (pursuit[OCIRequest
 // credentials reads what the object refers to.
 func (o ociRepositories) credentials(obj *sourcev1.OCIRepository, owner gitops.OwnerRef, request *OCIRequest) error {
 	spec := &obj.Spec
+	if b := ownLogin(request.Login, map[string]bool{"spec.insecure": spec.Insecure, "spec.certSecretRef": spec.CertSecretRef != nil}); b != nil {
+		return b
+	}
 	wanted := []*meta.LocalObjectReference{spec.SecretRef, spec.CertSecretRef, spec.ProxySecretRef}
 	if spec.Verify != nil {
 		wanted = append(wanted, spec.Verify.SecretRef, spec.Verify.TrustedRootSecretRef)

@@ -181,7 +181,8 @@ type HelmChartRequest struct {
 	Generation   int64
 	Verification *Verification
 	Source       *ChartSource
-	// RepositoryFor finds the repository of a dependency by its URL.
+	// RepositoryFor finds the repository of a dependency by its URL. With ErrNoRepository
+	// it says where one is that nobody has declared.
 	RepositoryFor func(url string) (HelmRepositoryRequest, error) `json:"-"`
 }
 

@@ -13,7 +13,7 @@ type Rewrite struct {
 func rewritten(rules []Rewrite, url string) string {
 	for _, rule := range rules {
 		rest, ok := strings.CutPrefix(url, rule.From)
-		if ok && (rest == "" || strings.HasSuffix(rule.From, "/") || strings.HasPrefix(rest, "/") || strings.HasPrefix(rest, ":") || strings.HasPrefix(rest, ".git")) {
+		if ok && (rest == "" || strings.HasSuffix(rule.From, "/") || strings.HasPrefix(rest, "/") || rest == ".git" || strings.HasPrefix(rest, ".git/")) {
 			return rule.To + rest
 		}
 	}

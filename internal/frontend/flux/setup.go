@@ -174,10 +174,24 @@ func addController(mgr manager.Manager, kind string, run func(context.Context, c
 // measured counts each reconciliation.
 func measured(kind string, run func(context.Context, ctrl.Request) (ctrl.Result, error), parts Parts) func(context.Context, ctrl.Request) (ctrl.Result, error) {
 	return func(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-		start := parts.Clock.Now()
-		result, err := run(ctx, req)
+		start, gone := parts.Clock.Now(), false
+		result, err := run(context.WithValue(ctx, goneKey{}, &gone), req)
+		if gone {
+			parts.Metrics.Forget(kind, req.Namespace, req.Name)
+			return result, err
+		}
 		parts.Metrics.Reconciled(kind, req.Namespace, req.Name, parts.Clock.Since(start))
 		return result, err
+	}
+}
+
+// goneKey is that of a *bool, which is set for an object that does not exist any more.
+type goneKey struct{}
+
+// markGone has the metrics of an object dropped that does not exist any more.
+func markGone(ctx context.Context) {
+	if gone, ok := ctx.Value(goneKey{}).(*bool); ok {
+		*gone = true
 	}
 }
 

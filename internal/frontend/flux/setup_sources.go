@@ -173,6 +173,7 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 		pauses:     newPauses(),
 		fetched:    map[types.UID]fetched{},
 		requests:   map[types.UID]*followed[R]{},
+		packers:    map[types.UID]int{},
 	}
 	if err := w.mgr.Add(r); err != nil {
 		return err

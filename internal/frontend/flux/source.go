@@ -114,6 +114,8 @@ type pursuit[R any] struct {
 	compose func(files gitops.Tree) (gitops.Tree, error)
 	// parts are snapshots of other sources that it is made from.
 	parts parts
+	// timeout takes the place of that of the settings, where it is not 0.
+	timeout time.Duration
 }
 
 // parts are the snapshots of the sources that another one is made from, in the order of
@@ -147,6 +149,8 @@ type sourceReconciler[T sourceObject, R any] struct {
 	work sync.WaitGroup
 
 	mu sync.Mutex
+	// packers is how many are packing for an object; guarded by mu.
+	packers map[types.UID]int
 	// fetched is what was published last of each object; guarded by mu, as is
 	// requests, what each object follows: nil for one that follows nothing.
 	fetched  map[types.UID]fetched
@@ -172,8 +176,13 @@ type fetched struct {
 	metadata  map[string]string
 	verified  string
 	rewritten bool
-	// failure is why the artifact could not be packed.
+	// generation and request are those of the object when it was fetched.
+	generation int64
+	request    string
+	// failure is why the artifact could not be packed, and told is set when the status has
+	// the revision.
 	failure error
+	told    bool
 }
 
 // ref names an object as a source.
@@ -186,6 +195,7 @@ func (r *sourceReconciler[T, R]) reconcile(ctx context.Context, req ctrl.Request
 	obj, err := r.objects.get(ctx, req.NamespacedName)
 	switch {
 	case apierrors.IsNotFound(err):
+		markGone(ctx)
 		r.forget(gitops.OwnerRef{Group: sourceGroup, Kind: r.kind.name(), Namespace: req.Namespace, Name: req.Name}, "")
 		return ctrl.Result{}, nil
 	case err != nil:
@@ -217,69 +227,88 @@ func (r *sourceReconciler[T, R]) reconcile(ctx context.Context, req ctrl.Request
 }
 
 // leave lets go of an object that is only read by others. What it was before, such as a
-// HelmRepository of another type, is taken off it.
+// HelmRepository of another type, is taken off it; so is the API's default of a status, for
+// whose change everybody would wait.
 func (r *sourceReconciler[T, R]) leave(ctx context.Context, obj T) (ctrl.Result, error) {
+	r.forget(r.ref(obj), obj.GetUID())
 	r.follows(ctx, obj.GetUID(), nil)
-	if _, had := r.lastOf(obj.GetUID()); had || obj.GetArtifact() != nil {
-		r.forget(r.ref(obj), obj.GetUID())
-		if err := r.packed.store.Remove(r.ref(obj)); err != nil {
-			return ctrl.Result{}, fmt.Errorf("remove artifacts: %w", err)
-		}
-		after := obj.DeepCopyObject().(T)
-		status := r.kind.status(after)
-		*status.artifact, *status.conditions, *status.generation = nil, nil, 0
-		if status.url != nil {
-			*status.url = ""
-		}
-		answer, err := r.objects.patchStatus(ctx, obj, after)
-		if err != nil {
-			return ctrl.Result{}, err
-		}
-		obj = answer
+	if err := r.packed.store.Remove(r.ref(obj)); err != nil {
+		return ctrl.Result{}, fmt.Errorf("remove artifacts: %w", err)
 	}
-	_, err := r.objects.setFinalizer(ctx, obj, sourcev1.SourceFinalizer, false)
+	after := obj.DeepCopyObject().(T)
+	status := r.kind.status(after)
+	*status.artifact, *status.conditions, *status.generation = nil, nil, 0
+	*status.request = meta.ReconcileRequestStatus{}
+	if status.url != nil {
+		*status.url = ""
+	}
+	obj, err := r.objects.patchStatus(ctx, obj, after)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	_, err = r.objects.setFinalizer(ctx, obj, sourcev1.SourceFinalizer, false)
 	r.sources.touch(r.ref(obj))
 	return ctrl.Result{}, err
 }
 
 // advance fetches, publishes and packs.
 func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Result, error) {
-	fetchCtx, cancel := context.WithTimeout(ctx, r.timeout(obj))
-	defer cancel()
 	following, err := r.kind.follow(obj)
 	if err != nil {
+		r.followsUnknown(ctx, obj.GetUID(), err)
 		return r.fail(ctx, obj, err)
 	}
-	defer following.parts.release()
+	defer func() { following.parts.release() }()
 	r.follows(ctx, obj.GetUID(), &following.request)
 
 	last := r.last(obj.GetUID())
+	if last.untold(obj, following.content) {
+		// Its packing has ended. To ask again before that is told would be one look more
+		// than is wanted, and no end where each look finds something else.
+		return r.settle(ctx, obj)
+	}
 	if last.revision == "" {
-		last = r.resume(ctx, obj, following)
+		last = r.resume(ctx, obj, &following)
 	}
 	known := ""
 	if last.content == following.content {
 		known = last.revision
 	}
+	fetchCtx, cancel := context.WithTimeout(ctx, r.timeout(obj, following.timeout))
+	defer cancel()
 	result, err := r.fetcher.Fetch(fetchCtx, following.request, known)
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctrl.Result{}, nil
 		}
-		return r.fail(ctx, obj, r.fetchError(obj, fetchCtx, err))
+		r.metrics.Fetched(r.kind.name(), "failed")
+		return r.fail(ctx, obj, r.fetchError(obj, fetchCtx, r.timeout(obj, following.timeout), err))
 	}
 	if result.Unchanged {
+		r.metrics.Fetched(r.kind.name(), "unchanged")
 		result.Release()
-		r.refreshParts(obj.GetUID(), following.parts)
+		r.confirm(obj.GetUID(), result.Verified, following.parts)
 		return r.settle(ctx, obj)
 	}
-	next, err := r.publish(obj, result, following)
+	r.metrics.Fetched(r.kind.name(), "changed")
+	next, err := r.publish(obj, result, &following)
 	if err != nil {
 		return r.fail(ctx, obj, err)
 	}
 	// Consumers in the process are at work by now; the file is for others.
 	r.startPacking(ctx, obj, next, result.Packed)
 	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
+}
+
+// untold tells whether a revision is packed, was fetched for the object as it is now, and
+// stands in no status yet.
+func (f fetched) untold(obj client.Object, content string) bool {
+	return f.revision != "" && !f.packing() && !f.told && f.content == content && f.generation == obj.GetGeneration() && f.request == requestOf(obj)
+}
+
+// requestOf is the last request for a reconciliation of an object.
+func requestOf(obj client.Object) string {
+	return obj.GetAnnotations()[meta.ReconcileRequestAnnotation]
 }
 
 // settle writes the status of the revision that was fetched last, once its file can be
@@ -308,7 +337,11 @@ func (r *sourceReconciler[T, R]) interval(obj T) time.Duration {
 	return jittered(obj.GetRequeueAfter(), r.options.IntervalJitter)
 }
 
-func (r *sourceReconciler[T, R]) timeout(obj T) time.Duration {
+// timeout is how long one look at the remote may take.
+func (r *sourceReconciler[T, R]) timeout(obj T, other time.Duration) time.Duration {
+	if other > 0 {
+		return other
+	}
 	if timeout := r.kind.settings(obj).timeout; timeout != nil {
 		return timeout.Duration
 	}
@@ -318,16 +351,21 @@ func (r *sourceReconciler[T, R]) timeout(obj T) time.Duration {
 // rest leaves a suspended object as it is: nothing is fetched or written. What an
 // earlier process fetched is given to the consumers, which are not suspended.
 func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) ctrl.Result {
-	if r.kind.refuse(obj) != nil || r.last(obj.GetUID()).revision != "" {
+	if r.kind.refuse(obj) != nil {
+		r.follows(ctx, obj.GetUID(), nil)
+		return ctrl.Result{}
+	}
+	if r.last(obj.GetUID()).revision != "" {
 		return ctrl.Result{}
 	}
 	following, err := r.kind.follow(obj)
 	if err != nil {
+		r.followsUnknown(ctx, obj.GetUID(), err)
 		return ctrl.Result{RequeueAfter: r.options.RequeueDependency}
 	}
-	defer following.parts.release()
+	defer func() { following.parts.release() }()
 	r.follows(ctx, obj.GetUID(), &following.request)
-	r.resume(ctx, obj, following)
+	r.resume(ctx, obj, &following)
 	return ctrl.Result{}
 }
 
@@ -335,7 +373,7 @@ func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) ctrl.Result {
 // it in order while the remote is asked, however long that takes. It is only done for
 // the revision that the status still names; where there is nothing, the consumers wait
 // and the result is empty.
-func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following pursuit[R]) fetched {
+func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *pursuit[R]) fetched {
 	artifact := obj.GetArtifact()
 	if artifact == nil || r.sources.revision(r.ref(obj)) != "" {
 		return fetched{}

@@ -17,9 +17,10 @@ import (
 	"github.com/plumb-gitops/plumb/internal/source"
 )
 
-// publish gives the consumers in the process what was fetched.
-func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following pursuit[R]) (fetched, error) {
-	files := result.Files
+// publish gives the consumers in the process what was fetched. Parts that the files are read
+// from are taken from the pursuit.
+func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following *pursuit[R]) (fetched, error) {
+	files, kept := result.Files, parts(nil)
 	if following.compose != nil {
 		var err error
 		if files, err = following.compose(files); err != nil {
@@ -28,16 +29,15 @@ func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following 
 		}
 	}
 	next := fetched{
-		revision: result.Revision, content: following.content,
+		revision: result.Revision, content: following.content, generation: obj.GetGeneration(), request: requestOf(obj),
 		artifact: gitops.Artifact{Source: r.ref(obj), Revision: result.Revision, Time: r.clock.Now(), Metadata: r.kind.annotations(result.Metadata)},
 		metadata: result.Metadata, verified: result.Verified, rewritten: result.Rewritten,
 	}
-	kept := make(parts, 0, len(following.parts))
 	for _, snapshot := range following.parts {
 		next.parts = append(next.parts, snapshot.Artifact)
-		if again, ok := r.sources.acquire(snapshot.Artifact.Source); ok {
-			kept = append(kept, again)
-		}
+	}
+	if following.compose != nil {
+		kept, following.parts = following.parts, nil
 	}
 	snapshot := gitops.Snapshot{
 		Artifact: next.artifact, Files: files,
@@ -51,20 +51,39 @@ func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following 
 // object reconciled when that is done. A newer revision does not wait for it: its own
 // packing ends this one.
 func (r *sourceReconciler[T, R]) startPacking(ctx context.Context, obj T, next fetched, file func() (io.ReadCloser, error)) {
-	r.remember(obj.GetUID(), next)
 	key, uid := client.ObjectKeyFromObject(obj), obj.GetUID()
 	name := obj.GetName()
+	r.mu.Lock()
+	r.fetched[uid] = next
+	r.packers[uid]++
+	r.mu.Unlock()
 	r.work.Go(func() {
 		packed, err := r.pack(ctx, name, next, file)
-		if errors.Is(err, artifact.ErrSuperseded) || ctx.Err() != nil {
-			return
+		given := !errors.Is(err, artifact.ErrSuperseded) && ctx.Err() == nil &&
+			r.packedAs(uid, next, func(f *fetched) { f.artifact, f.failure = packed, err })
+		if stuck := r.packerEnds(uid); given || stuck {
+			r.triggers.add(key, urgent)
 		}
-		if !r.packedAs(uid, next, func(f *fetched) { f.artifact, f.failure = packed, err }) {
-			return
+		if given {
+			r.wakeDependents(next.artifact.Source)
 		}
-		r.triggers.add(key, urgent)
-		r.wakeDependents(next.artifact.Source)
 	})
+}
+
+// packerEnds counts. It is true where the newest revision of an object is not packed and
+// nobody is at it any more, because an older one came in between: it is fetched again.
+func (r *sourceReconciler[T, R]) packerEnds(uid types.UID) (stuck bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.packers[uid]--; r.packers[uid] > 0 {
+		return false
+	}
+	delete(r.packers, uid)
+	now, known := r.fetched[uid]
+	if stuck = known && now.packing(); stuck {
+		delete(r.fetched, uid)
+	}
+	return stuck
 }
 
 // pack stores the files, or the file as it is, for consumers outside of the process.
@@ -112,8 +131,12 @@ func (r *sourceReconciler[T, R]) packedAs(uid types.UID, of fetched, change func
 // packing tells whether the file of a revision is still being written.
 func (f fetched) packing() bool { return f.artifact.Digest == "" && f.failure == nil }
 
-// Start waits, when the process ends, for the packing that is under way.
+// Start has the data removed of a kind of which there is no object left, and waits, when
+// the process ends, for the packing that is under way.
 func (r *sourceReconciler[T, R]) Start(ctx context.Context) error {
+	if err := r.retain(ctx); err != nil {
+		r.events.log.Error(err, "Cleaning the data folder failed")
+	}
 	<-ctx.Done()
 	r.work.Wait()
 	return nil
@@ -122,19 +145,22 @@ func (r *sourceReconciler[T, R]) Start(ctx context.Context) error {
 // NeedLeaderElection says that only the process that works packs.
 func (r *sourceReconciler[T, R]) NeedLeaderElection() bool { return true }
 
-// refreshParts takes over the revisions of parts that have moved without a change of the
-// files that are used.
-func (r *sourceReconciler[T, R]) refreshParts(uid types.UID, in parts) {
+// confirm takes over what an unchanged revision was verified by, and the revisions of parts
+// that have moved without a change of the files that are used.
+func (r *sourceReconciler[T, R]) confirm(uid types.UID, verified string, in parts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	last, ok := r.fetched[uid]
-	if !ok || len(last.parts) != len(in) {
+	if !ok {
 		return
 	}
-	last.parts = slices.Clone(last.parts)
-	for i, snapshot := range in {
-		if last.parts[i].Revision != snapshot.Artifact.Revision {
-			last.parts[i] = snapshot.Artifact
+	last.verified = verified
+	if len(last.parts) == len(in) {
+		last.parts = slices.Clone(last.parts)
+		for i, snapshot := range in {
+			if last.parts[i].Revision != snapshot.Artifact.Revision {
+				last.parts[i] = snapshot.Artifact
+			}
 		}
 	}
 	r.fetched[uid] = last
@@ -185,12 +211,6 @@ func (r *sourceReconciler[T, R]) lastOf(uid types.UID) (fetched, bool) {
 	return last, ok
 }
 
-func (r *sourceReconciler[T, R]) remember(uid types.UID, f fetched) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.fetched[uid] = f
-}
-
 // forget drops all that is remembered of an object that is gone.
 func (r *sourceReconciler[T, R]) forget(source gitops.OwnerRef, uid types.UID) {
 	r.sources.remove(source)
@@ -221,6 +241,21 @@ func (r *sourceReconciler[T, R]) follows(ctx context.Context, uid types.UID, req
 	}
 	if err := r.retain(ctx); err != nil {
 		logr.FromContextOrDiscard(ctx).Error(err, "Cleaning the data folder failed")
+	}
+}
+
+// followsUnknown is for an object of which it cannot be told what it follows. It keeps the
+// data that it followed before, and must not keep others' data from being cleaned.
+func (r *sourceReconciler[T, R]) followsUnknown(ctx context.Context, uid types.UID, err error) {
+	var b *blocked
+	if errors.As(err, &b) && b.quiet {
+		return // it will be known in a moment
+	}
+	r.mu.Lock()
+	_, known := r.requests[uid]
+	r.mu.Unlock()
+	if !known {
+		r.follows(ctx, uid, nil)
 	}
 }
 

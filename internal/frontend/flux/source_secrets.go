@@ -49,15 +49,23 @@ func (s sourceSecrets) secret(owner gitops.OwnerRef, name string) (map[string][]
 
 func (s sourceSecrets) read(ref reference) (map[string][]byte, error) {
 	data, err := s.references.read(ref)
-	switch {
-	case errors.Is(err, errReferenceUnread):
-		return nil, &blocked{reason: meta.ProgressingReason, quiet: true, waiting: true, retry: s.retry, cause: err}
-	case err != nil:
-		return nil, &blocked{reason: sourcev1.AuthenticationFailedReason, retry: s.retry,
-			cause: fmt.Errorf("failed to get %s '%s/%s': %w", strings.ToLower(ref.kind), ref.namespace, ref.name, err)}
+	if err != nil {
+		return nil, s.unread(ref, err)
 	}
 	return data, nil
 }
+
+// unread says why a reference has no data.
+func (s sourceSecrets) unread(ref reference, err error) *blocked {
+	if errors.Is(err, errReferenceUnread) {
+		return &blocked{reason: meta.ProgressingReason, quiet: true, waiting: true, retry: s.retry, cause: err}
+	}
+	return &blocked{reason: sourcev1.AuthenticationFailedReason, retry: s.retry,
+		cause: fmt.Errorf("failed to get %s '%s/%s': %w", strings.ToLower(ref.kind), ref.namespace, ref.name, err)}
+}
+
+// mostPullSecrets is how many pull secrets a ServiceAccount may have: each is watched.
+const mostPullSecrets = 50
 
 // pullSecrets reads the pull secrets of a ServiceAccount, together with what else is
 // wanted; each is a docker configuration.
@@ -67,6 +75,10 @@ func (s sourceSecrets) pullSecrets(owner gitops.OwnerRef, account string, others
 	// What is wanted already stays so until it is known what the account names.
 	known, err := s.references.read(from)
 	names := strings.Fields(string(known[pullSecretsKey]))
+	if len(names) > mostPullSecrets {
+		return nil, &blocked{reason: sourcev1.AuthenticationFailedReason,
+			cause: fmt.Errorf("serviceaccount '%s/%s' has %d pull secrets, at most %d are used", owner.Namespace, account, len(names), mostPullSecrets)}
+	}
 	for _, name := range names {
 		wanted = append(wanted, reference{kind: secretKind, namespace: owner.Namespace, name: name})
 	}
@@ -74,8 +86,7 @@ func (s sourceSecrets) pullSecrets(owner gitops.OwnerRef, account string, others
 		return nil, err
 	}
 	if err != nil {
-		_, err = s.read(from)
-		return nil, err
+		return nil, s.unread(from, err)
 	}
 	var configs [][]byte
 	for _, name := range names {
@@ -83,19 +94,20 @@ func (s sourceSecrets) pullSecrets(owner gitops.OwnerRef, account string, others
 		if err != nil {
 			return nil, err
 		}
-		config, err := dockerConfig(owner, name, data)
-		if err != nil {
-			return nil, err
+		// As the kubelet does, it passes over those of other types.
+		if config, err := dockerConfig(owner, name, data); err == nil {
+			configs = append(configs, config)
 		}
-		configs = append(configs, config)
 	}
 	return configs, nil
 }
 
 // dockerConfig is the docker configuration in a Secret.
 func dockerConfig(owner gitops.OwnerRef, name string, data map[string][]byte) ([]byte, error) {
-	if config := data[corev1.DockerConfigJsonKey]; len(config) > 0 {
-		return config, nil
+	for _, key := range []string{corev1.DockerConfigJsonKey, corev1.DockerConfigKey} {
+		if config := data[key]; len(config) > 0 {
+			return config, nil
+		}
 	}
 	return nil, badSecret(owner, name, "has no key '"+corev1.DockerConfigJsonKey+"': it is to be of type "+string(corev1.SecretTypeDockerConfigJson))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -32,6 +33,7 @@ func (r *sourceReconciler[T, R]) succeed(ctx context.Context, obj T, f fetched) 
 		r.announce(after, before, f)
 	}
 	r.pauses.succeeded(obj.GetUID())
+	r.packedAs(obj.GetUID(), f, func(now *fetched) { now.told = true })
 	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
 }
 
@@ -228,11 +230,11 @@ const (
 const ChartVerificationError = "ChartVerificationError"
 
 // fetchError says that the time of the spec is over where that is what happened.
-func (r *sourceReconciler[T, R]) fetchError(obj T, ctx context.Context, err error) error {
+func (r *sourceReconciler[T, R]) fetchError(obj T, ctx context.Context, timeout time.Duration, err error) error {
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return err
 	}
 	_, failure := r.kind.reasons(fetched{})
 	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: failure,
-		Cause: fmt.Errorf("no answer from %q within %s (spec.timeout): %w", r.kind.settings(obj).address, r.timeout(obj), context.DeadlineExceeded)}
+		Cause: fmt.Errorf("no answer from %q within %s (spec.timeout): %w", r.kind.settings(obj).address, timeout, context.DeadlineExceeded)}
 }

@@ -107,6 +107,9 @@ func failure(ctx context.Context, request Request, err error) error {
 			words = "the server's answer cannot be used: " + egress.Printable(err.Error())
 		} else {
 			kind = code.Kind()
+			if code == egress.Unusable || code == egress.Denied {
+				reason = ReasonAuthentication
+			}
 		}
 		text = words
 		if code == egress.Certificate {

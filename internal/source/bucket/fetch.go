@@ -141,8 +141,9 @@ func (v *view) try(ctx context.Context, request Request) (*tree, error) {
 func (v *view) list(ctx context.Context, prefix string) ([]object, error) {
 	c, most := v.remote.connection, v.remote.store.options.Listed
 	var listed []object
+	bytes := 0
 	err := c.session.do(ctx, func(ctx context.Context) error {
-		listed = listed[:0]
+		listed, bytes = listed[:0], 0
 		return c.client.list(ctx, prefix, func(o object) error {
 			if !strings.HasPrefix(o.key, prefix) {
 				return refused("the server lists the key %s, which does not begin with the prefix", egress.Quote(o.key))
@@ -150,12 +151,26 @@ func (v *view) list(ctx context.Context, prefix string) ([]object, error) {
 			if len(listed) == most {
 				return refused("the bucket has more than %d objects, which is the most that is listed; choose a narrower prefix", most)
 			}
+			if len(o.etag) > mostTag {
+				return refused("the ETag of %s is too long", named(o.key))
+			}
+			if bytes += len(o.key) + len(o.etag); bytes > mostListed {
+				return refused("the listing has more than %d bytes of keys and ETags; choose a narrower prefix", mostListed)
+			}
 			listed = append(listed, o)
 			return nil
 		})
 	})
 	return listed, err
 }
+
+const (
+	// mostListed is how many bytes the keys and ETags of a listing have at most, which is
+	// held in memory.
+	mostListed = 128 << 20
+	// mostTag is the longest ETag.
+	mostTag = 1 << 10
+)
 
 // mostIgnore is the most bytes of a .sourceignore file.
 const mostIgnore = 1 << 20

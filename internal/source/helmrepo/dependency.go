@@ -74,13 +74,14 @@ func missing(c *chart.Chart) ([]*chart.Dependency, error) {
 }
 
 // addDependencies adds the dependencies that a chart does not have, and tells how many.
-func (s *Store) addDependencies(ctx context.Context, tree gitops.Tree, at string, request PackageRequest, c *chart.Chart) (int, error) {
+// The budget is for the chart with all of them: they are in memory together.
+func (s *Store) addDependencies(ctx context.Context, b *budget, tree gitops.Tree, at string, request PackageRequest, c *chart.Chart) (int, error) {
 	absent, err := missing(c)
 	if err != nil {
 		return 0, err
 	}
 	for _, d := range absent {
-		added, err := s.dependency(ctx, tree, at, request, d)
+		added, err := s.dependency(ctx, b, tree, at, request, d)
 		if err != nil {
 			err := because(gitops.Invalid, ReasonDependency, err)
 			if err.Kind == gitops.Stalled {
@@ -96,15 +97,15 @@ func (s *Store) addDependencies(ctx context.Context, tree gitops.Tree, at string
 	return len(absent), settle(c)
 }
 
-func (s *Store) dependency(ctx context.Context, tree gitops.Tree, at string, request PackageRequest, d *chart.Dependency) (*chart.Chart, error) {
+func (s *Store) dependency(ctx context.Context, b *budget, tree gitops.Tree, at string, request PackageRequest, d *chart.Dependency) (*chart.Chart, error) {
 	if d.Repository == "" || strings.HasPrefix(d.Repository, "file://") {
-		return s.localDependency(ctx, tree, at, d)
+		return s.localDependency(b, tree, at, d)
 	}
-	return s.remoteDependency(ctx, request, d)
+	return s.remoteDependency(ctx, b, request, d)
 }
 
 // localDependency loads a chart of the same source.
-func (s *Store) localDependency(ctx context.Context, tree gitops.Tree, at string, d *chart.Dependency) (*chart.Chart, error) {
+func (s *Store) localDependency(b *budget, tree gitops.Tree, at string, d *chart.Dependency) (*chart.Chart, error) {
 	below := "charts/" + d.Name
 	if d.Repository != "" {
 		below = strings.TrimPrefix(d.Repository, "file://")
@@ -118,7 +119,7 @@ func (s *Store) localDependency(ctx context.Context, tree gitops.Tree, at string
 	if err != nil {
 		return nil, err
 	}
-	files, _, err := s.loadTree(ctx, tree, target)
+	files, _, err := s.loadTree(b, tree, target)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func (s *Store) localDependency(ctx context.Context, tree gitops.Tree, at string
 }
 
 // remoteDependency gets a chart from a repository.
-func (s *Store) remoteDependency(ctx context.Context, request PackageRequest, d *chart.Dependency) (*chart.Chart, error) {
+func (s *Store) remoteDependency(ctx context.Context, b *budget, request PackageRequest, d *chart.Dependency) (*chart.Chart, error) {
 	at, err := dependencyURL(d.Repository)
 	if err != nil {
 		return nil, err
@@ -162,7 +163,7 @@ func (s *Store) remoteDependency(ctx context.Context, request PackageRequest, d 
 	if err != nil {
 		return nil, within(fmt.Sprintf("%s of %q", got, shown(r.base)), r.failure(ctx, ReasonDependency, err))
 	}
-	files, err := readArchive(bytes.NewReader(packed), newBudget(ctx, s.options.FileBytes))
+	files, err := readArchive(bytes.NewReader(packed), b)
 	if err != nil {
 		return nil, err
 	}

@@ -140,7 +140,7 @@ func FuzzChartFiles(f *testing.F) {
 	f.Fuzz(func(t *testing.T, metadata, lock, ignore, values string) {
 		s := &Store{options: Options{}.withDefaults()}
 		files := map[string]string{"c/Chart.yaml": metadata, "c/Chart.lock": lock, "c/.helmignore": ignore, "c/values.yaml": values, "c/x.md": "x"}
-		loaded, _, err := s.loadTree(t.Context(), memoryTree(files), "c")
+		loaded, _, err := s.loadTree(newBudget(t.Context(), 1<<20), memoryTree(files), "c")
 		if err != nil {
 			return
 		}

@@ -153,8 +153,8 @@ func settle(c *chart.Chart) error {
 }
 
 // loadTree reads the files of a chart in a tree: a folder, or a packed chart, which packed
-// tells.
-func (s *Store) loadTree(ctx context.Context, tree gitops.Tree, at string) (files []*archive.BufferedFile, packed bool, err error) {
+// tells. What it reads is taken from the budget.
+func (s *Store) loadTree(b *budget, tree gitops.Tree, at string) (files []*archive.BufferedFile, packed bool, err error) {
 	info, err := tree.Stat(at)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, fmt.Errorf("the source has no chart at %q", at)
@@ -162,7 +162,6 @@ func (s *Store) loadTree(ctx context.Context, tree gitops.Tree, at string) (file
 	if err != nil {
 		return nil, false, err
 	}
-	b := newBudget(ctx, s.options.FileBytes)
 	if info.IsDir() {
 		files, err = b.folder(tree, at)
 		return files, false, err

@@ -129,7 +129,8 @@ func (s *Store) packageTree(ctx context.Context, tree gitops.Tree, request Packa
 	if kept, ok, err := s.keepPackage(ctx, sh, tree, at, request, known); err != nil || ok {
 		return kept, err
 	}
-	files, packed, err := s.loadTree(ctx, tree, at)
+	budget := newBudget(ctx, s.options.FileBytes)
+	files, packed, err := s.loadTree(budget, tree, at)
 	if err != nil {
 		return Chart{}, s.unusable(ctx, ReasonReference, err)
 	}
@@ -144,7 +145,7 @@ func (s *Store) packageTree(ctx context.Context, tree gitops.Tree, request Packa
 	if packed && request.metadata() == "" {
 		return s.copyPacked(ctx, sh, tree, at, request, state, known)
 	}
-	return s.build(ctx, sh, tree, at, packed, request, loaded, state, known)
+	return s.build(budget, sh, tree, at, packed, request, loaded, state, known)
 }
 
 // keepPackage gives the chart that the caller knows, where the one in the source still has
@@ -173,7 +174,7 @@ func (s *Store) keepPackage(ctx context.Context, sh *shelf, tree gitops.Tree, at
 }
 
 // build puts values, version and dependencies into a chart and packs it.
-func (s *Store) build(ctx context.Context, sh *shelf, tree gitops.Tree, at string, packed bool, request PackageRequest, loaded *chart.Chart, state chartState, known string) (Chart, error) {
+func (s *Store) build(b *budget, sh *shelf, tree gitops.Tree, at string, packed bool, request PackageRequest, loaded *chart.Chart, state chartState, known string) (Chart, error) {
 	if len(mergedFiles(request.ValuesFiles)) > 0 {
 		values, merged, err := mergeValues(treeFiles(tree, s.options.FileBytes), request.ValuesFiles, request.IgnoreMissingValuesFiles)
 		if err == nil {
@@ -186,13 +187,13 @@ func (s *Store) build(ctx context.Context, sh *shelf, tree gitops.Tree, at strin
 	}
 	loaded.Metadata.Version = state.Version
 	if !packed {
-		added, err := s.addDependencies(ctx, tree, at, request, loaded)
+		added, err := s.addDependencies(b.ctx, b, tree, at, request, loaded)
 		if err != nil {
-			return Chart{}, s.dependencyFailure(ctx, err)
+			return Chart{}, s.dependencyFailure(b.ctx, err)
 		}
 		state.Dependencies = added
 	}
-	return s.pack(ctx, sh, request.book(), loaded, state, known)
+	return s.pack(b.ctx, sh, request.book(), loaded, state, known)
 }
 
 // copyPacked takes a packed chart of the source as it is.

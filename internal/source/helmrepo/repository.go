@@ -138,7 +138,6 @@ func newRemote(s *shelf, r Repository) (*remote, error) {
 		return made, nil
 	}
 	options := egress.Options{TLS: r.TLS, Proxy: r.Proxy, Policy: r.Policy, Origin: origin(base)}
-	options.TLS.System = true
 	if made.own, err = egress.NewTransport(options); err == nil && r.PassCredentials {
 		options.Origin = ""
 		made.all, err = egress.NewTransport(options)

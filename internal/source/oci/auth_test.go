@@ -27,7 +27,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
 
-func tlsOf(ca []byte) egress.TLS { return egress.TLS{CA: ca, System: true} }
+func tlsOf(ca []byte) egress.TLS { return egress.TLS{CA: ca} }
 
 func encoded(user, password string) string {
 	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))

@@ -168,7 +168,7 @@ func reach(request Request, repository name.Repository) []string {
 	tls, proxy, policy := request.TLS, request.Proxy, request.Policy
 	return []string{
 		repository.RegistryStr(), strconv.FormatBool(request.Insecure), request.LoginKey,
-		string(tls.CA), string(tls.Certificate), string(tls.Key), strconv.FormatBool(tls.Insecure), strconv.FormatBool(tls.System),
+		string(tls.CA), string(tls.Certificate), string(tls.Key), strconv.FormatBool(tls.Insecure),
 		proxy.Address, proxy.Username, proxy.Password,
 		strconv.FormatBool(policy.NoPrivate), strconv.FormatBool(policy.NoPlainCredentials),
 	}
