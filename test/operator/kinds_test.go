@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -361,4 +363,91 @@ func TestHelmChartFromRegistry(t *testing.T) {
 	if len(charts.Status.Conditions) > 0 || len(charts.Finalizers) > 0 {
 		t.Errorf("a repository of type oci is worked on: %+v, %v", charts.Status, charts.Finalizers)
 	}
+}
+
+// Commits and tags are stored only where they are signed as the object wants it.
+func TestGitRepositoryVerification(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ann, bob := testenv.NewGitSigner(t), testenv.NewGitSigner(t)
+	w.push(testenv.Files{"app/a.yaml": configMap("a", "1")})
+	first := ann.Sign(t, w.repo, "main")
+	w.secret("keys", map[string]string{"ann.sshpub": string(ann.AuthorizedKey())})
+	w.source(func(s *sourcev1.GitRepository) {
+		s.Spec.Verification = &sourcev1.GitRepositoryVerification{Mode: sourcev1.ModeGitHEAD, SecretRef: meta.LocalObjectReference{Name: "keys"}}
+	})
+	source := w.namedSource("repo")
+	got := stored(w, source, "main@sha1:"+first)
+	if c := conditionOf(got.Status.Conditions, "SourceVerified"); c.Status != "True" || !says(c.Message, "commit '"+first+"' with key '"+ann.Fingerprint()) || got.Status.SourceVerificationMode == nil || *got.Status.SourceVerificationMode != sourcev1.ModeGitHEAD {
+		t.Errorf("SourceVerified: %+v, mode %v", c, got.Status.SourceVerificationMode)
+	}
+
+	w.push(testenv.Files{"app/a.yaml": configMap("a", "2")})
+	second := bob.Sign(t, w.repo, "main")
+	w.request(source)
+	refused := unstored(w, source, "InvalidCommitSignature", second+"|'main@sha1:"+first+"' stays in force")
+	if c := conditionOf(refused.Status.Conditions, "SourceVerified"); c.Status != "False" {
+		t.Errorf("SourceVerified: %+v", c)
+	}
+	w.patch(w.namedSecret("keys"), `{"stringData":{"bob.sshpub":`+quoted(string(bob.AuthorizedKey()))+`}}`)
+	stored(w, source, "main@sha1:"+second)
+
+	// A tag is asked for, of which the branch has none.
+	w.patch(source, `{"spec":{"verify":{"mode":"Tag"}}}`)
+	unstored(w, source, "InvalidVerificationMode", "tag")
+	bob.Tag(t, w.repo, "v1.0.0", "v1.0.0", second)
+	w.patch(source, `{"spec":{"ref":{"branch":null,"tag":"v1.0.0"}}}`)
+	tagged := stored(w, source, "v1.0.0@sha1:"+second)
+	if c := conditionOf(tagged.Status.Conditions, "SourceVerified"); c.Status != "True" || !says(c.Message, "tag 'v1.0.0@|"+bob.Fingerprint()) || says(c.Message, "commit '") {
+		t.Errorf("SourceVerified: %+v", c)
+	}
+	w.patch(source, `{"spec":{"verify":null}}`)
+	waitFor(w, source, "no longer verified", func(s *sourcev1.GitRepository) bool {
+		return apimeta.FindStatusCondition(s.Status.Conditions, "SourceVerified") == nil && s.Status.SourceVerificationMode == nil && s.Status.ObservedGeneration == s.Generation
+	})
+}
+
+// An index that is another one at each look is looked at once for each interval or request.
+func TestHelmRepositoryThatNeverStays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+	repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
+	var looks atomic.Int64
+	repository.Around(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if !strings.HasSuffix(r.URL.Path, "/index.yaml") {
+				next.ServeHTTP(rw, r)
+				return
+			}
+			r.Header.Del("If-None-Match")
+			r.Header.Del("If-Modified-Since")
+			recorded := httptest.NewRecorder()
+			next.ServeHTTP(recorded, r)
+			_, _ = fmt.Fprintf(rw, "%s\ngenerated: \"%d\"\n", recorded.Body, looks.Add(1))
+		})
+	})
+	charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}}}
+	w.check(w.client.Create(w.context(), charts))
+	stored(w, charts, "sha256:")
+	for range 2 {
+		asked := w.request(charts)
+		waitFor(w, charts, "the request answered", func(r *sourcev1.HelmRepository) bool { return r.Status.LastHandledReconcileAt == asked })
+	}
+	if n := looks.Load(); n != 3 {
+		t.Errorf("the index was asked for %d times, want once at first and once for each of two requests", n)
+	}
+}
+
+// A repository whose type was forgotten is only read once it has one.
+func TestHelmRepositoryBecomesRegistry(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{URL: "oci://127.0.0.1:1/charts", Interval: metav1.Duration{Duration: time.Hour}}}
+	w.check(w.client.Create(w.context(), charts))
+	unstored(w, charts, "URLInvalid", "spec.type: oci")
+	w.patch(charts, `{"spec":{"type":"oci"}}`)
+	waitFor(w, charts, "without a status", func(r *sourcev1.HelmRepository) bool {
+		return len(r.Status.Conditions) == 0 && r.Status.ObservedGeneration == 0 && len(r.Finalizers) == 0
+	})
 }

@@ -1,18 +1,11 @@
 package git_test
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/sha512"
-	"encoding/pem"
 	"fmt"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"golang.org/x/crypto/ssh"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source/git"
@@ -22,72 +15,22 @@ import (
 
 // author signs commits and tags with an SSH key.
 type author struct {
-	key  ssh.Signer
+	*testenv.GitSigner
 	keys *gitsign.Keys
 }
 
 func newAuthor(t *testing.T) author {
 	t.Helper()
-	_, private, err := ed25519.GenerateKey(rand.Reader)
+	signer := testenv.NewGitSigner(t)
+	keys, err := gitsign.ReadKeys(map[string][]byte{"a.sshpub": signer.AuthorizedKey()})
 	must(t, err)
-	key, err := ssh.NewSignerFromKey(private)
-	must(t, err)
-	keys, err := gitsign.ReadKeys(map[string][]byte{"a.sshpub": ssh.MarshalAuthorizedKey(key.PublicKey())})
-	must(t, err)
-	return author{key, keys}
+	return author{signer, keys}
 }
 
-func (a author) id() string { return ssh.FingerprintSHA256(a.key.PublicKey()) }
+func (a author) id() string { return a.Fingerprint() }
 
 func (a author) verify(mode git.VerifyMode) git.Verify {
 	return git.Verify{Mode: mode, Check: a.keys.Verify, Settings: a.id()}
-}
-
-// signature is that of ssh-keygen.
-func (a author) signature(t *testing.T, payload string) string {
-	t.Helper()
-	sum := sha512.Sum512([]byte(payload))
-	message := ssh.Marshal(struct {
-		Namespace, Reserved, Hash string
-		Digest                    []byte
-	}{"git", "", "sha512", sum[:]})
-	made, err := a.key.Sign(rand.Reader, append([]byte("SSHSIG"), message...))
-	must(t, err)
-	return string(pem.EncodeToMemory(&pem.Block{Type: "SSH SIGNATURE", Bytes: append([]byte("SSHSIG\x00\x00\x00\x01"), ssh.Marshal(struct {
-		PublicKey                 []byte
-		Namespace, Reserved, Hash string
-		Signature                 []byte
-	}{a.key.PublicKey().Marshal(), "git", "", "sha512", ssh.Marshal(made)})...)}))
-}
-
-// write stores an object and gives its hash.
-func write(t *testing.T, repo *testenv.GitRepository, kind, content string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "git", "--git-dir", repo.Dir, "hash-object", "-t", kind, "-w", "--stdin", "--literally")
-	cmd.Stdin = strings.NewReader(content)
-	out, err := cmd.Output()
-	must(t, err)
-	return strings.TrimSpace(string(out))
-}
-
-// sign makes a signed twin of the last commit of a branch, and moves the branch to it.
-func (a author) sign(t *testing.T, repo *testenv.GitRepository, branch string) string {
-	t.Helper()
-	head, body, _ := strings.Cut(repo.Git(t, "cat-file", "commit", "refs/heads/"+branch), "\n\n")
-	signature := a.signature(t, head+"\n\n"+body)
-	folded := strings.ReplaceAll(strings.TrimSuffix(signature, "\n"), "\n", "\n ")
-	hash := write(t, repo, "commit", head+"\ngpgsig "+folded+"\n\n"+body)
-	repo.Branch(t, branch, hash)
-	return hash
-}
-
-// tag makes a tag object that calls itself name and puts it at refs/tags/at.
-func (a author) tag(t *testing.T, repo *testenv.GitRepository, at, name, commit string) string {
-	t.Helper()
-	payload := fmt.Sprintf("object %s\ntype commit\ntag %s\ntagger Ann <ann@example.com> 1700000000 +0000\n\n%s\n", commit, name, name)
-	hash := write(t, repo, "tag", payload+a.signature(t, payload))
-	repo.Ref(t, "refs/tags/"+at, hash)
-	return hash
 }
 
 func TestSignaturesDecide(t *testing.T) {
@@ -97,19 +40,19 @@ func TestSignaturesDecide(t *testing.T) {
 	ann, bob := newAuthor(t), newAuthor(t)
 	unsigned := repo.Commit(t, "unsigned", testenv.Files{"f": "0"})
 	repo.Commit(t, "main", testenv.Files{"f": "1"})
-	signed := ann.sign(t, repo, "main")
+	signed := ann.Sign(t, repo, "main")
 	repo.Commit(t, "bob", testenv.Files{"f": "2"})
-	bobs := bob.sign(t, repo, "bob")
+	bobs := bob.Sign(t, repo, "bob")
 	repo.Tag(t, "v1.0.0", signed, "")
 	repo.Tag(t, "v2.0.0", signed, "not signed")
-	both := ann.tag(t, repo, "v3.0.0", "v3.0.0", signed)
-	tagOnly := ann.tag(t, repo, "v4.0.0", "v4.0.0", unsigned)
-	bob.tag(t, repo, "v5.0.0", "v5.0.0", signed)
-	ann.tag(t, repo, "v6.0.0", "v3.0.0", signed)
+	both := ann.Tag(t, repo, "v3.0.0", "v3.0.0", signed)
+	tagOnly := ann.Tag(t, repo, "v4.0.0", "v4.0.0", unsigned)
+	bob.Tag(t, repo, "v5.0.0", "v5.0.0", signed)
+	ann.Tag(t, repo, "v6.0.0", "v3.0.0", signed)
 	// The bytes of a signed commit with another tree.
 	other := strings.TrimSpace(repo.Git(t, "rev-parse", unsigned+"^{tree}"))
 	content := repo.Git(t, "cat-file", "commit", signed)
-	repo.Branch(t, "tampered", write(t, repo, "commit", strings.Replace(content, content[5:45], other, 1)))
+	repo.Branch(t, "tampered", repo.Write(t, "commit", strings.Replace(content, content[5:45], other, 1)))
 
 	commitOf := func(hash, signer string) git.Verified {
 		return git.Verified{Object: "commit", Name: hash, Signer: signer}
@@ -159,7 +102,7 @@ func TestSignaturesDecide(t *testing.T) {
 		t.Parallel()
 		repo := server.Repository(t, "moving")
 		repo.Commit(t, "main", testenv.Files{"f": "good"})
-		good := ann.sign(t, repo, "main")
+		good := ann.Sign(t, repo, "main")
 		verify := ann.verify(git.VerifyHEAD)
 		verify.Check = func(object []byte) (string, error) {
 			repo.Orphan(t, "main", testenv.Files{"f": "bad"})
@@ -207,7 +150,7 @@ func TestRefusedRevisionsChangeNothing(t *testing.T) {
 	repo := server.Repository(t, "app")
 	ann := newAuthor(t)
 	repo.Commit(t, "main", testenv.Files{"f": "1"})
-	good := ann.sign(t, repo, "main")
+	good := ann.Sign(t, repo, "main")
 	dir := t.TempDir()
 	now := atomic.Int64{}
 	options := git.Options{Now: func() time.Time { return time.Unix(now.Load(), 0) }}
@@ -247,7 +190,7 @@ func TestRefusedRevisionsChangeNothing(t *testing.T) {
 		t.Errorf("%d files in the data folder: what is refused was kept", files)
 	}
 	repo.Commit(t, "main", testenv.Files{"f": "3"})
-	next := ann.sign(t, repo, "main")
+	next := ann.Sign(t, repo, "main")
 	if result := fetch(t, again, request); result.Commit.Hash != next || contents(t, result.Files)["f"] != "3" {
 		t.Errorf("got %s, want %s", result.Commit.Hash, next)
 	}
