@@ -9,7 +9,7 @@
 // Their sums stay as cheap as those of the Tree below, and two equal sums still
 // mean that everything below the path is equal.
 //
-// Adapters (git and, later, others) import this package; front ends use the
+// Adapters (git, oci, bucket, helmrepo) import this package; front ends use the
 // interface and hand in adapters. sourcetest holds the tests that every adapter
 // has to pass.
 package source

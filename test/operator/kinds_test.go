@@ -424,7 +424,7 @@ func TestHelmRepositoryThatNeverStays(t *testing.T) {
 			r.Header.Del("If-Modified-Since")
 			recorded := httptest.NewRecorder()
 			next.ServeHTTP(recorded, r)
-			_, _ = fmt.Fprintf(rw, "%s\ngenerated: \"%d\"\n", recorded.Body, looks.Add(1))
+			_, _ = fmt.Fprintf(rw, "%s\n# look %d\n", recorded.Body, looks.Add(1))
 		})
 	})
 	charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}}}
