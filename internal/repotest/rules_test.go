@@ -56,6 +56,11 @@ func TestFilesFollowTheRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	report(t, "API groups below the front ends", foreign)
+	undecided, err := Conflicts(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report(t, "merges", undecided)
 	tooLong, long, err := Lengths(files)
 	if err != nil {
 		t.Fatal(err)
@@ -216,5 +221,18 @@ func TestAPIVersionsFindsAnotherVersion(t *testing.T) {
 	want := []string{`github.com/fluxcd/source-controller/api is v1.9.6 in go.mod and "v1.9.5" in tools/go.mod: the CRDs would not fit the types`}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("versions found differ (-want +got):\n%s", diff)
+	}
+}
+
+func TestConflictsFindsWhatAMergeLeft(t *testing.T) {
+	t.Parallel()
+	files := fstest.MapFS{
+		"docs/a.md": {Data: []byte("a\n" + strings.Repeat("<", 7) + " HEAD\nb\n" + strings.Repeat("=", 7) + "\n" + strings.Repeat(">", 7) + " other\n")},
+		"docs/b.md": {Data: []byte("Title\n" + strings.Repeat("=", 7) + "\n")},
+		"bin/c.md":  {Data: []byte(strings.Repeat("<", 7) + " x\n")},
+	}
+	wrong, err := Conflicts(files)
+	if err != nil || len(wrong) != 2 || !strings.HasPrefix(wrong[0], "docs/a.md:2:") {
+		t.Errorf("found %q, %v", wrong, err)
 	}
 }

@@ -127,3 +127,29 @@ func APIVersions(operator, tools string) []string {
 	slices.Sort(wrong)
 	return wrong
 }
+
+// Conflicts finds what a merge has left undecided, in texts and in code.
+func Conflicts(files fs.FS) ([]string, error) {
+	var wrong []string
+	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (name == "bin" || strings.HasPrefix(path.Base(name), ".") && name != "."):
+			return fs.SkipDir
+		case entry.IsDir() || !slices.Contains([]string{".go", ".md", ".mod", ".sum", ".txtar", ".yaml"}, path.Ext(name)):
+			return nil
+		}
+		data, err := fs.ReadFile(files, name)
+		if err != nil {
+			return err
+		}
+		for i, line := range strings.Split(string(data), "\n") {
+			if strings.HasPrefix(line, strings.Repeat("<", 7)+" ") || strings.HasPrefix(line, strings.Repeat(">", 7)+" ") {
+				wrong = append(wrong, fmt.Sprintf("%s:%d: a merge was not decided here", name, i+1))
+			}
+		}
+		return nil
+	})
+	return wrong, err
+}

@@ -132,8 +132,9 @@ func (g *generators) validate(obj *swapi.ArtifactGenerator) error {
 		if errs := validation.IsDNS1123Subdomain(a.Name); obj.Spec.PathPattern == "" && len(errs) > 0 {
 			return refuse(swapi.ValidationFailedReason, "artifact name %q is not a name of a Kubernetes object: %s", a.Name, strings.Join(errs, "; "))
 		}
-		for field, ref := range map[string]string{"revision": a.Revision, "originRevision": a.OriginRevision} {
+		for i, ref := range []string{a.Revision, a.OriginRevision} {
 			if ref != "" && !aliases[strings.TrimPrefix(ref, "@")] {
+				field := []string{"revision", "originRevision"}[i]
 				return refuse(swapi.ValidationFailedReason, "artifact '%s': no source has the alias that its %s '%s' names", a.Name, field, ref)
 			}
 		}
