@@ -108,10 +108,11 @@ func (s *shelf) open() error {
 	if s.dir != nil {
 		return nil
 	}
-	if err := s.store.root.Mkdir(s.key, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	root := s.store.folder.Root()
+	if err := root.Mkdir(s.key, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	dir, err := s.store.root.OpenRoot(s.key)
+	dir, err := root.OpenRoot(s.key)
 	if err != nil {
 		return err
 	}
