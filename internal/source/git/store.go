@@ -136,14 +136,19 @@ func (s *Store) Close() error {
 	return s.folder.Close()
 }
 
-// key names the store of a repository and a credential.
+// key names the store of a repository and a credential. What later versions add is
+// named at the end and only where it is set, so that stores of earlier ones are found.
 func (s *Store) key(request Request) string {
 	auth, proxy := request.Auth, request.Proxy
-	return s.folder.Name(
+	parts := []string{
 		request.URL, auth.Username, auth.Password, auth.BearerToken, string(auth.CA), string(auth.Certificate),
-		string(auth.Key), string(auth.Identity), auth.Passphrase, string(auth.KnownHosts), auth.LoginName,
+		string(auth.Key), string(auth.Identity), auth.Passphrase, string(auth.KnownHosts),
 		proxy.Address, proxy.Username, proxy.Password,
-	)
+	}
+	if auth.LoginName != "" {
+		parts = append(parts, auth.LoginName)
+	}
+	return s.folder.Name(parts...)
 }
 
 // remote gives the store of a request, and opens or makes it.
