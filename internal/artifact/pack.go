@@ -43,7 +43,7 @@ func (s *Store) Put(ctx context.Context, artifact gitops.Artifact, file string, 
 			return err
 		}
 		defer func() { err = errors.Join(err, in.Close()) }()
-		n, err := io.Copy(w, io.LimitReader(&endable{ctx, in}, s.limits.file+1))
+		n, err := io.Copy(w, io.LimitReader(Endable(ctx, in), s.limits.file+1))
 		if err == nil && n > s.limits.file {
 			err = tooLarge("the file has more than %d bytes, which is the most that is stored", s.limits.file)
 		}
@@ -228,7 +228,7 @@ func (p *packing) addFile(name string) (err error) {
 	if err := p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: info.Size()}); err != nil {
 		return err
 	}
-	if _, err := io.Copy(p.tar, &endable{p.ctx, file}); err != nil {
+	if _, err := io.Copy(p.tar, Endable(p.ctx, file)); err != nil {
 		return fmt.Errorf("%s: %w", strconv.Quote(name), err)
 	}
 	return nil
@@ -237,20 +237,6 @@ func (p *packing) addFile(name string) (err error) {
 // tooLarge is an error about what the source holds.
 func tooLarge(format string, args ...any) error {
 	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Cause: fmt.Errorf(format, args...)}
-}
-
-// endable ends reading with a context.
-type endable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-// Read gives bytes while they are wanted.
-func (e *endable) Read(to []byte) (int, error) {
-	if err := e.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return e.r.Read(to)
 }
 
 // Adopt takes over an artifact that an earlier process packed and advertised, if

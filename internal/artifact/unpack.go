@@ -43,7 +43,7 @@ func (c *Cache) download(ctx context.Context, of Packed, name, temporary string,
 		return nil, err
 	}
 	defer body.Close()
-	from := io.TeeReader(io.LimitReader(&endable{ctx, body}, maxReadBytes+1), sum)
+	from := io.TeeReader(io.LimitReader(Endable(ctx, body), maxReadBytes+1), sum)
 	start := bytes.NewBuffer(nil)
 	n, err := io.Copy(start, io.LimitReader(from, mostInMemory))
 	packed := io.Reader(start)
@@ -186,7 +186,7 @@ func (u *unpacking) unpack(ctx context.Context, packed io.Reader) error {
 		return fmt.Errorf("it is no gzipped tar: %w", err)
 	}
 	most := u.most
-	limited := &io.LimitedReader{R: &endable{ctx, unzipped}, N: most.total + 1}
+	limited := &io.LimitedReader{R: Endable(ctx, unzipped), N: most.total + 1}
 	archive := tar.NewReader(limited)
 	left := most.total
 	for {

@@ -167,7 +167,7 @@ func TestGate(t *testing.T) {
 func TestShared(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	release := w.clouds.Hold()
+	_, release := w.clouds.Hold()
 	var group sync.WaitGroup
 	logins := make([]auth.Login, 50)
 	for i := range logins {
@@ -313,12 +313,14 @@ func TestServiceAccountTokens(t *testing.T) {
 func TestClose(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	release := w.clouds.Hold()
+	waiting, release := w.clouds.Hold()
 	defer release()
 	got := make(chan error, 1)
 	go func() { _, err := w.Registry(t.Context(), as("azure", "apps/all"), azureRegistry); got <- err }()
-	for len(w.clouds.Asked("")) == 0 {
-		time.Sleep(time.Millisecond)
+	select {
+	case <-waiting:
+	case err := <-got: // a login that asks nobody ends by itself
+		t.Fatalf("the login ended before it asked: %v", err)
 	}
 	w.Close()
 	if err := <-got; err == nil {

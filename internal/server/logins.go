@@ -17,7 +17,6 @@ import (
 	"github.com/plumb-gitops/plumb/internal/auth/gcp"
 	"github.com/plumb-gitops/plumb/internal/build"
 	"github.com/plumb-gitops/plumb/internal/build/sops"
-	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/frontend/flux"
 )
 
@@ -34,7 +33,7 @@ func (s *server) prepareLogins(context.Context) error {
 		ServiceAccounts: s.config.Gates.ObjectLevelWorkloadIdentity,
 		MaxTokens:       s.config.TokenCacheSize,
 		MaxDuration:     s.config.TokenCacheDuration,
-		Policy:          egress.Policy{NoPrivate: s.config.NoPrivateSources, NoPlainCredentials: s.config.NoPlainCredentials},
+		Policy:          s.policy(),
 		Clock:           s.clock,
 		Transport:       s.options.Clouds,
 	})

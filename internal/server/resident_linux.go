@@ -35,7 +35,7 @@ func releaseProgram() error {
 		case len(fields) >= 5:
 			addresses = ""
 		case addresses != "" && len(fields) == 3 && fields[0] == "Anonymous:" && fields[1] == "0":
-			if err := release(addresses); err != nil {
+			if err := giveBack(addresses); err != nil {
 				return fmt.Errorf("give back %s: %w", addresses, err)
 			}
 		}
@@ -43,9 +43,9 @@ func releaseProgram() error {
 	return nil
 }
 
-// release gives back the memory of a mapping, which is named by its first address and
+// giveBack gives back the memory of a mapping, which is named by its first address and
 // the one behind its last.
-func release(addresses string) error {
+func giveBack(addresses string) error {
 	first, end, _ := strings.Cut(addresses, "-")
 	from, err := strconv.ParseUint(first, 16, 64)
 	if err != nil {

@@ -9,9 +9,9 @@
 // Their sums stay as cheap as those of the Tree below, and two equal sums still
 // mean that everything below the path is equal.
 //
-// Adapters (git, oci, bucket, helmrepo) import this package; front ends use the
-// interface and hand in adapters. sourcetest holds the tests that every adapter
-// has to pass.
+// Adapters (git, oci and others) import this package, and keep what they fetched in
+// a Folder; front ends use the interface and hand in adapters. sourcetest holds the
+// tests that every adapter has to pass.
 package source
 
 import (

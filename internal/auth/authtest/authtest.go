@@ -41,8 +41,14 @@ type Clouds struct {
 	// roles are the secret keys of AWS credentials, and who holds them.
 	keys map[string]awsKey
 	made int
-	// hold, where it is not nil, keeps requests waiting until it is closed.
-	hold chan struct{}
+	// hold, where it is not nil, keeps requests waiting.
+	hold *hold
+}
+
+// hold says when the first request waits, and until when requests do: both are closed.
+type hold struct {
+	waiting, released chan struct{}
+	first             sync.Once
 }
 
 type failure struct {
@@ -94,13 +100,14 @@ func (c *Clouds) Mend(host string) {
 	delete(c.failing, host)
 }
 
-// Hold keeps requests waiting until the function that it returns is called.
-func (c *Clouds) Hold() (release func()) {
-	hold := make(chan struct{})
+// Hold keeps requests waiting until release is called. The channel is closed once there is
+// a request that waits.
+func (c *Clouds) Hold() (waiting <-chan struct{}, release func()) {
+	h := &hold{waiting: make(chan struct{}), released: make(chan struct{})}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.hold = hold
-	return sync.OnceFunc(func() { close(hold) })
+	c.hold = h
+	return h.waiting, sync.OnceFunc(func() { close(h.released) })
 }
 
 // Asked are the requests so far that have a text in "METHOD host/path".
@@ -118,8 +125,9 @@ func (c *Clouds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	hold := c.hold
 	c.mu.Unlock()
 	if hold != nil {
+		hold.first.Do(func() { close(hold.waiting) })
 		select {
-		case <-hold:
+		case <-hold.released:
 		case <-r.Context().Done():
 			return
 		}

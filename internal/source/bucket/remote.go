@@ -92,10 +92,11 @@ func (r *remote) open() error {
 	if r.dir != nil {
 		return nil
 	}
-	if err := r.store.root.MkdirAll(r.key, 0o700); err != nil {
+	root := r.store.folder.Root()
+	if err := root.MkdirAll(r.key, 0o700); err != nil {
 		return err
 	}
-	dir, err := r.store.root.OpenRoot(r.key)
+	dir, err := root.OpenRoot(r.key)
 	if err != nil {
 		return err
 	}

@@ -25,16 +25,14 @@ package bucket
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"sync"
 	"time"
+
+	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 // Options configure a Store. Zero values mean the defaults.
@@ -61,67 +59,37 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.Objects = positive(o.Objects, 100_000)
-	o.Listed = positive(o.Listed, 1_000_000)
-	o.Pages = positive(o.Pages, 10_000)
-	o.ObjectBytes = positive(o.ObjectBytes, 1<<30)
-	o.TotalBytes = positive(o.TotalBytes, 4<<30)
-	o.FileBytes = positive(o.FileBytes, 64<<20)
-	o.Downloads = positive(o.Downloads, 16)
+	o.Objects = source.Limit(o.Objects, 100_000)
+	o.Listed = source.Limit(o.Listed, 1_000_000)
+	o.Pages = source.Limit(o.Pages, 10_000)
+	o.ObjectBytes = source.Limit(o.ObjectBytes, 1<<30)
+	o.TotalBytes = source.Limit(o.TotalBytes, 4<<30)
+	o.FileBytes = source.Limit(o.FileBytes, 64<<20)
+	o.Downloads = source.Limit(o.Downloads, 16)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	return o
 }
 
-func positive[N int | int64](n, fallback N) N {
-	if n > 0 {
-		return n
-	}
-	return fallback
-}
-
 // Store keeps the buckets that are followed, below one folder. It is safe for use by
 // several goroutines, and by one process at a time.
 type Store struct {
 	options Options
-	root    *os.Root
-	secret  []byte // makes folder names of credentials that say nothing
+	folder  *source.Folder
 
 	mu      sync.Mutex // guards all below
 	remotes map[string]*remote
 	closed  bool
 }
 
-const secretFile = "key"
-
 // Open opens the store below a folder, which is made where it is missing.
-func Open(folder string, o Options) (*Store, error) {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("open bucket store: %w", err)
-	}
-	root, err := os.OpenRoot(folder)
+func Open(path string, o Options) (*Store, error) {
+	folder, err := source.OpenFolder(path, "bucket store")
 	if err != nil {
-		return nil, fmt.Errorf("open bucket store: %w", err)
-	}
-	secret, err := readSecret(root)
-	if err != nil {
-		return nil, fmt.Errorf("open bucket store: %w", errors.Join(err, root.Close()))
-	}
-	return &Store{options: o.withDefaults(), root: root, secret: secret, remotes: map[string]*remote{}}, nil
-}
-
-func readSecret(root *os.Root) ([]byte, error) {
-	secret, err := root.ReadFile(secretFile)
-	if err == nil && len(secret) == sha256.Size {
-		return secret, nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	secret = make([]byte, sha256.Size)
-	_, _ = rand.Read(secret) // never fails
-	return secret, root.WriteFile(secretFile, secret, 0o600)
+	return &Store{options: o.withDefaults(), folder: folder, remotes: map[string]*remote{}}, nil
 }
 
 // Close closes what no reader holds any more.
@@ -134,24 +102,20 @@ func (s *Store) Close() error {
 	for _, r := range remotes {
 		r.close()
 	}
-	return s.root.Close()
+	return s.folder.Close()
 }
 
 // key names the folder of a bucket as a credential sees it.
 func (s *Store) key(r Request) string {
-	mac := hmac.New(sha256.New, s.secret)
 	azure := r.Auth.Azure
-	for _, part := range []string{
+	return s.folder.Name(
 		string(r.Provider), r.Bucket, r.Endpoint, r.Region, fmt.Sprint(r.Insecure, r.TLS.Insecure, r.STS.TLS.Insecure, azure.ClientCertificateSendChain, r.Login != nil, r.Policy), r.Identity,
 		r.Auth.AccessKey, r.Auth.SecretKey, string(r.Auth.ServiceAccountJSON),
 		azure.TenantID, azure.ClientID, azure.ClientSecret, string(azure.ClientCertificate), azure.ClientCertificatePassword,
 		azure.AccountKey, azure.SASKey, azure.AuthorityHost,
 		r.STS.Provider, r.STS.Endpoint, r.STS.Username, r.STS.Password, string(r.STS.TLS.CA), string(r.STS.TLS.Certificate), string(r.STS.TLS.Key),
 		string(r.TLS.CA), string(r.TLS.Certificate), string(r.TLS.Key), r.Proxy.Address, r.Proxy.Username, r.Proxy.Password,
-	} {
-		fmt.Fprintf(mac, "%d:%s", len(part), part)
-	}
-	return hex.EncodeToString(mac.Sum(nil)[:16])
+	)
 }
 
 // view names what is kept of a bucket for a prefix and its patterns.
@@ -207,13 +171,7 @@ func (s *Store) Retain(requests []Request) error {
 			r.close()
 		}
 	}
-	entries, err := fs.ReadDir(s.root.FS(), ".")
-	errs = append(errs, err)
-	for _, e := range entries {
-		if e.IsDir() && wanted[e.Name()] == nil && s.remotes[e.Name()] == nil {
-			errs = append(errs, s.root.RemoveAll(e.Name()))
-		}
-	}
+	errs = append(errs, s.folder.Sweep(func(key string) bool { return wanted[key] != nil || s.remotes[key] != nil }))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean bucket store: %w", err)
 	}

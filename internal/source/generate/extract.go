@@ -3,7 +3,6 @@ package generate
 import (
 	"archive/tar"
 	"compress/gzip"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -12,6 +11,8 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+
+	"github.com/plumb-gitops/plumb/internal/artifact"
 )
 
 // isArchive tells whether a file is one that can be extracted, by its name.
@@ -68,7 +69,7 @@ func (r *rule) inspect(name string) (digest string, err error) {
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	sum := sha256.New()
-	all := io.TeeReader(&endable{r.ctx, file}, sum)
+	all := io.TeeReader(artifact.Endable(r.ctx, file), sum)
 	if err := inspectArchive(all); err != nil {
 		if r.ctx.Err() != nil {
 			return "", r.ctx.Err()
@@ -80,20 +81,6 @@ func (r *rule) inspect(name string) (digest string, err error) {
 		return "", err
 	}
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
-}
-
-// endable ends reading with a context.
-type endable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-// Read gives bytes while they are wanted.
-func (e *endable) Read(to []byte) (int, error) {
-	if err := e.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return e.r.Read(to)
 }
 
 // Bounds of names in an archive.

@@ -2,6 +2,8 @@ package git
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -20,6 +22,39 @@ func TestNames(t *testing.T) {
 		if err := checkName(name); (err == nil) != valid {
 			t.Errorf("%q: error %v, valid is %v", name, err, valid)
 		}
+	}
+}
+
+// TestStoresOfTheLastVersion has a name of a store from before there were logins: it is
+// found again. A login has a store of its own.
+func TestStoresOfTheLastVersion(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	secret := make([]byte, 32)
+	for i := range secret {
+		secret[i] = byte(i)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "key"), secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(folder, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	request := Request{
+		URL: "https://example.com/app", Auth: wire.Auth{Username: "ann", Password: "s3cret", CA: []byte("CA")},
+		Proxy: Proxy{Address: "http://proxy"},
+	}
+	const want = "50f8279e2850a1348e6b50aedf3d7bb0"
+	if got := s.key(request); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	request.Auth.LoginName = "app 1"
+	one := s.key(request)
+	request.Auth.LoginName = "app 2"
+	if two := s.key(request); one == want || two == want || one == two {
+		t.Errorf("names %s and %s of logins, %s of none", one, two, want)
 	}
 }
 

@@ -99,7 +99,7 @@ func (r *remote) open() error {
 			return err
 		}
 	}
-	root := r.store.root
+	root := r.store.folder.Root()
 	if err := root.Mkdir(r.key, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -156,7 +156,7 @@ func (r *remote) drop() error {
 		r.dir = nil
 	}
 	r.state = state{}
-	return r.store.root.RemoveAll(r.key)
+	return r.store.folder.Root().RemoveAll(r.key)
 }
 
 // close lets go of everything in memory.

@@ -21,19 +21,13 @@ package git
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/egress"
+	"github.com/plumb-gitops/plumb/internal/source"
 	"github.com/plumb-gitops/plumb/internal/source/git/lru"
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 	"github.com/plumb-gitops/plumb/internal/source/git/wire"
@@ -72,33 +66,25 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.CacheBytes = positive(o.CacheBytes, 16<<20)
-	o.PackBytes = positive(o.PackBytes, 2<<30)
-	o.PackObjects = positive(o.PackObjects, 500_000)
-	o.FileBytes = positive(o.FileBytes, 64<<20)
-	o.Refs = positive(o.Refs, 100_000)
-	o.TreeEntries = positive(o.TreeEntries, 1_000_000)
-	o.TreeBytes = positive(o.TreeBytes, 4<<30)
-	o.Packs = positive(o.Packs, 32)
+	o.CacheBytes = source.Limit(o.CacheBytes, 16<<20)
+	o.PackBytes = source.Limit(o.PackBytes, 2<<30)
+	o.PackObjects = source.Limit(o.PackObjects, 500_000)
+	o.FileBytes = source.Limit(o.FileBytes, 64<<20)
+	o.Refs = source.Limit(o.Refs, 100_000)
+	o.TreeEntries = source.Limit(o.TreeEntries, 1_000_000)
+	o.TreeBytes = source.Limit(o.TreeBytes, 4<<30)
+	o.Packs = source.Limit(o.Packs, 32)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	return o
 }
 
-func positive[N int | int64](n, fallback N) N {
-	if n > 0 {
-		return n
-	}
-	return fallback
-}
-
 // Store keeps the repositories that are followed, below one folder. It is safe
 // for use by several goroutines, and by one process at a time.
 type Store struct {
 	options Options
-	root    *os.Root
-	secret  []byte // makes folder names of credentials that say nothing
+	folder  *source.Folder
 	objects *pack.Cache
 	dirs    *dirCache
 	extents *extentCache
@@ -114,26 +100,16 @@ type Store struct {
 	closed  bool
 }
 
-const secretFile = "key"
-
 // Open opens the stores below a folder, which is made where it is missing.
-func Open(folder string, o Options) (*Store, error) {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("open git store: %w", err)
-	}
-	root, err := os.OpenRoot(folder)
+func Open(path string, o Options) (*Store, error) {
+	folder, err := source.OpenFolder(path, "git store")
 	if err != nil {
-		return nil, fmt.Errorf("open git store: %w", err)
-	}
-	secret, err := readSecret(root)
-	if err != nil {
-		return nil, fmt.Errorf("open git store: %w", errors.Join(err, root.Close()))
+		return nil, err
 	}
 	o = o.withDefaults()
 	s := &Store{
 		options: o,
-		root:    root,
-		secret:  secret,
+		folder:  folder,
 		// Most builds read a file once, while directories are looked up again
 		// and again.
 		objects: pack.NewCache(o.CacheBytes / 2),
@@ -143,19 +119,6 @@ func Open(folder string, o Options) (*Store, error) {
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
-}
-
-func readSecret(root *os.Root) ([]byte, error) {
-	secret, err := root.ReadFile(secretFile)
-	if err == nil && len(secret) == sha256.Size {
-		return secret, nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	secret = make([]byte, sha256.Size)
-	_, _ = rand.Read(secret) // never fails
-	return secret, root.WriteFile(secretFile, secret, 0o600)
 }
 
 // Close ends background work and closes what no reader holds any more.
@@ -170,21 +133,22 @@ func (s *Store) Close() error {
 	for _, r := range remotes {
 		r.close()
 	}
-	return s.root.Close()
+	return s.folder.Close()
 }
 
-// key names the store of a repository and a credential.
+// key names the store of a repository and a credential. What later versions add is
+// named at the end and only where it is set, so that stores of earlier ones are found.
 func (s *Store) key(request Request) string {
-	mac := hmac.New(sha256.New, s.secret)
 	auth, proxy := request.Auth, request.Proxy
-	for _, part := range []string{
+	parts := []string{
 		request.URL, auth.Username, auth.Password, auth.BearerToken, string(auth.CA), string(auth.Certificate),
-		string(auth.Key), string(auth.Identity), auth.Passphrase, string(auth.KnownHosts), auth.LoginName,
+		string(auth.Key), string(auth.Identity), auth.Passphrase, string(auth.KnownHosts),
 		proxy.Address, proxy.Username, proxy.Password,
-	} {
-		fmt.Fprintf(mac, "%d:%s", len(part), part)
 	}
-	return hex.EncodeToString(mac.Sum(nil)[:16])
+	if auth.LoginName != "" {
+		parts = append(parts, auth.LoginName)
+	}
+	return s.folder.Name(parts...)
 }
 
 // remote gives the store of a request, and opens or makes it.
@@ -250,20 +214,8 @@ func (s *Store) Retain(requests []Request) error {
 		}
 		r.retain(wanted[key])
 	}
-	return s.sweep(wanted)
-}
-
-// sweep removes folders on disk.
-func (s *Store) sweep(wanted map[string]map[string]bool) error {
-	entries, err := fs.ReadDir(s.root.FS(), ".")
-	if err != nil {
+	if err := s.folder.Sweep(func(key string) bool { return wanted[key] != nil }); err != nil {
 		return fmt.Errorf("clean git store: %w", err)
 	}
-	var errs []error
-	for _, e := range entries {
-		if e.IsDir() && wanted[e.Name()] == nil {
-			errs = append(errs, s.root.RemoveAll(e.Name()))
-		}
-	}
-	return errors.Join(errs...)
+	return nil
 }

@@ -88,9 +88,9 @@ func TestIndexIsNotHeld(t *testing.T) { //nolint:paralleltest // others would be
 	var out buffer
 	out.Grow(len(index))
 	before := heap()
-	counts, warning, err := convert(t.Context(), in, int64(len(index)), &out)
-	if err != nil || warning != "" || counts != (indexCounts{Charts: 500, Versions: 10_000}) {
-		t.Fatalf("%+v, %q, %v", counts, warning, err)
+	warning, err := convert(t.Context(), in, int64(len(index)), &out)
+	if err != nil || warning != "" {
+		t.Fatalf("%q, %v", warning, err)
 	}
 	grew := int64(in.most) - int64(before) //nolint:gosec // far less
 	t.Logf("index of %d bytes: %d bytes in use while it is read, %d on the disk", len(index), grew, out.Len())
@@ -98,6 +98,25 @@ func TestIndexIsNotHeld(t *testing.T) { //nolint:paralleltest // others would be
 		t.Errorf("%d bytes are in use while an index of %d is read, at most %d were expected", grew, len(index), limit)
 	}
 	runtime.KeepAlive(index)
+	if charts, versions := held(t, &out); charts != 500 || versions != 10_000 {
+		t.Errorf("%d charts with %d versions were read, want 500 with 10000", charts, versions)
+	}
+}
+
+// held counts the charts and versions in what was made of an index.
+func held(t *testing.T, out *buffer) (charts, versions int) {
+	t.Helper()
+	in := file{bytes.NewReader(out.Bytes())}
+	d, err := readDirectory(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range d.Charts {
+		if _, err := candidates(in, at.Name, func(candidate) { versions++ }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return len(d.Charts), versions
 }
 
 // BenchmarkIndex takes in an index of 50 MB, finds a chart in it, and asks whether it has
@@ -129,7 +148,6 @@ func BenchmarkIndex(b *testing.B) {
 			i, err := s.Index(b.Context(), repository, "")
 			if err == nil {
 				i.Release()
-				b.ReportMetric(float64(i.Charts), "charts")
 			}
 			return err
 		})

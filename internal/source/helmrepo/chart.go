@@ -55,9 +55,6 @@ type Chart struct {
 	Packaged bool
 }
 
-// File is the name under which the packed chart is served, as in Flux.
-func (c Chart) File() string { return c.Name + "-" + c.Version + ".tgz" }
-
 // book names what a request follows.
 func (c ChartRequest) book() string {
 	return "chart " + digestOf(c.Name, c.Version, strconv.FormatBool(c.IgnoreMissingValuesFiles), digestOf(mergedFiles(c.ValuesFiles)...))

@@ -28,9 +28,9 @@ func converted(t *testing.T, read func(io.Reader, *indexWriter) error, text []by
 	t.Helper()
 	var out buffer
 	if read == nil {
-		_, warning, err = convert(t.Context(), bytes.NewReader(text), int64(len(text)), &out)
+		warning, err = convert(t.Context(), bytes.NewReader(text), int64(len(text)), &out)
 	} else {
-		_, warning, err = convertBy(t.Context(), read, bytes.NewReader(text), &out)
+		warning, err = convertBy(t.Context(), read, bytes.NewReader(text), &out)
 	}
 	if err != nil {
 		return "", "", err

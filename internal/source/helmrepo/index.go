@@ -22,11 +22,6 @@ type Index struct {
 	Revision string
 	// Unchanged is set when Revision is the one that the caller knew.
 	Unchanged bool
-	// File is the name under which it is served, as in Flux: index-<hex>.yaml.
-	File string
-	// Charts and Versions are how many it has; Skipped is how many versions were left out
-	// because they cannot be used.
-	Charts, Versions, Skipped int
 	// Warning says in one sentence what was left out; empty where it was nothing.
 	Warning string
 	// Open gives the index as it is served: in JSON, without what was left out. It can be
@@ -76,8 +71,7 @@ func (r *remote) show(ctx context.Context, known string) (Index, bool, error) {
 		return Index{}, false, nil
 	}
 	return Index{
-		Revision: index.Revision, Unchanged: index.Revision == known, File: index.file() + ".yaml",
-		Charts: index.Counts.Charts, Versions: index.Counts.Versions, Skipped: index.Counts.Skipped,
+		Revision: index.Revision, Unchanged: index.Revision == known,
 		Warning: index.Warning, Release: release,
 		Open: func() (io.ReadCloser, error) {
 			file, err := r.openFile(index.file())
@@ -177,7 +171,7 @@ func (r *remote) takeIndex(ctx context.Context, response *http.Response, last *i
 		if last.ETag == next.ETag && last.LastModified == next.LastModified {
 			return nil
 		}
-		next.Counts, next.Warning = last.Counts, last.Warning
+		next.Warning = last.Warning
 		return r.setIndex("", next)
 	}
 	out, name, done, err := r.create()
@@ -185,7 +179,7 @@ func (r *remote) takeIndex(ctx context.Context, response *http.Response, last *i
 		return err
 	}
 	defer done()
-	if next.Counts, next.Warning, err = convert(ctx, raw, size, out); err != nil {
+	if next.Warning, err = convert(ctx, raw, size, out); err != nil {
 		return r.indexation(ctx, err)
 	}
 	return r.setIndex(name, next)

@@ -128,8 +128,8 @@ publicKeys: [k]
 	if diff := cmp.Diff(want, string(readAll(t, index.Open))); diff != "" {
 		t.Errorf("index (-want +got):\n%s", diff)
 	}
-	if index.Charts != 2 || index.Versions != 2 || index.Skipped != 0 || index.File != "index-"+strings.TrimPrefix(index.Revision, "sha256:")+".yaml" {
-		t.Errorf("got %+v", index)
+	if index.Warning != "" {
+		t.Errorf("warning %q", index.Warning)
 	}
 }
 

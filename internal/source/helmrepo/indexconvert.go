@@ -19,29 +19,29 @@ type rewritable interface {
 	Truncate(size int64) error
 }
 
-// convert reads an index, YAML or JSON, and writes it in the compact form. The error is
-// about the index, of the context, or of the disk.
-func convert(ctx context.Context, raw io.ReadSeeker, size int64, out rewritable) (indexCounts, string, error) {
+// convert reads an index, YAML or JSON, and writes it in the compact form. The warning says
+// what was left out. The error is about the index, of the context, or of the disk.
+func convert(ctx context.Context, raw io.ReadSeeker, size int64, out rewritable) (warning string, err error) {
 	read := readYAML
 	if c, err := firstByte(raw); err != nil {
-		return indexCounts{}, "", err
+		return "", err
 	} else if c == '{' {
 		read = readJSON
 	}
-	counts, warning, err := convertBy(ctx, read, raw, out)
+	warning, err = convertBy(ctx, read, raw, out)
 	var syntax *json.SyntaxError
 	switch {
 	case errors.Is(err, errIrregular) && size > mostIrregular:
-		return counts, "", fmt.Errorf("%w; another one is read only up to %d bytes", err, mostIrregular)
+		return "", fmt.Errorf("%w; another one is read only up to %d bytes", err, mostIrregular)
 	case errors.Is(err, errIrregular), errors.As(err, &syntax) && size <= mostIrregular: // such as YAML in flow style
 		return convertBy(ctx, readWhole, raw, out)
 	}
-	return counts, warning, err
+	return warning, err
 }
 
-func convertBy(ctx context.Context, read func(io.Reader, *indexWriter) error, raw io.ReadSeeker, out rewritable) (indexCounts, string, error) {
+func convertBy(ctx context.Context, read func(io.Reader, *indexWriter) error, raw io.ReadSeeker, out rewritable) (warning string, err error) {
 	if err := rewind(raw, out); err != nil {
-		return indexCounts{}, "", err
+		return "", err
 	}
 	buffered := bufio.NewWriterSize(out, 64<<10)
 	w, err := newIndexWriter(ctx, buffered)
@@ -51,7 +51,7 @@ func convertBy(ctx context.Context, read func(io.Reader, *indexWriter) error, ra
 	if err == nil {
 		err = buffered.Flush()
 	}
-	return w.counts, w.warning(), err
+	return w.warning(), err
 }
 
 func rewind(raw io.Seeker, out rewritable) error {

@@ -77,12 +77,9 @@ type indexWriter struct {
 	versions []versionText
 	seen     map[string]bool // its versions
 
-	counts indexCounts
-	first  string // says what the first entry is that is left out
+	added, skipped int    // entries that were taken, and that were left out
+	first          string // says what the first entry is that is left out
 }
-
-// indexCounts are figures about an index.
-type indexCounts struct{ Charts, Versions, Skipped int }
 
 // versionText is an entry as it will be written.
 type versionText struct {
@@ -114,8 +111,8 @@ func (w *indexWriter) begin(name string) error {
 
 // skip leaves out an entry of the chart.
 func (w *indexWriter) skip(version string, why error) {
-	w.counts.Skipped++
-	if w.counts.Skipped > 1 {
+	w.skipped++
+	if w.skipped > 1 {
 		return
 	}
 	what := "an entry"
@@ -127,7 +124,7 @@ func (w *indexWriter) skip(version string, why error) {
 
 // add takes an entry of the chart, or leaves it out where it cannot be used.
 func (w *indexWriter) add(e *entry) error {
-	if w.counts.Versions+w.counts.Skipped >= mostVersions {
+	if w.added+w.skipped >= mostVersions {
 		return fmt.Errorf("the index has more than %d versions of charts", mostVersions)
 	}
 	version := ""
@@ -153,7 +150,7 @@ func (w *indexWriter) add(e *entry) error {
 		return w.ctx.Err()
 	}
 	w.seen[e.Version] = true
-	w.counts.Versions++
+	w.added++
 	w.versions = append(w.versions, versionText{parsed, text})
 	return w.ctx.Err()
 }
@@ -184,7 +181,6 @@ func (w *indexWriter) end() error {
 	}
 	w.places = append(w.places, place{w.chart, w.written, block.length, block.sum})
 	w.written += block.length
-	w.counts.Charts++
 	clear(w.versions)
 	w.versions, w.seen = w.versions[:0], nil
 	return nil
@@ -216,13 +212,13 @@ func (w *indexWriter) finish(h head) error {
 
 // warning says what was left out, in one sentence; "" where it was nothing.
 func (w *indexWriter) warning() string {
-	switch w.counts.Skipped {
+	switch w.skipped {
 	case 0:
 		return ""
 	case 1:
 		return "the index has an entry that cannot be used: " + w.first
 	default:
-		return fmt.Sprintf("the index has %d entries that cannot be used, the first is %s", w.counts.Skipped, w.first)
+		return fmt.Sprintf("the index has %d entries that cannot be used, the first is %s", w.skipped, w.first)
 	}
 }
 

@@ -21,12 +21,11 @@ import (
 
 // Names of files in a chart that mean something.
 const (
-	chartFile        = "Chart.yaml"
-	lockFile         = "Chart.lock"
-	valuesFile       = "values.yaml"
-	schemaFile       = "values.schema.json"
-	requirementsFile = "requirements.yaml"
-	ignoreFile       = ignore.HelmIgnore
+	chartFile  = "Chart.yaml"
+	lockFile   = "Chart.lock"
+	valuesFile = "values.yaml"
+	schemaFile = "values.schema.json"
+	ignoreFile = ignore.HelmIgnore
 )
 
 // Limits of the files that are parsed.

@@ -119,9 +119,8 @@ func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
 // remote is a repository as one credential sees it.
 type remote struct {
 	*shelf
-	registry *Registry
-	base     *url.URL
-	auth     Auth
+	base *url.URL
+	auth Auth
 	// own gives credential and client certificate to the repository's server only; all
 	// gives them to the server that is asked. The latter is nil without PassCredentials.
 	own, all *egress.Transport
@@ -133,7 +132,7 @@ func newRemote(s *shelf, r Repository) (*remote, error) {
 	if err != nil {
 		return nil, fault(gitops.Stalled, ReasonURL, fmt.Errorf("repository %q: %w", redacted(r.URL), err))
 	}
-	made := &remote{shelf: s, registry: r.Registry, base: base, auth: auth, polls: newPolls()}
+	made := &remote{shelf: s, base: base, auth: auth, polls: newPolls()}
 	if r.Registry != nil {
 		return made, nil
 	}

@@ -49,10 +49,9 @@ type indexState struct {
 	// Revision is the digest of the index as it came: sha256:hex.
 	Revision string `json:"revision"`
 	// ETag and LastModified are what the server gave to ask whether it has changed.
-	ETag         string      `json:"etag,omitempty"`
-	LastModified string      `json:"lastModified,omitempty"`
-	Counts       indexCounts `json:"counts"`
-	Warning      string      `json:"warning,omitempty"`
+	ETag         string `json:"etag,omitempty"`
+	LastModified string `json:"lastModified,omitempty"`
+	Warning      string `json:"warning,omitempty"`
 }
 
 // chartState describes a chart that was got or packaged.
@@ -108,10 +107,11 @@ func (s *shelf) open() error {
 	if s.dir != nil {
 		return nil
 	}
-	if err := s.store.root.Mkdir(s.key, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	root := s.store.folder.Root()
+	if err := root.Mkdir(s.key, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	dir, err := s.store.root.OpenRoot(s.key)
+	dir, err := root.OpenRoot(s.key)
 	if err != nil {
 		return err
 	}

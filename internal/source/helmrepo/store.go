@@ -21,19 +21,13 @@
 package helmrepo
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"strconv"
 	"sync"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 // Options configure a Store. Zero values mean the defaults, which are Flux's.
@@ -47,15 +41,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	positive := func(n, fallback int64) int64 {
-		if n > 0 {
-			return n
-		}
-		return fallback
-	}
-	o.IndexBytes = positive(o.IndexBytes, 50<<20)
-	o.ChartBytes = positive(o.ChartBytes, 10<<20)
-	o.FileBytes = positive(o.FileBytes, 5<<20)
+	o.IndexBytes = source.Limit(o.IndexBytes, 50<<20)
+	o.ChartBytes = source.Limit(o.ChartBytes, 10<<20)
+	o.FileBytes = source.Limit(o.FileBytes, 5<<20)
 	return o
 }
 
@@ -63,8 +51,7 @@ func (o Options) withDefaults() Options {
 // goroutines, and by one process at a time.
 type Store struct {
 	options  Options
-	root     *os.Root
-	secret   []byte // makes folder names of credentials that say nothing
+	folder   *source.Folder
 	unpacked *artifact.Cache
 
 	mu      sync.Mutex // guards all below
@@ -73,39 +60,17 @@ type Store struct {
 	closed  bool
 }
 
-const secretFile = "key"
-
 // Open opens the store below a folder, which is made where it is missing. Charts are
 // unpacked in the cache, which may be that of others too.
-func Open(folder string, unpacked *artifact.Cache, o Options) (*Store, error) {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("open chart store: %w", err)
-	}
-	root, err := os.OpenRoot(folder)
+func Open(path string, unpacked *artifact.Cache, o Options) (*Store, error) {
+	folder, err := source.OpenFolder(path, "chart store")
 	if err != nil {
-		return nil, fmt.Errorf("open chart store: %w", err)
-	}
-	secret, err := readSecret(root)
-	if err != nil {
-		return nil, fmt.Errorf("open chart store: %w", errors.Join(err, root.Close()))
-	}
-	return &Store{
-		options: o.withDefaults(), root: root, secret: secret, unpacked: unpacked,
-		remotes: map[string]*remote{}, shelves: map[string]*shelf{},
-	}, nil
-}
-
-func readSecret(root *os.Root) ([]byte, error) {
-	secret, err := root.ReadFile(secretFile)
-	if err == nil && len(secret) == sha256.Size {
-		return secret, nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	secret = make([]byte, sha256.Size)
-	_, _ = rand.Read(secret) // never fails
-	return secret, root.WriteFile(secretFile, secret, 0o600)
+	return &Store{
+		options: o.withDefaults(), folder: folder, unpacked: unpacked,
+		remotes: map[string]*remote{}, shelves: map[string]*shelf{},
+	}, nil
 }
 
 // Close lets go of connections and of the folder. Nothing is read after it.
@@ -122,16 +87,7 @@ func (s *Store) Close() error {
 	}
 	clear(s.remotes)
 	clear(s.shelves)
-	return errors.Join(append(errs, s.root.Close())...)
-}
-
-// name is a name for parts that say nothing about them to whoever sees it.
-func (s *Store) name(parts ...string) string {
-	mac := hmac.New(sha256.New, s.secret)
-	for _, part := range parts {
-		fmt.Fprintf(mac, "%d:%s", len(part), part)
-	}
-	return hex.EncodeToString(mac.Sum(nil)[:16])
+	return errors.Join(append(errs, s.folder.Close())...)
 }
 
 // key names the shelf of a repository and a credential.
@@ -145,7 +101,7 @@ func (s *Store) key(r Repository) string {
 		at = base.String()
 	}
 	// A credential in the URL is one too.
-	return s.name(
+	return s.folder.Name(
 		"repository", r.URL, at, identity, r.Auth.Username, r.Auth.Password,
 		string(r.TLS.CA), string(r.TLS.Certificate), string(r.TLS.Key), strconv.FormatBool(r.TLS.Insecure),
 		r.Proxy.Address, r.Proxy.Username, r.Proxy.Password, strconv.FormatBool(r.PassCredentials),
@@ -190,7 +146,7 @@ func (s *Store) shelf(key string) (*shelf, error) {
 func (s *Store) packages(source string) (*shelf, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.shelf(s.name("source", source))
+	return s.shelf(s.folder.Name("source", source))
 }
 
 // Followed is everything that a Store is still to keep.
@@ -218,7 +174,7 @@ func (s *Store) Retain(followed Followed) error {
 		want(s.key(c.Repository), c.book())
 	}
 	for _, p := range followed.Packages {
-		want(s.name("source", p.Source), p.book())
+		want(s.folder.Name("source", p.Source), p.book())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,12 +193,6 @@ func (s *Store) Retain(followed Followed) error {
 		delete(s.shelves, key)
 		errs = append(errs, sh.close())
 	}
-	entries, err := fs.ReadDir(s.root.FS(), ".")
-	errs = append(errs, err)
-	for _, e := range entries {
-		if e.IsDir() && !kept[e.Name()] && wanted[e.Name()] == nil {
-			errs = append(errs, s.root.RemoveAll(e.Name()))
-		}
-	}
+	errs = append(errs, s.folder.Sweep(func(key string) bool { return kept[key] || wanted[key] != nil }))
 	return errors.Join(errs...)
 }

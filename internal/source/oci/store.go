@@ -14,14 +14,8 @@
 package oci
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -30,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/egress"
+	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 // Options configure a Store. Zero values mean the defaults.
@@ -52,23 +47,16 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.LayerBytes = positive(o.LayerBytes, 512<<20)
-	o.ManifestBytes = positive(o.ManifestBytes, 4<<20)
-	o.Tags = positive(o.Tags, 100_000)
-	o.TagPages = positive(o.TagPages, 1_000)
-	o.Annotations = positive(o.Annotations, 1_000)
-	o.AnnotationBytes = positive(o.AnnotationBytes, 256<<10)
+	o.LayerBytes = source.Limit(o.LayerBytes, 512<<20)
+	o.ManifestBytes = source.Limit(o.ManifestBytes, 4<<20)
+	o.Tags = source.Limit(o.Tags, 100_000)
+	o.TagPages = source.Limit(o.TagPages, 1_000)
+	o.Annotations = source.Limit(o.Annotations, 1_000)
+	o.AnnotationBytes = source.Limit(o.AnnotationBytes, 256<<10)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	return o
-}
-
-func positive[N int | int64](n, fallback N) N {
-	if n > 0 {
-		return n
-	}
-	return fallback
 }
 
 // Store keeps what is known of the artifacts that are followed, below one folder; their
@@ -77,9 +65,8 @@ func positive[N int | int64](n, fallback N) N {
 type Store struct {
 	cache   *artifact.Cache
 	options Options
-	root    *os.Root
+	folder  *source.Folder
 	journal *journal
-	secret  []byte // makes names of credentials that say nothing
 
 	mu        sync.Mutex // guards what follows
 	sessions  map[string]*session
@@ -87,42 +74,20 @@ type Store struct {
 	closed    bool
 }
 
-const secretFile = "key"
-
 // Open opens the store in a folder, which is made where it is missing.
-func Open(cache *artifact.Cache, folder string, o Options) (*Store, error) {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("open OCI store: %w", err)
-	}
-	root, err := os.OpenRoot(folder)
+func Open(cache *artifact.Cache, path string, o Options) (*Store, error) {
+	folder, err := source.OpenFolder(path, "OCI store")
 	if err != nil {
-		return nil, fmt.Errorf("open OCI store: %w", err)
-	}
-	secret, err := readSecret(root)
-	if err != nil {
-		return nil, fmt.Errorf("open OCI store: %w", errors.Join(err, root.Close()))
-	}
-	states, err := openJournal(root)
-	if err != nil {
-		return nil, fmt.Errorf("open OCI store: %w", errors.Join(err, root.Close()))
-	}
-	return &Store{
-		cache: cache, options: o.withDefaults(), root: root, journal: states, secret: secret,
-		sessions: map[string]*session{}, followers: map[string]*follower{},
-	}, nil
-}
-
-func readSecret(root *os.Root) ([]byte, error) {
-	secret, err := root.ReadFile(secretFile)
-	if err == nil && len(secret) == sha256.Size {
-		return secret, nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	secret = make([]byte, sha256.Size)
-	_, _ = rand.Read(secret) // never fails
-	return secret, root.WriteFile(secretFile, secret, 0o600)
+	states, err := openJournal(folder.Root())
+	if err != nil {
+		return nil, fmt.Errorf("open OCI store: %w", errors.Join(err, folder.Close()))
+	}
+	return &Store{
+		cache: cache, options: o.withDefaults(), folder: folder, journal: states,
+		sessions: map[string]*session{}, followers: map[string]*follower{},
+	}, nil
 }
 
 // Close closes idle connections and the folder. What was fetched can still be read.
@@ -136,16 +101,7 @@ func (s *Store) Close() error {
 	s.sessions, s.followers = map[string]*session{}, map[string]*follower{}
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()
-	return errors.Join(s.journal.close(), s.root.Close())
-}
-
-// name makes a name of some parts that cannot be guessed from it.
-func (s *Store) name(parts ...string) string {
-	mac := hmac.New(sha256.New, s.secret)
-	for _, part := range parts {
-		_, _ = fmt.Fprintf(mac, "%d:%s", len(part), part)
-	}
-	return hex.EncodeToString(mac.Sum(nil)[:16])
+	return errors.Join(s.journal.close(), s.folder.Close())
 }
 
 // keys are the names of what belongs to a request: of the repository with its credential,
@@ -157,9 +113,9 @@ func (s *Store) keys(request Request, repository name.Repository) keys {
 	for _, config := range request.Auth.DockerConfigs {
 		parts = append(parts, string(config))
 	}
-	k := keys{repository: s.name(parts...)}
+	k := keys{repository: s.folder.Name(parts...)}
 	ref, layer := request.Ref, request.Layer
-	k.request = s.name(k.repository, ref.Tag, ref.SemVer, ref.SemVerFilter, ref.Digest, layer.MediaType, string(layer.operation()))
+	k.request = s.folder.Name(k.repository, ref.Tag, ref.SemVer, ref.SemVerFilter, ref.Digest, layer.MediaType, string(layer.operation()))
 	return k
 }
 
@@ -180,7 +136,7 @@ func (s *Store) sessionKey(request Request, repository name.Repository, credenti
 	for _, c := range credentials {
 		parts = append(parts, c.Username, c.Password, c.IdentityToken, c.RegistryToken)
 	}
-	return s.name(parts...)
+	return s.folder.Name(parts...)
 }
 
 // open gives what belongs to a request, and makes what is missing of it.
