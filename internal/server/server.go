@@ -117,6 +117,7 @@ type server struct {
 	stores
 	followed    followedHelm
 	sigstore    *cosign.PublicRoot
+	trust       *egress.Transport
 	artifacts   *artifact.Store
 	cache       *artifact.Cache
 	artifactURL string

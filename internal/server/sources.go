@@ -1,15 +1,11 @@
 package server
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
-
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/plumb-gitops/plumb/internal/auth"
 	"github.com/plumb-gitops/plumb/internal/egress"
@@ -102,28 +98,18 @@ func keyOf(values ...any) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// verifier verifies an artifact in a registry.
-type verifier func(ctx context.Context, image name.Digest, o ...remote.Option) (by string, err error)
-
 // verifierOf makes the verifier that an object asks for; nil for none. The error is that
 // of settings that cannot be used.
-func (s *server) verifierOf(v *flux.Verification) (verifier, error) {
+func (s *server) verifierOf(v *flux.Verification) (oci.Verifier, error) {
 	switch {
 	case v == nil:
 		return nil, nil
 	case v.Provider == "notation":
-		transport, err := egress.NewTransport(egress.Options{Policy: s.policy()})
+		n, err := notation.New(notation.Options{TrustPolicy: v.TrustPolicy, Certificates: v.Certificates, Transport: s.trust})
 		if err != nil {
 			return nil, err
 		}
-		n, err := notation.New(notation.Options{TrustPolicy: v.TrustPolicy, Certificates: v.Certificates, Transport: transport})
-		if err != nil {
-			return nil, err
-		}
-		return func(ctx context.Context, image name.Digest, o ...remote.Option) (string, error) {
-			defer transport.CloseIdleConnections()
-			return n.Verify(ctx, image, o...)
-		}, nil
+		return n.Verify, nil
 	case v.Provider != "cosign":
 		return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Stalled, Reason: "VerificationError",
 			Cause: fmt.Errorf("provider %s of spec.verify is not known; use cosign or notation", egress.Quote(v.Provider))}
@@ -139,13 +125,12 @@ func (s *server) verifierOf(v *flux.Verification) (verifier, error) {
 	return c.Verify, nil
 }
 
-// prepareVerification makes the root of trust of the public Sigstore. It is asked for when a
-// verification needs it first.
-func (s *server) prepareVerification() error {
-	transport, err := egress.NewTransport(egress.Options{Policy: s.policy()})
-	if err != nil {
+// prepareVerification makes what is asked about trust: the root of the public Sigstore, and
+// which certificates are revoked. Nobody is asked before a verification needs it.
+func (s *server) prepareVerification() (err error) {
+	if s.trust, err = egress.NewTransport(egress.Options{Policy: s.policy()}); err != nil {
 		return err
 	}
-	s.sigstore = cosign.NewPublicRoot(cosign.PublicRootOptions{Folder: filepath.Join(s.config.Storage.Path, "sigstore"), Transport: transport, Now: s.clock.Now})
+	s.sigstore = cosign.NewPublicRoot(cosign.PublicRootOptions{Folder: filepath.Join(s.config.Storage.Path, "sigstore"), Transport: s.trust, Now: s.clock.Now})
 	return nil
 }

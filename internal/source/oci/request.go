@@ -42,11 +42,14 @@ type Request struct {
 	// Verify finds out whether an artifact may be used, and by what: empty where it may be
 	// though nobody has signed it. Nil is that all may. The options reach the artifact's
 	// repository as the request does. An error of type gitops.Error keeps its kind.
-	Verify func(ctx context.Context, image name.Digest, o ...remote.Option) (by string, err error)
+	Verify Verifier
 	// VerifyKey stands for the settings of Verify: where it changes, what was fetched is
 	// verified again.
 	VerifyKey string
 }
+
+// Verifier judges an artifact; see Request.Verify.
+type Verifier func(ctx context.Context, image name.Digest, o ...remote.Option) (by string, err error)
 
 // Ref chooses an artifact. The first field that is set decides, in the order Digest,
 // SemVer, Tag; without any it is the tag latest.
