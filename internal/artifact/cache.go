@@ -49,11 +49,11 @@ type Cache struct {
 	held map[string]*cached
 }
 
-// cacheLimits bound an artifact when it is unpacked, in bytes and files, and the bytes of
-// those that nobody uses.
+// cacheLimits bound an artifact when it is unpacked, in bytes, files and bytes of names, and
+// the bytes of those that nobody uses.
 type cacheLimits struct {
-	total, unused int64
-	entries       int
+	total, unused  int64
+	entries, names int
 }
 
 // cached is an artifact in use.
@@ -74,7 +74,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, most: cacheLimits{total: maxUnpacked, unused: maxCache, entries: maxReadFiles}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, most: cacheLimits{total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 

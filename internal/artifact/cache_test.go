@@ -209,6 +209,7 @@ func TestCacheRefuses(t *testing.T) {
 		"a deep path":            {content: packedWith(t, file(strings.Repeat("a/", 200)+"f")), want: "more than 4096 bytes or 100 folders"},
 		"a sparse file":          {content: sparse(t), want: "is a sparse file"},
 		"many files":             {content: packedWith(t, file("a"), file("b"), file("c"), file("d")), want: "more than 3 files"},
+		"long names":             {content: packedWith(t, file(strings.Repeat("a", 75)), file(strings.Repeat("b", 76))), want: "names of its files have more than 150 bytes"},
 		"many bytes":             {content: packedWith(t, file(strings.Repeat("a", 10_000))), want: "more than 8192 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -222,7 +223,7 @@ func TestCacheRefuses(t *testing.T) {
 			folder := t.TempDir()
 			server := serve(t, test.content, test.status)
 			c := openCache(t, folder)
-			c.most = cacheLimits{total: 8192, unused: 1 << 20, entries: 3}
+			c.most = cacheLimits{total: 8192, unused: 1 << 20, entries: 3, names: 150}
 			_, _, err := c.Get(t.Context(), server.URL, test.digest)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)

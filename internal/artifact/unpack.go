@@ -250,8 +250,8 @@ func (u *unpacking) file(content io.Reader, name string, executable bool) error 
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, own(err))
 	}
-	if u.names += len(name); u.names > mostNames {
-		return fmt.Errorf("the names of its files have more than %d bytes together", mostNames)
+	if u.names += len(name); u.names > u.most.names {
+		return fmt.Errorf("the names of its files have more than %d bytes together", u.most.names)
 	}
 	f := indexed{Name: name, Size: size, Sum: hex.EncodeToString(sum.Sum(nil)), Executable: executable}
 	if err := u.tree.file(u.entry(f, u.offset)); err != nil {

@@ -81,7 +81,7 @@ func (c *Cloud) Git(_ context.Context, repository *url.URL, s auth.Session) (aut
 		return auth.Login{}, auth.Misconfigured("a token is not sent without TLS; use https")
 	}
 	if host := strings.ToLower(repository.Host); host != "dev.azure.com" && !strings.HasSuffix(host, ".visualstudio.com") {
-		return auth.Login{}, auth.ElsewhereError()
+		return auth.Login{}, auth.Misconfigured("it is no repository of Azure DevOps, at dev.azure.com or ORGANIZATION.visualstudio.com")
 	}
 	access, err := s.Access(auth.Scope{Resource: devOpsScope})
 	return auth.Login{Bearer: access.Bearer, Expires: access.Expires}, err

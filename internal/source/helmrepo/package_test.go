@@ -304,44 +304,45 @@ func TestPackageRefuses(t *testing.T) {
 		want    string
 		options helmrepo.Options
 	}{
-		"no chart":                       {files: plain, change: func(p *helmrepo.PackageRequest) { p.Path = "none" }, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `the source has no chart at "none"`},
-		"no path":                        {files: plain, change: func(p *helmrepo.PackageRequest) { p.Path = "" }, kind: gitops.Stalled, reason: helmrepo.ReasonReference, want: "is not a path inside of the source"},
-		"a path outside":                 {files: plain, change: func(p *helmrepo.PackageRequest) { p.Path = "c/../../c" }, kind: gitops.Stalled, reason: helmrepo.ReasonReference, want: "is not a path inside of the source"},
-		"a file that is no chart":        {files: plain, change: func(p *helmrepo.PackageRequest) { p.Path = "c/values.yaml" }, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "it is no packed chart"},
-		"no Chart.yaml":                  {files: map[string]string{"c/x": "y"}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "Chart.yaml file is missing"},
-		"a name without end":             {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", "a/"+strings.Repeat("x", 500_000), 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "chart.metadata.name"},
-		"a dependency without end":       {files: dependency("name: "+strings.Repeat("x", 500_000), "alias: ../x"), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "validation: dependency"},
-		"the name ..":                    {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", "..", 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `".." is not allowed`},
-		"the name a/b":                   {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", "a/b", 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"a/b" is invalid`},
-		"a windows name":                 {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", `..\b`, 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "is no name for a chart"},
-		"a version with slashes":         {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "1.2.3", "1.2.3/../x", 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "is invalid"},
-		"values outside":                 {files: plain, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"../x.yaml"} }, kind: gitops.Stalled, reason: helmrepo.ReasonValues, want: "is not the path of a file inside"},
-		"values that are a URL":          {files: plain, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"https://example.com/x"} }, kind: gitops.Stalled, reason: helmrepo.ReasonValues, want: "is not the path of a file inside"},
-		"values that are like a URL":     {files: plain, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"http:../x"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "there is no values file"},
-		"values that are a folder":       {files: plain, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"c"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "it is a folder"},
-		"values that are long":           {files: map[string]string{"c/Chart.yaml": appChart, "x": "# " + strings.Repeat("x", 5<<20)}, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"x"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "at most 5242880 are read"},
-		"values with an alias bomb":      {files: map[string]string{"c/Chart.yaml": appChart, "x": bomb()}, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"x"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "excessive aliasing"},
-		"a revision that is no metadata": {files: plain, change: func(p *helmrepo.PackageRequest) { p.Strategy, p.Revision = helmrepo.EachRevision, "main@a_b" }, kind: gitops.Stalled, reason: helmrepo.ReasonMetadata, want: "build metadata"},
-		"a lock that is a list":          {files: lock("- x\n"), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "cannot load Chart.lock"},
-		"a lock that is a text":          {files: lock("../../../x"), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "cannot load Chart.lock"},
-		"a lock that is binary":          {files: lock("\x00\x01\xff"), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "cannot load Chart.lock"},
-		"a lock with an empty entry":     {files: lock("dependencies:\n- null\n"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "must not contain empty or null nodes"},
-		"a lock with a path as name":     {files: lock("dependencies:\n- name: ../../secret\n  version: '*'\n"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "is no name for a chart"},
-		"a lock with a path as alias":    {files: lock("dependencies:\n- name: x\n  alias: ../x\n"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "disallowed characters in the alias"},
-		"a dependency outside":           {files: dependency("name: x", "version: '*'", "repository: file://../../secret"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "leads out of the source"},
-		"a dependency far outside":       {files: dependency("name: x", "version: '*'", "repository: file:///../../../../etc"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "leads out of the source"},
-		"a windows dependency":           {files: dependency("name: x", "version: '*'", `repository: 'file://..\..\secret'`), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "leads out of the source"},
-		"a dependency that is missing":   {files: dependency("name: x", "version: '*'", "repository: file://../none"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `the source has no chart at "none"`},
-		"a dependency without a place":   {files: dependency("name: x", "version: '*'"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `the source has no chart at "c/charts/x"`},
-		"a dependency of no version":     {files: dependency("name: app", "version: 2.x", "repository: file://../secret"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `has version "1.2.3", which is not in the range "2.x"`},
-		"a dependency by alias":          {files: dependency("name: x", "version: '*'", "repository: '@charts'"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "is an alias"},
-		"a dependency from elsewhere":    {files: dependency("name: x", "version: '*'", "repository: ftp://example.com"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "none of http, https, oci and file"},
-		"a dependency nobody has":        {files: dependency("name: x", "version: '*'", "repository: https://example.com/a?s3cret"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `repository "https://example.com/a/": it is not there`},
-		"a dependency without a lookup":  {files: dependency("name: x", "version: '*'", "repository: https://example.com"), change: func(p *helmrepo.PackageRequest) { p.RepositoryFor = nil }, kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "there is no repository"},
-		"a dependency not in there":      {files: dependency("name: x", "version: '*'", remote), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `has no chart "x"`},
-		"a dependency not so new":        {files: dependency("name: lib", "version: '>= 3'", remote), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `in the range ">= 3"`},
-		"a dependency that is no chart":  {files: dependency("name: bad", "version: 1.x", remote), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "it is no packed chart"},
-		"a dependency without a name":    {files: dependency("version: 1.x", remote), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "is no name for a chart"},
+		"no chart":                                {files: plain, change: func(p *helmrepo.PackageRequest) { p.Path = "none" }, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `the source has no chart at "none"`},
+		"no path":                                 {files: plain, change: func(p *helmrepo.PackageRequest) { p.Path = "" }, kind: gitops.Stalled, reason: helmrepo.ReasonReference, want: "is not a path inside of the source"},
+		"a path outside":                          {files: plain, change: func(p *helmrepo.PackageRequest) { p.Path = "c/../../c" }, kind: gitops.Stalled, reason: helmrepo.ReasonReference, want: "is not a path inside of the source"},
+		"a file that is no chart":                 {files: plain, change: func(p *helmrepo.PackageRequest) { p.Path = "c/values.yaml" }, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "it is no packed chart"},
+		"no Chart.yaml":                           {files: map[string]string{"c/x": "y"}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "Chart.yaml file is missing"},
+		"a name without end":                      {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", "a/"+strings.Repeat("x", 500_000), 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "chart.metadata.name"},
+		"a dependency without end":                {files: dependency("name: "+strings.Repeat("x", 500_000), "alias: ../x"), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "validation: dependency"},
+		"the name ..":                             {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", "..", 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `".." is not allowed`},
+		"the name a/b":                            {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", "a/b", 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"a/b" is invalid`},
+		"a windows name":                          {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "app", `..\b`, 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "is no name for a chart"},
+		"a version with slashes":                  {files: map[string]string{"c/Chart.yaml": strings.Replace(appChart, "1.2.3", "1.2.3/../x", 1)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "is invalid"},
+		"values outside":                          {files: plain, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"../x.yaml"} }, kind: gitops.Stalled, reason: helmrepo.ReasonValues, want: "is not the path of a file inside"},
+		"values that are a URL":                   {files: plain, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"https://example.com/x"} }, kind: gitops.Stalled, reason: helmrepo.ReasonValues, want: "is not the path of a file inside"},
+		"values that are like a URL":              {files: plain, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"http:../x"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "there is no values file"},
+		"values that are a folder":                {files: plain, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"c"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "it is a folder"},
+		"values that are long":                    {files: map[string]string{"c/Chart.yaml": appChart, "x": "# " + strings.Repeat("x", 5<<20)}, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"x"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "at most 5242880 are read"},
+		"values with an alias bomb":               {files: map[string]string{"c/Chart.yaml": appChart, "x": bomb()}, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"x"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "excessive aliasing"},
+		"a revision that is no metadata":          {files: plain, change: func(p *helmrepo.PackageRequest) { p.Strategy, p.Revision = helmrepo.EachRevision, "main@a_b" }, kind: gitops.Stalled, reason: helmrepo.ReasonMetadata, want: "build metadata"},
+		"a lock that is a list":                   {files: lock("- x\n"), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "cannot load Chart.lock"},
+		"a lock that is a text":                   {files: lock("../../../x"), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "cannot load Chart.lock"},
+		"a lock that is binary":                   {files: lock("\x00\x01\xff"), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "cannot load Chart.lock"},
+		"a lock with an empty entry":              {files: lock("dependencies:\n- null\n"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "must not contain empty or null nodes"},
+		"a lock with a path as name":              {files: lock("dependencies:\n- name: ../../secret\n  version: '*'\n"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "is no name for a chart"},
+		"a lock with a path as alias":             {files: lock("dependencies:\n- name: x\n  alias: ../x\n"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "disallowed characters in the alias"},
+		"dependencies that are too much together": {files: bulky(t, 30), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "more than"},
+		"a dependency outside":                    {files: dependency("name: x", "version: '*'", "repository: file://../../secret"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "leads out of the source"},
+		"a dependency far outside":                {files: dependency("name: x", "version: '*'", "repository: file:///../../../../etc"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "leads out of the source"},
+		"a windows dependency":                    {files: dependency("name: x", "version: '*'", `repository: 'file://..\..\secret'`), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "leads out of the source"},
+		"a dependency that is missing":            {files: dependency("name: x", "version: '*'", "repository: file://../none"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `the source has no chart at "none"`},
+		"a dependency without a place":            {files: dependency("name: x", "version: '*'"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `the source has no chart at "c/charts/x"`},
+		"a dependency of no version":              {files: dependency("name: app", "version: 2.x", "repository: file://../secret"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `has version "1.2.3", which is not in the range "2.x"`},
+		"a dependency by alias":                   {files: dependency("name: x", "version: '*'", "repository: '@charts'"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "is an alias"},
+		"a dependency from elsewhere":             {files: dependency("name: x", "version: '*'", "repository: ftp://example.com"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "none of http, https, oci and file"},
+		"a dependency nobody has":                 {files: dependency("name: x", "version: '*'", "repository: https://example.com/a?s3cret"), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `repository "https://example.com/a/": it is not there`},
+		"a dependency without a lookup":           {files: dependency("name: x", "version: '*'", "repository: https://example.com"), change: func(p *helmrepo.PackageRequest) { p.RepositoryFor = nil }, kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "there is no repository"},
+		"a dependency not in there":               {files: dependency("name: x", "version: '*'", remote), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `has no chart "x"`},
+		"a dependency not so new":                 {files: dependency("name: lib", "version: '>= 3'", remote), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: `in the range ">= 3"`},
+		"a dependency that is no chart":           {files: dependency("name: bad", "version: 1.x", remote), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "it is no packed chart"},
+		"a dependency without a name":             {files: dependency("version: 1.x", remote), kind: gitops.Invalid, reason: helmrepo.ReasonDependency, want: "is no name for a chart"},
 		"a dependency with a wrong credential": {
 			files: dependency("name: lib", "version: 1.x", remote), kind: gitops.Denied, reason: helmrepo.ReasonAuthentication, want: "check the credential",
 			change: func(p *helmrepo.PackageRequest) {
@@ -390,5 +391,17 @@ func TestPackageRefuses(t *testing.T) {
 				t.Errorf("two texts: %.300s, %.300s", err, again)
 			}
 		})
+	}
+}
+
+// bulky is a chart that depends on another one again and again, under other names: 4 MB each.
+func bulky(t *testing.T, times int) map[string]string {
+	t.Helper()
+	chart := appChart + "dependencies:\n"
+	for i := range times {
+		chart += fmt.Sprintf("- {name: lib, version: 1.x, repository: 'file://../lib', alias: a%d}\n", i)
+	}
+	return map[string]string{
+		"c/Chart.yaml": chart, "lib/Chart.yaml": "apiVersion: v2\nname: lib\nversion: 1.0.0\n", "lib/x": strings.Repeat("x", 4<<20),
 	}
 }
