@@ -130,8 +130,12 @@ func TestServedKinds(t *testing.T) {
 	want := []string{
 		"kustomize.toolkit.fluxcd.io/v1, Resource=kustomizations",
 		"source.extensions.fluxcd.io/v1beta1, Resource=artifactgenerators",
+		"source.toolkit.fluxcd.io/v1, Resource=buckets",
 		"source.toolkit.fluxcd.io/v1, Resource=externalartifacts",
 		"source.toolkit.fluxcd.io/v1, Resource=gitrepositories",
+		"source.toolkit.fluxcd.io/v1, Resource=helmcharts",
+		"source.toolkit.fluxcd.io/v1, Resource=helmrepositories",
+		"source.toolkit.fluxcd.io/v1, Resource=ocirepositories",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("served kinds differ (-want +got):\n%s", diff)
