@@ -479,6 +479,7 @@ func (s *server) setUp(ctx context.Context) error {
 			RequeueDependency:    s.config.RequeueDependency,
 			IntervalJitter:       jitter,
 			NoCrossNamespaceRefs: s.config.NoCrossNamespaceRefs,
+			ServiceAccountLogins: s.config.Gates.ObjectLevelWorkloadIdentity,
 			Rewrites:             s.rewrites(),
 		},
 	})

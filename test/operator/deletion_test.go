@@ -135,10 +135,10 @@ func TestTerminatingNamespace(t *testing.T) {
 		},
 		"of one that is refused": {
 			before: func(w, _ *world) {
-				w.patch(w.named("app"), `{"spec":{"sourceRef":{"kind":"OCIRepository"}}}`)
-				w.notReady("app", "FeatureGateDisabled", "spec.sourceRef")
+				w.patch(w.named("app"), `{"spec":{"decryption":{"provider":"sops","serviceAccountName":"x"}}}`)
+				w.notReady("app", "FeatureGateDisabled", "spec.decryption")
 			},
-			left: "objects are left behind|spec.sourceRef|ConfigMap/OTHER/far",
+			left: "objects are left behind|spec.decryption|ConfigMap/OTHER/far",
 		},
 	}
 	for name, tt := range tests {

@@ -94,13 +94,12 @@ func TestDependsOn(t *testing.T) {
 	w.data("c", "2")
 }
 
-// refusals are fields that are not served yet.
+// refusals are fields that are not switched on.
 func refusals() map[string]func(*kustomizev1.Kustomization) {
 	return map[string]func(*kustomizev1.Kustomization){
 		"spec.decryption.serviceAccountName": func(k *kustomizev1.Kustomization) {
 			k.Spec.Decryption = &kustomizev1.Decryption{Provider: "sops", ServiceAccountName: "x"}
 		},
-		"spec.sourceRef of kind OCIRepository": func(k *kustomizev1.Kustomization) { k.Spec.SourceRef.Kind = "OCIRepository" },
 	}
 }
 
@@ -176,14 +175,14 @@ func TestRefusedAndMended(t *testing.T) {
 	w.data("a", "1")
 
 	// A source is refused in the same way, and keeps what it has.
-	w.patchSource(`{"spec":{"verify":{"mode":"HEAD","secretRef":{"name":"x"}}}}`)
+	w.patchSource(`{"spec":{"provider":"azure","serviceAccountName":"x"}}`)
 	waitFor(w, w.namedSource("repo"), "stalled", func(s *sourcev1.GitRepository) bool {
 		stalled := conditionOf(s.Status.Conditions, "Stalled")
-		return stalled.Reason == "FeatureGateDisabled" && says(stalled.Message, "spec.verify") && s.Status.Artifact != nil
+		return stalled.Reason == "FeatureGateDisabled" && says(stalled.Message, "spec.serviceAccountName|ObjectLevelWorkloadIdentity") && s.Status.Artifact != nil
 	})
 	w.patch(w.namedConfig("a"), `{"data":{"key":"drift"}}`)
 	w.data("a", "1")
-	w.patchSource(`{"spec":{"verify":null}}`)
+	w.patchSource(`{"spec":{"provider":null,"serviceAccountName":null}}`)
 	second := w.push(testenv.Files{"app/a.yaml": configMap("a", "2")})
 	w.ready("app", second)
 }

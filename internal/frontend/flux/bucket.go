@@ -31,7 +31,9 @@ func (buckets) settings(obj *sourcev1.Bucket) sourceSettings {
 	return sourceSettings{suspended: obj.Spec.Suspend, timeout: obj.Spec.Timeout, address: redactedURL(obj.Spec.Endpoint) + "/" + obj.Spec.BucketName}
 }
 
-func (buckets) refuse(*sourcev1.Bucket) *blocked { return nil }
+func (b buckets) refuse(obj *sourcev1.Bucket) *blocked {
+	return b.options.gated(obj.Spec.Provider, obj.Spec.ServiceAccountName)
+}
 
 // follow translates what is to be fetched.
 func (b buckets) follow(obj *sourcev1.Bucket) (pursuit[BucketRequest], error) {

@@ -41,8 +41,11 @@ func (gitRepositories) settings(obj *sourcev1.GitRepository) sourceSettings {
 	return sourceSettings{suspended: obj.Spec.Suspend, timeout: obj.Spec.Timeout, address: redactedURL(obj.Spec.URL)}
 }
 
-// refuse names a URL that cannot be used.
-func (gitRepositories) refuse(obj *sourcev1.GitRepository) *blocked {
+// refuse names a URL that cannot be used, or a login that is not switched on.
+func (g gitRepositories) refuse(obj *sourcev1.GitRepository) *blocked {
+	if b := g.options.gated(obj.Spec.Provider, obj.Spec.ServiceAccountName); b != nil {
+		return b
+	}
 	return unsafeURL(obj.Spec.URL, "http", "https", "ssh")
 }
 

@@ -5,7 +5,10 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/plumb-gitops/plumb/internal/auth"
 )
 
 // own tells whether it is the operator itself that logs in.
@@ -51,4 +54,14 @@ func ownEndpoint(login Login, endpoint string) *blocked {
 	}
 	return &blocked{reason: sourcev1.InvalidProviderConfigurationReason, stalled: true, cause: fmt.Errorf(
 		"spec.endpoint is not one of provider %s, and the operator's own identity is sent nowhere else; name a service account in spec.serviceAccountName, or a Secret in spec.secretRef", login.Provider)}
+}
+
+// gated refuses a login of a service account where the operator's feature gate is off, as
+// Flux does.
+func (o SourceOptions) gated(provider, account string) *blocked {
+	if account == "" || loginOf(provider, "", account).Provider == "" || o.ServiceAccountLogins {
+		return nil
+	}
+	return &blocked{reason: meta.FeatureGateDisabledReason, stalled: true, cause: fmt.Errorf(
+		"spec.serviceAccountName with provider %s needs the operator's feature gate %s; the object is left as it is until the gate is on or the field is removed", provider, auth.ObjectLevelGate)}
 }

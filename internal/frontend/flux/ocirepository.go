@@ -31,7 +31,10 @@ func (ociRepositories) settings(obj *sourcev1.OCIRepository) sourceSettings {
 	return sourceSettings{suspended: obj.Spec.Suspend, timeout: obj.Spec.Timeout, address: redactedURL(obj.Spec.URL)}
 }
 
-func (ociRepositories) refuse(obj *sourcev1.OCIRepository) *blocked {
+func (o ociRepositories) refuse(obj *sourcev1.OCIRepository) *blocked {
+	if b := o.options.gated(obj.Spec.Provider, obj.Spec.ServiceAccountName); b != nil {
+		return b
+	}
 	return unsafeURL(obj.Spec.URL, "oci")
 }
 

@@ -30,6 +30,8 @@ type SourceOptions struct {
 	RequeueDependency time.Duration
 	// IntervalJitter is the share, from 0 to 1, by which intervals vary.
 	IntervalJitter float64
+	// ServiceAccountLogins lets service accounts log in at clouds.
+	ServiceAccountLogins bool
 	// NoCrossNamespaceRefs refuses references to objects of other namespaces.
 	NoCrossNamespaceRefs bool
 	// Rewrites say where sources are that cannot be reached where their objects say;
