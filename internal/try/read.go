@@ -16,7 +16,8 @@ import (
 // custom is what is read of one of Flux's custom resources.
 type custom struct {
 	Spec struct {
-		Suspend   bool `json:"suspend"`
+		Suspend   bool   `json:"suspend"`
+		Type      string `json:"type"`
 		SourceRef struct {
 			Kind      string `json:"kind"`
 			Name      string `json:"name"`
@@ -82,6 +83,11 @@ func reduce(object *unstructured.Unstructured) *seen {
 // ready is what a custom resource says of its present generation.
 func (s *seen) ready() Ready {
 	r := Ready{Suspended: s.custom.Spec.Suspend, Changed: s.changed}
+	if s.kind.Kind == "HelmRepository" && s.custom.Spec.Type == "oci" {
+		// Nobody works on it: it only says where charts are.
+		r.Status, r.Message = string(metav1.ConditionTrue), "a registry, in which charts are found by name"
+		return r
+	}
 	for _, c := range s.custom.Status.Conditions {
 		switch {
 		case c.Type == "Ready":

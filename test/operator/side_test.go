@@ -112,7 +112,7 @@ func TestBesideASourceController(t *testing.T) {
 
 	// What a third one publishes, of a kind that this version does not work on itself.
 	repository := &sourcev1.OCIRepository{
-		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "oci"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "oci", Labels: map[string]string{ownOperator: w.namespace}},
 		Spec:       sourcev1.OCIRepositorySpec{URL: "oci://registry.example/app", Interval: metav1.Duration{Duration: time.Hour}},
 	}
 	w.check(w.client.Create(w.context(), repository))

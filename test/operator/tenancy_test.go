@@ -86,6 +86,8 @@ type probe struct {
 	// namespace leaves it out.
 	kustomization func(k *kustomizev1.Kustomization, namespace string)
 	source        func(s *sourcev1.GitRepository)
+	// object is one of another kind with the reference.
+	object func(w *world, meta metav1.ObjectMeta) sourced
 	// found is what is said where the object was read: "" for Ready.
 	found string
 	// lost is what is said where it was not.
@@ -199,12 +201,97 @@ func probes(identity string) map[string]probe {
 			},
 			lost: "NotFound not found",
 		},
+		"GitRepository spec.verify.secretRef": {
+			make: secret(map[string]string{"other.sshpub": "no key"}),
+			source: func(s *sourcev1.GitRepository) {
+				s.Spec.Verification = &sourcev1.GitRepositoryVerification{Mode: sourcev1.ModeGitHEAD, SecretRef: meta.LocalObjectReference{Name: target}}
+			},
+			found: "InvalidCommitSignature ", lost: "AuthenticationFailed not found",
+		},
 	}
 }
 
-// notServed are references of the schema that this version refuses to follow at all;
-// TestRefusedFields shows that of each.
-func notServed() []string { return []string{"GitRepository spec.verify.secretRef"} }
+// sourceProbes are those of the other kinds of sources.
+func sourceProbes() map[string]probe {
+	named := &meta.LocalObjectReference{Name: target}
+	secret := func(data map[string]string) func(*world, string) {
+		return func(w *world, namespace string) {
+			w.check(w.client.Create(w.context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: target}, StringData: data}))
+		}
+	}
+	half, certificate, other := map[string]string{"username": "only"}, map[string]string{"tls.crt": "only"}, map[string]string{"other": "x"}
+	oci := func(change func(*sourcev1.OCIRepositorySpec)) func(*world, metav1.ObjectMeta) sourced {
+		return func(_ *world, m metav1.ObjectMeta) sourced {
+			o := &sourcev1.OCIRepository{ObjectMeta: m, Spec: sourcev1.OCIRepositorySpec{URL: "oci://127.0.0.1:1/x", Interval: metav1.Duration{Duration: time.Hour}}}
+			change(&o.Spec)
+			return o
+		}
+	}
+	bucket := func(change func(*sourcev1.BucketSpec)) func(*world, metav1.ObjectMeta) sourced {
+		return func(_ *world, m metav1.ObjectMeta) sourced {
+			b := &sourcev1.Bucket{ObjectMeta: m, Spec: sourcev1.BucketSpec{
+				Provider: "generic", BucketName: "x", Endpoint: "127.0.0.1:1", Region: "us-east-1", Insecure: true, Interval: metav1.Duration{Duration: time.Hour},
+			}}
+			change(&b.Spec)
+			return b
+		}
+	}
+	helm := func(change func(*sourcev1.HelmRepositorySpec)) func(*world, metav1.ObjectMeta) sourced {
+		return func(_ *world, m metav1.ObjectMeta) sourced {
+			h := &sourcev1.HelmRepository{ObjectMeta: m, Spec: sourcev1.HelmRepositorySpec{URL: "http://127.0.0.1:1", Interval: metav1.Duration{Duration: time.Hour}}}
+			change(&h.Spec)
+			return h
+		}
+	}
+	chart := func(repository string, verify *sourcev1.HelmChartVerification) func(*world, metav1.ObjectMeta) sourced {
+		return func(w *world, m metav1.ObjectMeta) sourced {
+			registry := &sourcev1.HelmRepository{ObjectMeta: w.meta("registry"), Spec: sourcev1.HelmRepositorySpec{URL: "oci://127.0.0.1:1", Type: "oci"}}
+			w.mine(registry)
+			w.check(client.IgnoreAlreadyExists(w.client.Create(w.context(), registry)))
+			return &sourcev1.HelmChart{ObjectMeta: m, Spec: sourcev1.HelmChartSpec{
+				Chart: "x", Interval: metav1.Duration{Duration: time.Hour}, Verify: verify, SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: repository},
+			}}
+		}
+	}
+	sts := func(s *sourcev1.BucketSpec) *sourcev1.BucketSTSSpec {
+		s.STS = &sourcev1.BucketSTSSpec{Provider: "ldap", Endpoint: "http://127.0.0.1:1"}
+		return s.STS
+	}
+	verify := &sourcev1.OCIRepositoryVerification{Provider: "cosign"}
+	const lost, noCertificate = "AuthenticationFailed not found", "AuthenticationFailed needs both 'tls.crt'"
+	return map[string]probe{
+		"OCIRepository spec.secretRef":      {make: secret(other), object: oci(func(s *sourcev1.OCIRepositorySpec) { s.SecretRef = named }), found: "AuthenticationFailed has no key '.dockerconfigjson'", lost: lost},
+		"OCIRepository spec.certSecretRef":  {make: secret(certificate), object: oci(func(s *sourcev1.OCIRepositorySpec) { s.CertSecretRef = named }), found: noCertificate, lost: lost},
+		"OCIRepository spec.proxySecretRef": {make: secret(other), object: oci(func(s *sourcev1.OCIRepositorySpec) { s.ProxySecretRef = named }), found: "AuthenticationFailed has no key 'address'", lost: lost},
+		"OCIRepository spec.verify.secretRef": {make: secret(other), object: oci(func(s *sourcev1.OCIRepositorySpec) {
+			s.Verify = verify.DeepCopy()
+			s.Verify.SecretRef = named
+		}), found: "VerificationError has no public key", lost: lost},
+		"OCIRepository spec.verify.trustedRootSecretRef": {make: secret(other), object: oci(func(s *sourcev1.OCIRepositorySpec) {
+			s.Verify = verify.DeepCopy()
+			s.Verify.TrustedRootSecretRef = named
+		}), found: "VerificationError has no key 'trusted_root.json'", lost: lost},
+		"Bucket spec.secretRef":             {make: secret(map[string]string{"accesskey": "a", "secretkey": "b"}), object: bucket(func(s *sourcev1.BucketSpec) { s.SecretRef = named }), found: "BucketOperationFailed connect to", lost: lost},
+		"Bucket spec.certSecretRef":         {make: secret(certificate), object: bucket(func(s *sourcev1.BucketSpec) { s.CertSecretRef = named }), found: noCertificate, lost: lost},
+		"Bucket spec.proxySecretRef":        {make: secret(other), object: bucket(func(s *sourcev1.BucketSpec) { s.ProxySecretRef = named }), found: "AuthenticationFailed has no key 'address'", lost: lost},
+		"Bucket spec.sts.secretRef":         {make: secret(half), object: bucket(func(s *sourcev1.BucketSpec) { sts(s).SecretRef = named }), found: "AuthenticationFailed needs both 'username'", lost: lost},
+		"Bucket spec.sts.certSecretRef":     {make: secret(certificate), object: bucket(func(s *sourcev1.BucketSpec) { sts(s).CertSecretRef = named }), found: noCertificate, lost: lost},
+		"HelmRepository spec.secretRef":     {make: secret(half), object: helm(func(s *sourcev1.HelmRepositorySpec) { s.SecretRef = named }), found: "AuthenticationFailed needs both 'username'", lost: lost},
+		"HelmRepository spec.certSecretRef": {make: secret(certificate), object: helm(func(s *sourcev1.HelmRepositorySpec) { s.CertSecretRef = named }), found: noCertificate, lost: lost},
+		"HelmChart spec.verify.secretRef":   {make: secret(other), object: chart("registry", &sourcev1.HelmChartVerification{Provider: "cosign", SecretRef: named}), found: "VerificationError has no public key", lost: lost},
+		"HelmChart spec.sourceRef": {
+			make: func(w *world, namespace string) {
+				h := &sourcev1.HelmRepository{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: target}, Spec: sourcev1.HelmRepositorySpec{URL: "http://127.0.0.1:1", Interval: metav1.Duration{Duration: time.Hour}}}
+				w.mine(h)
+				w.check(w.client.Create(w.context(), h))
+			},
+			object: chart(target, nil), found: "NoSourceArtifact no artifact available", lost: "SourceUnavailable not found",
+		},
+	}
+}
+
+// notFollowed are references of the schema that are for people: nobody follows them.
+func notFollowed() []string { return []string{"ExternalArtifact spec.sourceRef"} }
 
 // TestEveryReferenceIsProbed keeps the matrix complete: a field that a new schema brings
 // has to be in it.
@@ -212,16 +299,17 @@ func TestEveryReferenceIsProbed(t *testing.T) {
 	t.Parallel()
 	schema := references(t)
 	known := probes("")
+	maps.Copy(known, sourceProbes())
 	for path, namespaced := range schema {
 		p, ok := known[path]
-		if !ok && !slices.Contains(notServed(), path) {
+		if !ok && !slices.Contains(notFollowed(), path) {
 			t.Errorf("%s is a reference that the matrix does not try", path)
 		}
 		if ok && !namespaced && (p.denied != "" || p.foreign != "") {
 			t.Errorf("%s can name no namespace", path)
 		}
 	}
-	for _, path := range slices.Concat(slices.Collect(maps.Keys(known)), notServed()) {
+	for _, path := range slices.Concat(slices.Collect(maps.Keys(known)), notFollowed()) {
 		if _, ok := schema[path]; !ok {
 			t.Errorf("%s is in the matrix and not in the schema", path)
 		}
@@ -236,7 +324,9 @@ func TestTenancy(t *testing.T) {
 	identity, recipient := sopstest.Age(t)
 	sealed := sopstest.Encryption{For: []sopstest.Recipient{recipient}, Only: "^data$"}.Encrypt(t, "a.yaml", configMap("sealed", "1"))
 	schema := references(t)
-	for path, p := range probes(identity) {
+	all := probes(identity)
+	maps.Copy(all, sourceProbes())
+	for path, p := range all {
 		for _, flag := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/flag=%t", path, flag), func(t *testing.T) {
 				t.Parallel()
@@ -246,7 +336,7 @@ func TestTenancy(t *testing.T) {
 				if w.own = flag; flag {
 					w.runOwn(t.TempDir(), func(c *config.Operator) { c.NoCrossNamespaceRefs = true })
 				}
-				if p.source == nil {
+				if p.kustomization != nil {
 					w.source(func(s *sourcev1.GitRepository) { w.mine(s) })
 				}
 				for _, at := range []where{sameNamespace, otherNamespace, missing} {
@@ -287,14 +377,22 @@ func (w *world) try(p probe, at where, flag, namespaced bool) {
 	}
 	name := "try-" + string(at)
 	reason, words, _ := strings.Cut(want, " ")
-	if p.source != nil {
+	switch {
+	case p.object != nil:
+		o := p.object(w, w.meta(name))
+		w.mine(o)
+		w.check(w.client.Create(w.context(), o))
+		waitFor(w, o, string(at)+": "+want, func(s sourced) bool { return outcome(s.GetConditions(), reason, words) })
+		w.check(w.client.Delete(w.context(), o))
+		w.gone(o)
+	case p.source != nil:
 		s := w.source(func(s *sourcev1.GitRepository) { s.Name = name; w.mine(s); p.source(s) })
 		waitFor(w, w.namedSource(name), string(at)+": "+want, func(s *sourcev1.GitRepository) bool {
 			return outcome(s.Status.Conditions, reason, words)
 		})
 		w.check(w.client.Delete(w.context(), s))
 		w.gone(s)
-	} else {
+	default:
 		k := w.kustomization(name, as("tenant"), func(k *kustomizev1.Kustomization) {
 			w.mine(k)
 			k.Spec.Path, k.Spec.Timeout = "./app", &metav1.Duration{Duration: time.Second}
@@ -329,7 +427,7 @@ func outcome(conditions []metav1.Condition, reason, words string) bool {
 // removeTargets makes room for the next cell.
 func (w *world) removeTargets() {
 	w.t.Helper()
-	for _, obj := range []client.Object{&sourcev1.GitRepository{}, &kustomizev1.Kustomization{}, &corev1.Secret{}, &corev1.ConfigMap{}} {
+	for _, obj := range []client.Object{&sourcev1.GitRepository{}, &sourcev1.HelmRepository{}, &kustomizev1.Kustomization{}, &corev1.Secret{}, &corev1.ConfigMap{}} {
 		obj.SetNamespace(w.namespace)
 		obj.SetName(target)
 		w.check(client.IgnoreNotFound(w.client.Delete(w.context(), obj)))

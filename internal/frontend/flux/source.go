@@ -181,10 +181,10 @@ type fetched struct {
 	// generation and request are those of the object when it was fetched.
 	generation int64
 	request    string
-	// failure is why the artifact could not be packed, and told is set when the status has
-	// the revision.
-	failure error
-	told    bool
+	// failure is why the artifact could not be packed. Confirmed is set while the last look
+	// at the remote has found the revision, and told when the status has it.
+	failure         error
+	confirmed, told bool
 }
 
 // ref names an object as a source.
@@ -284,6 +284,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 			return ctrl.Result{}, nil
 		}
 		r.metrics.Fetched(r.kind.name(), "failed")
+		r.doubt(obj.GetUID())
 		return r.fail(ctx, obj, r.fetchError(obj, fetchCtx, r.timeout(obj, following.timeout), err))
 	}
 	if result.Unchanged {
@@ -297,6 +298,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	if err != nil {
 		return r.fail(ctx, obj, err)
 	}
+	next.confirmed = true
 	// Consumers in the process are at work by now; the file is for others.
 	r.startPacking(ctx, obj, next, result.Packed)
 	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
@@ -305,7 +307,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 // untold tells whether a revision is packed, was fetched for the object as it is now, and
 // stands in no status yet.
 func (f fetched) untold(obj client.Object, content string) bool {
-	return f.revision != "" && !f.packing() && !f.told && f.content == content && f.generation == obj.GetGeneration() && f.request == requestOf(obj)
+	return f.confirmed && !f.packing() && !f.told && f.content == content && f.generation == obj.GetGeneration() && f.request == requestOf(obj)
 }
 
 // requestOf is the last request for a reconciliation of an object.

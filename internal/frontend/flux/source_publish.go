@@ -154,7 +154,7 @@ func (r *sourceReconciler[T, R]) confirm(uid types.UID, verified string, in part
 	if !ok {
 		return
 	}
-	last.verified = verified
+	last.verified, last.confirmed = verified, true
 	if len(last.parts) == len(in) {
 		last.parts = slices.Clone(last.parts)
 		for i, snapshot := range in {
@@ -164,6 +164,16 @@ func (r *sourceReconciler[T, R]) confirm(uid types.UID, verified string, in part
 		}
 	}
 	r.fetched[uid] = last
+}
+
+// doubt takes it back that the remote has the revision of an object.
+func (r *sourceReconciler[T, R]) doubt(uid types.UID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if last, ok := r.fetched[uid]; ok {
+		last.confirmed = false
+		r.fetched[uid] = last
+	}
 }
 
 // withParts completes artifacts of parts of the same kind that were not packed when they

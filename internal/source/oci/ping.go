@@ -3,6 +3,7 @@ package oci
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"sync"
 
@@ -55,7 +56,8 @@ type attempts struct {
 
 	mu            sync.Mutex // guards what follows
 	secure, plain error
-	// untrusted is set where secure is about a certificate, the server's or ours.
+	// untrusted is set where a server was found that speaks TLS: what went wrong then is
+	// about a certificate, the server's or ours, though the server may only hang up.
 	untrusted bool
 }
 
@@ -82,7 +84,9 @@ func (a *attempts) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	a.secure = err
 	code, text, _ := egress.Explain(request.Context(), err)
-	a.untrusted = code == egress.Denied || code == egress.Certificate && text != noTLS
+	var dial *net.OpError
+	unreached := code == egress.Network && errors.As(err, &dial) && dial.Op == "dial"
+	a.untrusted = text != noTLS && !unreached && code != egress.Forbidden
 	return response, err
 }
 
