@@ -206,7 +206,7 @@ func probes(identity string) map[string]probe {
 			source: func(s *sourcev1.GitRepository) {
 				s.Spec.Verification = &sourcev1.GitRepositoryVerification{Mode: sourcev1.ModeGitHEAD, SecretRef: meta.LocalObjectReference{Name: target}}
 			},
-			found: "InvalidCommitSignature ", lost: "AuthenticationFailed not found",
+			found: "VerificationError there is no public key", lost: "AuthenticationFailed not found",
 		},
 	}
 }
@@ -230,7 +230,7 @@ func sourceProbes() map[string]probe {
 	bucket := func(change func(*sourcev1.BucketSpec)) func(*world, metav1.ObjectMeta) sourced {
 		return func(_ *world, m metav1.ObjectMeta) sourced {
 			b := &sourcev1.Bucket{ObjectMeta: m, Spec: sourcev1.BucketSpec{
-				Provider: "generic", BucketName: "x", Endpoint: "127.0.0.1:1", Region: "us-east-1", Insecure: true, Interval: metav1.Duration{Duration: time.Hour},
+				Provider: "generic", BucketName: "target", Endpoint: "127.0.0.1:1", Region: "us-east-1", Insecure: true, Interval: metav1.Duration{Duration: time.Hour},
 			}}
 			change(&b.Spec)
 			return b

@@ -3,8 +3,10 @@ package oci
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -25,15 +27,34 @@ func (s *session) ask(ctx context.Context) (*transport.Challenge, error) {
 	if known := s.asked(); known != nil {
 		return known, nil
 	}
-	attempts := &attempts{next: s.base, registry: s.registry.RegistryStr(), hasty: s.insecure, tried: make(chan struct{})}
-	challenge, err := transport.Ping(ctx, s.registry, attempts)
+	challenge, err := s.ping(ctx)
 	if err != nil {
-		return nil, attempts.explain(err)
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.challenge = challenge
 	return challenge, nil
+}
+
+// mostPings is how often a registry is asked that hangs up: the next time it may say why.
+const mostPings = 5
+
+// ping asks a registry what lets in.
+func (s *session) ping(ctx context.Context) (challenge *transport.Challenge, err error) {
+	for range mostPings {
+		attempts := &attempts{next: s.base, registry: s.registry.RegistryStr(), hasty: s.insecure, tried: make(chan struct{})}
+		if challenge, err = transport.Ping(ctx, s.registry, attempts); err == nil {
+			return challenge, nil
+		}
+		if err = attempts.explain(err); !hungUp(err) || ctx.Err() != nil {
+			break
+		}
+		if code, _, _ := egress.Explain(ctx, err); code == egress.Denied || code == egress.Certificate {
+			break
+		}
+	}
+	return nil, err
 }
 
 func (s *session) asked() *transport.Challenge {
@@ -84,10 +105,16 @@ func (a *attempts) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	a.secure = err
 	code, text, _ := egress.Explain(request.Context(), err)
-	var dial *net.OpError
-	unreached := code == egress.Network && errors.As(err, &dial) && dial.Op == "dial"
-	a.untrusted = text != noTLS && !unreached && code != egress.Forbidden
+	a.untrusted = code == egress.Denied || code == egress.Certificate && text != noTLS || hungUp(err)
 	return response, err
+}
+
+// hungUp tells whether a server ended a connection that was there already. One that speaks
+// TLS and refuses our certificate may do so without its reason getting through.
+func hungUp(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op != "dial" && op.Op != "proxyconnect" && op.Op != "socks connect" ||
+		errors.Is(err, io.EOF) || strings.HasPrefix(err.Error(), "http2: client conn")
 }
 
 // mayBePlain waits until HTTP may be tried.
