@@ -158,12 +158,12 @@ func (p *proxy) asked() []string {
 func TestProxies(t *testing.T) {
 	t.Parallel()
 	for title, start := range worlds() {
+		if strings.HasPrefix(title, "Azure with a principal") {
+			continue // its login is over TLS, for which the proxy of this test has no tunnel
+		}
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
 			w := start(t)
-			if w.request.TLS.CA != nil {
-				t.Skip("its login is over TLS, whose tunnel the proxy of this test does not have")
-			}
 			w.server.Fill(name, map[string]string{"a": "1"})
 			// Whatever is asked for through the proxy, nothing is there but the store.
 			store := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
