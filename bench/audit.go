@@ -20,13 +20,30 @@ type auditLog struct{ path string }
 // mark is a place in the log: everything behind it is newer.
 type mark int64
 
-// now is the present end of the log.
+// now is the present end of the log: the end of its last whole line, as a line may
+// be there in part while it is written.
 func (l *auditLog) now() (mark, error) {
-	info, err := os.Stat(l.path)
+	file, err := os.Open(l.path)
 	if err != nil {
 		return 0, err
 	}
-	return mark(info.Size()), nil
+	defer file.Close()
+	end, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, err
+	}
+	const step = 64 << 10
+	for end > 0 {
+		tail := make([]byte, min(end, step))
+		if _, err := file.ReadAt(tail, end-int64(len(tail))); err != nil {
+			return 0, err
+		}
+		end -= int64(len(tail))
+		if i := bytes.LastIndexByte(tail, '\n'); i >= 0 {
+			return mark(end + int64(i) + 1), nil
+		}
+	}
+	return 0, nil
 }
 
 // since counts the operator's requests behind a mark, and returns the place that

@@ -120,6 +120,39 @@ func TestAuditLogIsReadOnFromWhereItEnded(t *testing.T) {
 	}
 }
 
+func TestMarkIsTheEndOfAWholeLine(t *testing.T) {
+	t.Parallel()
+	whole := line("ResponseComplete", "plumb/v1", "get", "/apis", "", 200)
+	long := strings.Repeat("x", 200<<10)
+	for name, row := range map[string]struct {
+		content string
+		want    int
+	}{
+		"nothing yet":                    {"", 0},
+		"whole lines":                    {whole + whole, 2 * len(whole)},
+		"a line in part":                 {whole + whole[:10], len(whole)},
+		"the first line in part":         {whole[:10], 0},
+		"a long line in part":            {whole + long, len(whole)},
+		"a long line, and one in part":   {long + "\n" + whole[:10], len(long) + 1},
+		"a long first line, in part too": {long, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log := &auditLog{path: filepath.Join(t.TempDir(), "audit.log")}
+			if err := os.WriteFile(log.path, []byte(row.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := log.now()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != mark(row.want) {
+				t.Errorf("mark %d, want %d", got, row.want)
+			}
+		})
+	}
+}
+
 func TestTallySums(t *testing.T) {
 	t.Parallel()
 	a := tally{Watches: 1, Lease: 2, Discovery: 3, Gets: 4, Lists: 5, DryRuns: 6, Applies: 7, StatusWrites: 8, Events: 9, Deletes: 10, OtherWrites: 11}

@@ -39,7 +39,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	b.began = time.Now()
 	var failed error
 	if o.sources {
-		b.results.Sources, failed = b.measureSources(ctx)
+		if b.results.Sources, failed = b.measureSources(ctx); failed == nil {
+			b.results.Registry, failed = b.measureRegistry(ctx)
+		}
 	} else {
 		failed = b.measure(ctx)
 	}
@@ -47,6 +49,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	b.results.Figures, b.results.Growth = judge(b.results.Sizes)
 	if b.results.Sources != nil {
 		b.results.Figures = append(b.results.Figures, b.results.Sources.figures()...)
+	}
+	if b.results.Registry != nil {
+		b.results.Figures = append(b.results.Figures, b.results.Registry.figures()...)
 	}
 	if len(b.results.Figures) > 0 {
 		path, err := b.results.save(o.results)
@@ -87,6 +92,8 @@ type results struct {
 	Sizes   []sizeResult `json:"sizes"`
 	// Sources is what fetching took, where that was measured.
 	Sources *sourceResult `json:"sources,omitempty"`
+	// Registry is what pulling took, where that was measured.
+	Registry *registryResult `json:"registry,omitempty"`
 	// Growth is the exponent of install time over the number of apps, absent for
 	// a single size.
 	Growth  *float64 `json:"growthExponent,omitempty"`

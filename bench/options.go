@@ -68,7 +68,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	set.IntVar(&o.workers, "workers", 16, "`number` of the bare client's workers, and of those that create custom resources")
 	set.BoolVar(&o.skipBare, "no-bare", false, "leave out the bare client: no ratios, for work on the operator")
 	set.BoolVar(&o.tenants, "tenants", false, "one more turn: the operator with a service account, an encrypted Secret and five variables for each app")
-	set.BoolVar(&o.sources, "sources", false, "measure fetching from a Git repository with a long history, and nothing else")
+	set.BoolVar(&o.sources, "sources", false, "measure fetching from a Git repository with a long history and from an OCI registry, and nothing else")
 	flags := set.String("operator-flags", "", "more `flags` for the operator, separated by spaces")
 	set.StringVar(&o.plumb, "plumb", filepath.Join("bin", "plumb"), "operator `program`")
 	set.StringVar(&o.cluster, "localcluster", filepath.Join("bin", "localcluster"), "control plane `program`")
@@ -124,9 +124,6 @@ func (o *options) complete(sizes, wanted string) error {
 	}
 	if o.rounds < 1 || o.samples < 1 || o.allCommits < 1 || o.namespaces < 1 || o.workers < 1 {
 		return errors.New("-rounds, -samples, -all-commits, -namespaces and -workers must be 1 or more")
-	}
-	if o.sources {
-		return nil // needs no program of ours
 	}
 	for _, program := range []string{o.cluster, o.plumb} {
 		if _, err := os.Stat(program); err != nil {

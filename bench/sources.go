@@ -138,15 +138,23 @@ func (c meteredConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// buildProgram builds one of the programs below this folder.
+func buildProgram(ctx context.Context, name, dir string) (string, error) {
+	program := filepath.Join(dir, name)
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "./bench/"+name).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build bench/%s: %w: %s", name, err, out)
+	}
+	return program, nil
+}
+
 // memory runs the fetches in processes of their own, to see what each needs at most.
 func (b *bench) memory(ctx context.Context, repo *history, server *historyServer, dir string, r *sourceResult) error {
-	program := filepath.Join(dir, "fetch")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "./bench/fetch").CombinedOutput(); err != nil {
-		return fmt.Errorf("build bench/fetch: %w: %s", err, out)
+	program, err := buildProgram(ctx, "fetch", dir)
+	if err != nil {
+		return err
 	}
 	b.say("sources: first fetch by a process of its own, then %d commits", b.options.samples)
 	ours := exec.CommandContext(ctx, program, "plumb", server.url, filepath.Join(dir, "own"), fmt.Sprint(b.options.samples))
-	var err error
 	if r.Peak, err = converse(ours, b.options.samples, func() error { return repo.push(ctx) }); err != nil {
 		return err
 	}

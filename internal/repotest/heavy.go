@@ -27,7 +27,7 @@ func libraries() []library {
 		{name: "SOPS", match: prefix("github.com/getsops/sops"), in: []string{"internal/build/sops"}},
 		{name: "clients of object stores", match: objectStores, in: []string{"internal/source/bucket", "internal/build/sops/seal"}, tests: []string{"internal/build/sops"}},
 		{name: "go-git", match: prefix("github.com/go-git/"), in: []string{"internal/image", "bench/fetch"}, tests: []string{"internal/source"}},
-		{name: "go-containerregistry", match: prefix("github.com/google/go-containerregistry"), in: []string{"internal/source/oci", "internal/image", "internal/verify", "internal/auth"}},
+		{name: "go-containerregistry", match: prefix("github.com/google/go-containerregistry"), in: []string{"internal/source/oci", "internal/image", "internal/verify", "internal/auth", "bench/pull"}},
 		{name: "cosign", match: prefix("github.com/sigstore"), in: []string{"internal/verify"}},
 		{name: "notation", match: prefix("github.com/notaryproject"), in: []string{"internal/verify"}},
 		{name: "AWS SDK", match: prefix("github.com/aws/"), in: []string{"internal/source/bucket", "internal/auth", "internal/build/sops"}},

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// registryRepositories are those of the registry, with one artifact each.
+const registryRepositories = 200
+
+// registryResult is what pulling from an OCI registry took, in turns.
+type registryResult struct {
+	Repositories int `json:"repositories"`
+	Workers      int `json:"workers"`
+	// Bare are the pulls of a plain client that does nothing with what comes, Pull
+	// those of the operator's store, into an empty folder.
+	Bare samples `json:"bareSeconds"`
+	Pull samples `json:"pullSeconds"`
+	// Reconcile is from the first OCIRepository created to the last one Ready, of an
+	// operator that has started before.
+	Reconcile samples `json:"reconcileSeconds"`
+	Requests  tally   `json:"requests"` // of the last round
+}
+
+// ociRepositories is the kind of the objects that follow the registry.
+func ociRepositories() resource {
+	return resource{"OCIRepository", "source.toolkit.fluxcd.io", "v1", "ocirepositories"}
+}
+
+// measureRegistry measures pulling.
+func (b *bench) measureRegistry(ctx context.Context) (_ *registryResult, err error) {
+	dir, err := os.MkdirTemp("", "plumb-bench-registry-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	program, err := buildProgram(ctx, "pull", dir)
+	if err != nil {
+		return nil, err
+	}
+	b.say("registry: filling %d repositories", registryRepositories)
+	host, stop, err := serveRegistry(ctx, program)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	r := &registryResult{Repositories: registryRepositories, Workers: b.options.workers}
+	for i := range b.options.rounds {
+		if err := b.registryRound(ctx, r, program, host, filepath.Join(dir, strconv.Itoa(i))); err != nil {
+			return nil, fmt.Errorf("registry, round %d: %w", i+1, err)
+		}
+		b.say("registry, round %d of %d: bare client %.2fs, store %.2fs, %d OCIRepositories %.2fs (%s)", i+1, b.options.rounds,
+			seconds(duration(r.Bare[i])), seconds(duration(r.Pull[i])), r.Repositories, seconds(duration(r.Reconcile[i])), r.Requests)
+	}
+	return r, nil
+}
+
+// serveRegistry starts the registry and returns its address and what ends it.
+func serveRegistry(ctx context.Context, program string) (host string, stop func() error, err error) {
+	cmd := exec.CommandContext(ctx, program, "serve", strconv.Itoa(registryRepositories))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	stop = func() error { return errors.Join(in.Close(), cmd.Wait()) }
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return "", nil, errors.Join(fmt.Errorf("the registry does not say its address: %w", err), stop())
+	}
+	return strings.TrimSpace(line), stop, nil
+}
+
+// registryRound gives each contestant one turn.
+func (b *bench) registryRound(ctx context.Context, r *registryResult, program, host, folder string) error {
+	count, workers := strconv.Itoa(r.Repositories), strconv.Itoa(r.Workers)
+	bare, err := timed(ctx, program, "bare", host, count, workers)
+	if err != nil {
+		return err
+	}
+	pull, err := timed(ctx, program, "plumb", host, count, workers, folder)
+	if err != nil {
+		return err
+	}
+	reconcile, requests, err := b.reconcileRegistry(ctx, host, r.Repositories)
+	if err != nil {
+		return err
+	}
+	r.Bare, r.Pull, r.Reconcile, r.Requests = append(r.Bare, bare), append(r.Pull, pull), append(r.Reconcile, reconcile), requests
+	return nil
+}
+
+// timed runs a program that prints seconds.
+func timed(ctx context.Context, program string, args ...string) (time.Duration, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
+	out, err := cmd.Output()
+	if err != nil {
+		return 0, fmt.Errorf("%s %s: %w: %s", filepath.Base(program), args[0], err, complaint.String())
+	}
+	took, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+	return time.Duration(took * float64(time.Second)), err
+}
+
+// reconcileRegistry has the operator reconcile an OCIRepository for each repository of the
+// registry, on a fresh control plane.
+func (b *bench) reconcileRegistry(ctx context.Context, host string, count int) (took time.Duration, requests tally, err error) {
+	f, err := newFleet(1, 1)
+	if err != nil {
+		return 0, requests, err
+	}
+	p, err := b.plane(ctx, f)
+	if err != nil {
+		return 0, requests, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	o, err := newOperator(p, b.options.plumb, b.options.flags)
+	if err != nil {
+		return 0, requests, err
+	}
+	defer func() { err = errors.Join(err, o.stop(syscall.SIGTERM), o.close()) }()
+	if err := o.start(); err != nil {
+		return 0, requests, err
+	}
+	if err := o.ready(ctx); err != nil {
+		return 0, requests, err
+	}
+	if _, err := o.settled(ctx, 0, time.Minute); err != nil {
+		return 0, requests, err
+	}
+	objects, err := registryObjects(host, count)
+	if err != nil {
+		return 0, requests, err
+	}
+	watch, err := track(ctx, p.client, ociRepositories(), "")
+	if err != nil {
+		return 0, requests, err
+	}
+	defer watch.stop()
+	from, err := p.audit.now()
+	if err != nil {
+		return 0, requests, err
+	}
+	ready := watch.expect(object.ready, atLeast(count))
+	began := time.Now()
+	err = parallel(ctx, b.options.workers, len(objects), func(ctx context.Context, i int) error {
+		return p.apply(ctx, objects[i], foreignManager, false)
+	})
+	if err != nil {
+		return 0, requests, err
+	}
+	at, err := ready(ctx, allWithin)
+	if err != nil {
+		return 0, requests, errors.Join(err, o.alive(), errors.New(o.tail()))
+	}
+	requests, err = o.settled(ctx, from, time.Minute)
+	return at.Sub(began), requests, err
+}
+
+// registryObjects are the OCIRepositories that follow a registry.
+func registryObjects(host string, count int) ([]item, error) {
+	kind := ociRepositories()
+	var objects []item
+	for i := range count {
+		name := fmt.Sprintf("app-%03d", i)
+		it, err := newItem(kind, controlNamespace, name, map[string]any{
+			"apiVersion": kind.group + "/" + kind.version, "kind": kind.kind,
+			"metadata": map[string]any{"name": name, "namespace": controlNamespace},
+			"spec":     map[string]any{"url": "oci://" + host + "/team/" + name, "interval": longInterval, "insecure": true},
+		})
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, it)
+	}
+	return objects, nil
+}
+
+// figures judges the result.
+func (r *registryResult) figures() []figure {
+	f := &figures{group: fmt.Sprintf("OCI: %d repositories, %d workers", r.Repositories, r.Workers)}
+	ratio := func(of samples) float64 {
+		var all samples
+		for i := range of {
+			all = append(all, time.Duration(float64(time.Second)*float64(of[i])/float64(r.Bare[i])))
+		}
+		return all.p50().Seconds()
+	}
+	f.add("bare client: pulls", "s", r.Bare.p50().Seconds(), noBound(), "")
+	f.add("store: first pulls", "s", r.Pull.p50().Seconds(), noBound(), "unpacked and kept on disk")
+	f.add("store: times bare client", "", ratio(r.Pull), same(2), "")
+	f.add("operator: all OCIRepositories Ready", "s", r.Reconcile.p50().Seconds(), noBound(), r.Requests.String())
+	f.add("operator: times bare client", "", ratio(r.Reconcile), noBound(), "")
+	return f.all
+}
