@@ -102,8 +102,8 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 func (r *remote) choose(ctx context.Context, ref Ref, notBefore time.Time) (choice, error) {
 	var refs []wire.Ref
 	var err error
-	if prefixes := ref.prefixes(); len(prefixes) > 0 {
-		if refs, err = r.lists.ask(ctx, prefixes, notBefore, r.client.Refs); err != nil {
+	if prefix := ref.prefix(); prefix != "" {
+		if refs, err = r.lists.ask(ctx, prefix, notBefore); err != nil {
 			return choice{}, err
 		}
 	}
@@ -129,7 +129,7 @@ func (r *remote) missing(ctx context.Context, ref Ref) error {
 		}
 	}
 	prefix, what := "refs/heads/", "branches"
-	if p := ref.prefixes()[0]; strings.HasPrefix(p, "refs/tags/") {
+	if strings.HasPrefix(ref.prefix(), "refs/tags/") {
 		prefix, what = "refs/tags/", "tags"
 	}
 	var names []string

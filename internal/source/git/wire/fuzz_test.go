@@ -57,7 +57,7 @@ func FuzzRefs(f *testing.F) {
 			t.Errorf("%d refs are taken", len(refs))
 		}
 		for _, ref := range refs {
-			if !strings.HasPrefix(ref.Name, "refs/heads/") || len(ref.Name) > longestRef {
+			if !strings.HasPrefix(ref.Name, "refs/heads/") || len(ref.Name) > LongestRef {
 				t.Errorf("ref %q", ref.Name)
 			}
 		}

@@ -172,3 +172,43 @@ func mustURL(t testing.TB, text string) *url.URL {
 	}
 	return u
 }
+
+// TestSelection: however the prefixes overlap, the same refs are picked as by comparing
+// each with each.
+func TestSelection(t *testing.T) {
+	t.Parallel()
+	words := []string{"", "a", "a/", "a/b", "a/b/c", "a-", "a-b", "ab", "b", "b/c", "refs/heads/main", "refs/heads/main-2", "refs/tags/"}
+	for set := range 1 << len(words) {
+		var prefixes []string
+		for i, word := range words {
+			if set>>i&1 == 1 {
+				prefixes = append([]string{word}, prefixes...)
+			}
+		}
+		s := newSelection(prefixes)
+		for _, word := range words {
+			for _, name := range []string{word, word + "x", word + "/x", word + "-"} {
+				want := false
+				for _, p := range prefixes {
+					want = want || strings.HasPrefix(name, p)
+				}
+				if got := s.has(name); got != want {
+					t.Fatalf("%q with one of %q: %v, want %v", name, prefixes, got, want)
+				}
+			}
+		}
+	}
+}
+
+func TestPrefixesThatNoRequestCarries(t *testing.T) {
+	t.Parallel()
+	c, err := New(Options{URL: &url.URL{Scheme: "http", Host: "127.0.0.1:1", Path: "/app"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, prefix := range []string{"refs/heads/" + strings.Repeat("x", LongestRef), "refs/heads/a\n0000"} {
+		if _, err := c.Refs(t.Context(), []string{prefix}); CodeOf(err) != CodeUnsupported || len(err.Error()) > 1000 {
+			t.Errorf("%.40q: %v", prefix, err)
+		}
+	}
+}

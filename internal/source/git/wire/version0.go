@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
@@ -56,16 +57,34 @@ func (c *capabilities) addRef(text string) error {
 	return nil
 }
 
+// selection are prefixes in order, none of which is the beginning of another one.
+type selection []string
+
+func newSelection(prefixes []string) selection {
+	var s selection
+	for _, p := range slices.Sorted(slices.Values(prefixes)) {
+		if n := len(s); n == 0 || !strings.HasPrefix(p, s[n-1]) {
+			s = append(s, p)
+		}
+	}
+	return s
+}
+
+// has tells whether a name begins with one of the prefixes. Of those that are not
+// behind it in order, only the last one can be its beginning.
+func (s selection) has(name string) bool {
+	i, found := slices.BinarySearch(s, name)
+	return found || i > 0 && strings.HasPrefix(name, s[i-1])
+}
+
 // selectRefs picks the refs that begin with one of the prefixes: a server of
 // version 0 lists all, and one of version 2 may list more than was asked for.
 func selectRefs(refs []Ref, prefixes []string) []Ref {
 	var picked []Ref
+	wanted := newSelection(prefixes)
 	for _, ref := range refs {
-		for _, prefix := range prefixes {
-			if strings.HasPrefix(ref.Name, prefix) {
-				picked = append(picked, ref)
-				break
-			}
+		if wanted.has(ref.Name) {
+			picked = append(picked, ref)
 		}
 	}
 	return picked

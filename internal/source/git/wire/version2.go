@@ -97,8 +97,8 @@ func parseRef(line string) (Ref, error) {
 	if err != nil {
 		return Ref{}, &Error{Code: CodeProtocol, Text: "the server lists a ref that is not a commit", Err: err}
 	}
-	if len(fields[1]) > longestRef {
-		return Ref{}, &Error{Code: CodeTooLarge, Text: fmt.Sprintf("the server lists a ref whose name has more than %d bytes", longestRef)}
+	if len(fields[1]) > LongestRef {
+		return Ref{}, &Error{Code: CodeTooLarge, Text: fmt.Sprintf("the server lists a ref whose name has more than %d bytes", LongestRef)}
 	}
 	ref := Ref{Name: fields[1], ID: id}
 	for _, attribute := range fields[2:] {

@@ -50,8 +50,8 @@ type Limits struct {
 }
 
 const (
-	// longestRef is the most bytes of a ref's name.
-	longestRef = 1 << 10
+	// LongestRef is the most bytes of a ref's name.
+	LongestRef = 1 << 10
 	// mostRefBytes is the most bytes of all refs of an answer.
 	mostRefBytes = 128 << 20
 )
@@ -150,8 +150,13 @@ func (c *capabilities) hasValue(name, word string) bool {
 func (c *Client) Close() { c.transport.close() }
 
 // Refs lists the refs whose names begin with one of the prefixes. An empty
-// repository has none.
+// repository has none. A prefix is at most LongestRef long.
 func (c *Client) Refs(ctx context.Context, prefixes []string) ([]Ref, error) {
+	for _, prefix := range prefixes {
+		if len(prefix) > LongestRef || strings.ContainsAny(prefix, "\x00\n") {
+			return nil, &Error{Code: CodeUnsupported, Text: fmt.Sprintf("%s is not the beginning of a ref's name", quoteShort(prefix))}
+		}
+	}
 	if caps, s := c.resume(); s != nil {
 		refs, err := c.lsRefs(ctx, s, caps, prefixes)
 		if err == nil || ctx.Err() != nil || CodeOf(err) != CodeProtocol {
