@@ -1,6 +1,7 @@
 package operator_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -259,6 +260,40 @@ func TestSourceMissing(t *testing.T) {
 	if c := apimeta.FindStatusCondition(app.Status.Conditions, "Stalled"); c != nil {
 		t.Errorf("stalled: %v", c)
 	}
+}
+
+// TestNewsReachAllWhoFollow: what one of those hears who follow a branch, all have at once,
+// at no further look at the server.
+func TestNewsReachAllWhoFollow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.push(testenv.Files{"app/one.yaml": configMap("one", "1")})
+	w.repo.Branch(t, "other", strings.TrimPrefix(first, "main@sha1:"))
+	source := w.source()
+	w.sourceReady(first)
+	var followers []*sourcev1.GitRepository
+	for i := range 5 {
+		follower := &sourcev1.GitRepository{ObjectMeta: w.meta(fmt.Sprintf("follower-%d", i)), Spec: source.Spec}
+		w.check(w.client.Create(w.context(), follower))
+		followers = append(followers, follower)
+	}
+	other := &sourcev1.GitRepository{ObjectMeta: w.meta("other"), Spec: *source.Spec.DeepCopy()}
+	other.Spec.Reference = &sourcev1.GitRepositoryRef{Branch: "other"}
+	w.check(w.client.Create(w.context(), other))
+	for _, follower := range followers {
+		stored(w, follower, first)
+	}
+	before := stored(w, other, "other@")
+	requests := w.server.Requests()
+	second := w.push(testenv.Files{"app/one.yaml": configMap("one", "2")})
+	w.sourceReady(second)
+	for _, follower := range followers {
+		stored(w, follower, second)
+	}
+	if got := w.server.Requests() - requests; got != 2 { // the refs and the commit
+		t.Errorf("%d requests to the server for a commit that six objects follow", got)
+	}
+	w.same(before)
 }
 
 // patchSource changes the GitRepository "repo".
