@@ -2,7 +2,6 @@ package wire
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
@@ -10,8 +9,7 @@ import (
 
 // readVersion0 reads the refs of a greeting, of which the first line, already
 // read, carries the capabilities.
-func (c *capabilities) readVersion0(line packet, p *packets, limits Limits) error {
-	count := tally{limits: limits}
+func (c *capabilities) readVersion0(line packet, p *packets, listed *harvest) error {
 	for first := true; line.kind == dataPacket; first = false {
 		text := line.text()
 		if first {
@@ -23,10 +21,7 @@ func (c *capabilities) readVersion0(line packet, p *packets, limits Limits) erro
 				}
 			}
 		}
-		if err := c.addRef(text); err != nil {
-			return err
-		}
-		if err := count.line(text, len(c.refs)); err != nil {
+		if err := listed.add(text); err != nil {
 			return err
 		}
 		var err error
@@ -35,59 +30,6 @@ func (c *capabilities) readVersion0(line packet, p *packets, limits Limits) erro
 		}
 	}
 	return nil
-}
-
-func (c *capabilities) addRef(text string) error {
-	if strings.HasPrefix(text, "shallow ") {
-		return nil
-	}
-	ref, err := parseRef(text)
-	if err != nil {
-		return err
-	}
-	if name, ok := strings.CutSuffix(ref.Name, "^{}"); ok {
-		// The line after a tag: what it stands for. An empty repository has
-		// one without a tag before it.
-		if n := len(c.refs); n > 0 && c.refs[n-1].Name == name {
-			c.refs[n-1].Peeled = ref.ID
-		}
-		return nil
-	}
-	c.refs = append(c.refs, ref)
-	return nil
-}
-
-// selection are prefixes in order, none of which is the beginning of another one.
-type selection []string
-
-func newSelection(prefixes []string) selection {
-	var s selection
-	for _, p := range slices.Sorted(slices.Values(prefixes)) {
-		if n := len(s); n == 0 || !strings.HasPrefix(p, s[n-1]) {
-			s = append(s, p)
-		}
-	}
-	return s
-}
-
-// has tells whether a name begins with one of the prefixes. Of those that are not
-// behind it in order, only the last one can be its beginning.
-func (s selection) has(name string) bool {
-	i, found := slices.BinarySearch(s, name)
-	return found || i > 0 && strings.HasPrefix(name, s[i-1])
-}
-
-// selectRefs picks the refs that begin with one of the prefixes: a server of
-// version 0 lists all, and one of version 2 may list more than was asked for.
-func selectRefs(refs []Ref, prefixes []string) []Ref {
-	var picked []Ref
-	wanted := newSelection(prefixes)
-	for _, ref := range refs {
-		if wanted.has(ref.Name) {
-			picked = append(picked, ref)
-		}
-	}
-	return picked
 }
 
 // start is the request up to the line behind which the haves follow.
