@@ -25,6 +25,9 @@ const (
 	// maxPathBytes and maxPathDepth bound the names of files.
 	maxPathBytes = 4096
 	maxPathDepth = 100
+	// maxUnpackedFile is how many bytes one file of an artifact may have: as many as a Store
+	// packs, so that what it makes can be unpacked again.
+	maxUnpackedFile = defaultFileBytes
 	// maxUnpacked is how many bytes the files of an artifact may have together.
 	maxUnpacked = 2 << 30
 	// maxCache is how many bytes the unpacked artifacts may have that nobody uses: where
@@ -49,11 +52,11 @@ type Cache struct {
 	held map[string]*cached
 }
 
-// cacheLimits bound an artifact when it is unpacked, in bytes, files and bytes of names, and
-// the bytes of those that nobody uses.
+// cacheLimits bound an artifact when it is unpacked, in bytes of one file and of all, files
+// and bytes of names, and the bytes of those that nobody uses.
 type cacheLimits struct {
-	total, unused  int64
-	entries, names int
+	file, total, unused int64
+	entries, names      int
 }
 
 // cached is an artifact in use.
@@ -74,7 +77,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, most: cacheLimits{total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, most: cacheLimits{file: maxUnpackedFile, total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 

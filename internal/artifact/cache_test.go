@@ -210,6 +210,7 @@ func TestCacheRefuses(t *testing.T) {
 		"a sparse file":          {content: sparse(t), want: "is a sparse file"},
 		"many files":             {content: packedWith(t, file("a"), file("b"), file("c"), file("d")), want: "more than 3 files"},
 		"long names":             {content: packedWith(t, file(strings.Repeat("a", 75)), file(strings.Repeat("b", 76))), want: "names of its files have more than 150 bytes"},
+		"a large file":           {content: zeros(t, 2049), digest: digestOf(zeros(t, 2049)), want: `"zeros" has 2049 bytes, at most 2048 are unpacked of a file`},
 		"many bytes":             {content: packedWith(t, file(strings.Repeat("a", 10_000))), want: "more than 8192 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -223,7 +224,7 @@ func TestCacheRefuses(t *testing.T) {
 			folder := t.TempDir()
 			server := serve(t, test.content, test.status)
 			c := openCache(t, folder)
-			c.most = cacheLimits{total: 8192, unused: 1 << 20, entries: 3, names: 150}
+			c.most = cacheLimits{file: 2048, total: 8192, unused: 1 << 20, entries: 3, names: 150}
 			_, _, err := c.Get(t.Context(), server.URL, test.digest)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
