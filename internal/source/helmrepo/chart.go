@@ -243,15 +243,16 @@ func (s *Store) repack(ctx context.Context, r *remote, request ChartRequest, pac
 	if _, err := packed.Seek(0, io.SeekStart); err != nil {
 		return Chart{}, err
 	}
-	files, err := readArchive(packed, newBudget(ctx, s.options.FileBytes))
+	budget := newBudget(ctx, s.options.FileBytes)
+	files, err := readArchive(packed, budget)
 	if err != nil {
 		return Chart{}, s.unusable(ctx, ReasonPackage, err)
 	}
-	loaded, err := loadFiles(files)
+	loaded, err := loadFiles(budget, files)
 	if err != nil {
 		return Chart{}, fault(gitops.Invalid, ReasonPackage, err)
 	}
-	values, merged, err := mergeValues(chartFiles(loaded), request.ValuesFiles, request.IgnoreMissingValuesFiles)
+	values, merged, err := mergeValues(chartFiles(budget, loaded), request.ValuesFiles, request.IgnoreMissingValuesFiles)
 	if err != nil {
 		return Chart{}, fault(gitops.Invalid, ReasonValues, err)
 	}
