@@ -38,9 +38,10 @@ const (
 	keepUnused = time.Hour
 )
 
-// Cache keeps artifacts that others have packed, each once, by its digest: sources of
-// the same content share it, and after a restart nothing is loaded again. It is safe
-// for use by several goroutines, and by one process at a time.
+// Cache keeps artifacts that others have packed, each once in a scope, by its digest: those
+// who may see the same share it, and after a restart nothing is loaded again. A digest is no
+// secret, so who only knows one is shown nothing that others have loaded. It is safe for use
+// by several goroutines, and by one process at a time.
 type Cache struct {
 	root   *os.Root
 	client *http.Client
@@ -48,7 +49,7 @@ type Cache struct {
 	most   cacheLimits
 
 	mu sync.Mutex
-	// held are the artifacts in use, by digest; guarded by mu.
+	// held are the artifacts in use, by digest and scope; guarded by mu.
 	held map[string]*cached
 }
 
@@ -101,6 +102,13 @@ type Packed struct {
 	Scope string
 }
 
+// NamespaceScope is the scope of what everybody in a namespace may see: artifacts that the
+// status of an object there names, and what is made of them.
+func NamespaceScope(namespace string) string {
+	sum := sha256.Sum256([]byte("namespace " + namespace))
+	return hex.EncodeToString(sum[:16])
+}
+
 // Unpacked is an artifact in use. It can be read until Release is called, which may be
 // called more than once.
 type Unpacked struct {
@@ -110,11 +118,11 @@ type Unpacked struct {
 	Packed func() (io.ReadCloser, error)
 }
 
-// Get gives the files of the artifact at a URL, whose digest is that of Packed. They can
-// be read until release is called. Errors name the URL and what is wrong with the
+// Get gives the files of the artifact at a URL, whose digest and scope are those of Packed.
+// They can be read until release is called. Errors name the URL and what is wrong with the
 // artifact.
-func (c *Cache) Get(ctx context.Context, url, digest string) (files gitops.Tree, release func(), err error) {
-	unpacked, err := c.Load(ctx, Packed{Digest: digest, Open: func(ctx context.Context) (io.ReadCloser, error) { return c.open(ctx, url) }})
+func (c *Cache) Get(ctx context.Context, url, digest, scope string) (files gitops.Tree, release func(), err error) {
+	unpacked, err := c.Load(ctx, Packed{Digest: digest, Scope: scope, Open: func(ctx context.Context) (io.ReadCloser, error) { return c.open(ctx, url) }})
 	if err != nil {
 		return nil, nil, fmt.Errorf("artifact at %s: %w", url, err)
 	}

@@ -284,7 +284,7 @@ func (s *shelf) enter(ctx context.Context, book, file string, state chartState, 
 func (s *shelf) present(ctx context.Context, state chartState, release func(), known string) (Chart, error) {
 	open := s.packed(state)
 	unpacked, err := s.store.unpacked.Load(ctx, artifact.Packed{
-		Digest: state.Digest, Open: func(context.Context) (io.ReadCloser, error) { return open() },
+		Digest: state.Digest, Scope: s.key, Open: func(context.Context) (io.ReadCloser, error) { return open() },
 	})
 	if err != nil {
 		release()
