@@ -282,12 +282,11 @@ func (s *server) openStorage(context.Context) error {
 	if err := errors.Join(s.openStores(), s.prepareVerification()); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	// Whoever may write the status of a source says where its artifact is.
-	out, err := egress.NewTransport(egress.Options{})
+	out, err := s.publishers()
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	s.cache.Through(out.Client())
+	s.cache.Through(out)
 	if err := s.manager.Add(manager.RunnableFunc(s.collect)); err != nil {
 		return errors.Join(err, listener.Close())
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"path/filepath"
 
 	"github.com/plumb-gitops/plumb/internal/auth"
@@ -70,6 +71,12 @@ func (s *server) closeStores() {
 // policy is what the operator's flags refuse.
 func (s *server) policy() egress.Policy {
 	return egress.Policy{NoPrivate: s.config.NoPrivateSources, NoPlainCredentials: s.config.NoPlainCredentials}
+}
+
+// publishers is how artifacts of other controllers are got: whoever may write the status of a
+// source says where its artifact is.
+func (s *server) publishers() (*http.Client, error) {
+	return egress.Artifacts(s.policy(), s.config.ArtifactServers)
 }
 
 // loginRequest is a login as the package of logins wants it.

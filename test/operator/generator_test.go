@@ -284,6 +284,27 @@ func TestGeneratorComposes(t *testing.T) {
 	}
 }
 
+// What is kept of an artifact in one namespace is not shown to another that knows its digest.
+func TestOnlyTheDigestOfAnArtifactIsKnown(t *testing.T) {
+	t.Parallel()
+	owner, stranger := newWorld(t), newWorld(t)
+	a := newShelf(t).put(t, "/private.tar.gz", "v1", map[string]string{"deploy/c.yaml": configMap("c", "private")})
+	publish := func(w *world, a *meta.Artifact) {
+		ea := w.external("private")
+		w.check(w.client.Create(w.context(), ea))
+		before := ea.DeepCopy()
+		ea.Status.Artifact = a
+		w.check(w.client.Status().Patch(w.context(), ea, client.MergeFrom(before)))
+		w.kustomization("private", follows("./deploy"))
+	}
+	publish(owner, a)
+	owner.ready("private", "v1")
+	elsewhere := *a
+	elsewhere.URL = "http://127.0.0.1:1/private.tar.gz"
+	publish(stranger, &elsewhere)
+	stranger.notReady("private", "ArtifactFailed", "artifact at http://127.0.0.1:1/private.tar.gz|connection refused")
+}
+
 // TestGeneratorFansOut makes an artifact of every directory, and collects those whose
 // directory or name is gone.
 func TestGeneratorFansOut(t *testing.T) {
