@@ -59,7 +59,18 @@ func (e *events) send(component, group string, gvk string, obj client.Object, ev
 	log.Info(event.Message, "reason", event.Reason)
 }
 
+// kustomization tells of a Kustomization. What is about the revision that was applied last
+// names its origin too.
 func (e *events) kustomization(obj *kustomizev1.Kustomization, event gitops.Event) {
+	const key = kustomizeGroup + "/originRevision"
+	origin := obj.Status.LastAppliedOriginRevision
+	if _, set := event.Metadata[key]; !set && origin != "" && event.Revision == obj.Status.LastAppliedRevision {
+		event.Metadata = maps.Clone(event.Metadata)
+		if event.Metadata == nil {
+			event.Metadata = map[string]string{}
+		}
+		event.Metadata[key] = origin
+	}
 	e.send(kustomizeManager, kustomizeGroup, kustomizev1.GroupVersion.String()+"/"+kustomizev1.KustomizationKind, obj, event)
 }
 
