@@ -333,7 +333,7 @@ func TestTenancy(t *testing.T) {
 				w := newWorld(t)
 				w.serviceAccount("tenant", may("", "configmaps"))
 				w.push(testenv.Files{"app/a.yaml": configMap("a", "1"), "sealed/s.yaml": sealed, "empty/kustomization.yaml": "resources: []\n"})
-				if w.own = flag; flag {
+				if w.own, w.tenants = flag, flag; flag {
 					w.runOwn(t.TempDir(), func(c *config.Operator) { c.NoCrossNamespaceRefs = true })
 				}
 				if p.kustomization != nil {
@@ -455,7 +455,7 @@ func TestExpressionOverAnotherNamespace(t *testing.T) {
 func TestReferencesAsOwner(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.own = true
+	w.own, w.tenants = true, true
 	rules := may("", "configmaps")
 	w.serviceAccount("tenant", rules)
 	revision := w.push(testenv.Files{"app/a.yaml": configMap("a", "${value}")})

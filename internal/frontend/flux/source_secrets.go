@@ -121,7 +121,11 @@ func (s sourceSecrets) tls(owner gitops.OwnerRef, ref *meta.LocalObjectReference
 	if err != nil {
 		return egress.TLS{}, err
 	}
-	return certificates(owner, ref.Name, data)
+	t, err := certificates(owner, ref.Name, data)
+	if err == nil && len(t.CA) == 0 && len(t.Certificate) == 0 {
+		return t, badSecret(owner, ref.Name, "must contain either 'ca.crt' or both 'tls.crt' and 'tls.key'")
+	}
+	return t, err
 }
 
 func certificates(owner gitops.OwnerRef, name string, data map[string][]byte) (egress.TLS, error) {
