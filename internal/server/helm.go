@@ -109,7 +109,7 @@ func (h helmCharts) Fetch(ctx context.Context, request flux.HelmChartRequest, kn
 	} else {
 		chart, err = h.charts.Package(ctx, request.Source.Files, h.packageRequest(request), known)
 	}
-	return chartResult(request, chart, err)
+	return chartResult(chart, err)
 }
 
 // Last gives the chart that an earlier Fetch brought.
@@ -121,7 +121,7 @@ func (h helmCharts) Last(ctx context.Context, request flux.HelmChartRequest) (so
 	} else {
 		chart, err = h.charts.LastPackage(ctx, h.packageRequest(request))
 	}
-	return chartResult(request, chart, err)
+	return chartResult(chart, err)
 }
 
 // Retain removes what none of the requests needs.
@@ -176,7 +176,7 @@ func (s *server) packageRequest(r flux.HelmChartRequest) helmrepo.PackageRequest
 	return request
 }
 
-func chartResult(request flux.HelmChartRequest, chart helmrepo.Chart, err error) (source.Result, error) {
+func chartResult(chart helmrepo.Chart, err error) (source.Result, error) {
 	if err != nil {
 		return source.Result{}, chartError(err)
 	}
@@ -184,9 +184,6 @@ func chartResult(request flux.HelmChartRequest, chart helmrepo.Chart, err error)
 	result.Metadata = map[string]string{flux.ChartName: chart.Name, flux.ChartValues: strings.Join(chart.ValuesFiles, "\n")}
 	if chart.Packaged {
 		result.Metadata[flux.ChartPackaged] = "yes"
-	}
-	if request.Verification != nil {
-		result.Verified = "verified signature of version " + chart.Version
 	}
 	return result, nil
 }

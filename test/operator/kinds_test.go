@@ -359,6 +359,14 @@ func TestHelmChartFromRegistry(t *testing.T) {
 	if c := conditionOf(got.Status.Conditions, "SourceVerified"); c.Status != "True" || c.Message != "verified signature of version 1.0.0+b1" {
 		t.Errorf("SourceVerified: %+v", c)
 	}
+	// A policy that skips the verification verifies nothing.
+	policy := `{"version":"1.0","trustPolicies":[{"name":"p","registryScopes":["*"],"signatureVerification":{"level":"skip"}}]}`
+	w.secret("trust", map[string]string{"trustpolicy.json": policy, "a.crt": string(verifytest.NewAuthority(t).PEM())})
+	w.patch(web, `{"spec":{"verify":{"provider":"notation","secretRef":{"name":"trust"}}}}`)
+	waitFor(w, web, "Ready, and verified by nobody", func(c *sourcev1.HelmChart) bool {
+		return apimeta.FindStatusCondition(c.Status.Conditions, "SourceVerified") == nil && c.Status.ObservedGeneration == c.Generation &&
+			conditionOf(c.Status.Conditions, "Ready").Status == "True"
+	})
 	w.check(w.client.Get(w.context(), w.key("charts"), charts))
 	if len(charts.Status.Conditions) > 0 || len(charts.Finalizers) > 0 {
 		t.Errorf("a repository of type oci is worked on: %+v, %v", charts.Status, charts.Finalizers)
