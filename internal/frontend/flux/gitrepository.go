@@ -129,7 +129,7 @@ func (g gitRepositories) credentials(obj *sourcev1.GitRepository, owner gitops.O
 	}
 	if v := spec.Verification; v != nil {
 		request.Verification = &GitVerification{Head: v.VerifyHEAD(), Tag: v.VerifyTag()}
-		request.Verification.Keys, err = g.secrets.secret(owner, v.SecretRef.Name)
+		request.Verification.Keys, err = g.secrets.trust(owner, v.SecretRef.Name)
 	}
 	return err
 }

@@ -117,7 +117,7 @@ func (s sourceSecrets) verification(owner gitops.OwnerRef, provider string, secr
 		v.Identities = append(v.Identities, Identity{Issuer: identity.Issuer, Subject: identity.Subject})
 	}
 	if root != nil {
-		data, err := s.secret(owner, root.Name)
+		data, err := s.trust(owner, root.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -131,7 +131,7 @@ func (s sourceSecrets) verification(owner gitops.OwnerRef, provider string, secr
 		}
 		return v, nil
 	}
-	data, err := s.secret(owner, secret.Name)
+	data, err := s.trust(owner, secret.Name)
 	if err != nil {
 		return nil, err
 	}
