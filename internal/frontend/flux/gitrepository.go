@@ -231,7 +231,11 @@ func composeIncludes(obj *sourcev1.GitRepository, files gitops.Tree, in parts) (
 	}
 	files, err := source.Overlay(files, mounts...)
 	if err != nil {
-		return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Reason: "IllegalPath", Cause: err}
+		reason := includeCopyFailure
+		if errors.Is(err, source.ErrOutside) {
+			reason = includeIllegalPath
+		}
+		return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Reason: reason, Cause: err}
 	}
 	return filtered(files, obj.Spec.Ignore)
 }

@@ -195,7 +195,8 @@ func (r *sourceReconciler[T, R]) reasonOf(err error) string {
 // failureCondition is the condition that stands for failures with a reason.
 func failureCondition(reason string) string {
 	switch reason {
-	case sourcev1.ArchiveOperationFailedReason, sourcev1.DirCreationFailedReason, sourcev1.StatOperationFailedReason:
+	case sourcev1.ArchiveOperationFailedReason, sourcev1.DirCreationFailedReason, sourcev1.StatOperationFailedReason,
+		includeIllegalPath, includeCopyFailure:
 		return sourcev1.StorageOperationFailedCondition
 	case includeNotFound, includeNoArtifact:
 		return sourcev1.IncludeUnavailableCondition
@@ -211,6 +212,9 @@ func failureCondition(reason string) string {
 const (
 	includeNotFound   = "NotFound"
 	includeNoArtifact = "NoArtifact"
+
+	includeIllegalPath = "IllegalPath"
+	includeCopyFailure = "CopyFailure"
 
 	invalidTagSignature     = "InvalidTagSignature"
 	invalidCommitSignature  = "InvalidCommitSignature"
