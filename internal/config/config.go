@@ -68,7 +68,8 @@ type Operator struct {
 	Controllers []string
 
 	// DefaultServiceAccount is whose rights are used for owners that name no service
-	// account; empty for the operator's own.
+	// account, and who logs in at clouds for sources that name none where service accounts
+	// do; empty for the operator's own.
 	DefaultServiceAccount string
 	// ReferencesAsOwner reads what an owner refers to with the rights of its service
 	// account instead of the operator's.

@@ -62,7 +62,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.StringToStringVar(&f.gates, "feature-gates", nil, "gates to set, as `Name=true,Name=false`")
 
 	set.StringSliceVar(&c.Controllers, "controllers", AllControllers(), "`names` of what this process works on; the rest is left to other controllers, whose artifacts are used")
-	set.StringVar(&c.DefaultServiceAccount, "default-service-account", "", "`name` of the service account with whose rights a Kustomization that names none is applied; empty for the operator's own rights")
+	set.StringVar(&c.DefaultServiceAccount, "default-service-account", "", "`name` of the service account with whose rights a Kustomization that names none is applied, and which logs in at clouds for a source that names none if the gate ObjectLevelWorkloadIdentity is on; empty for the operator's own rights")
 	set.BoolVar(&c.ReferencesAsOwner, "references-as-owner", false, "read ConfigMaps and Secrets that a Kustomization refers to with the rights of its service account (no flag of Flux)")
 	set.StringVar(&c.DefaultKubeconfigServiceAccount, "default-kubeconfig-service-account", "", "`name` of the service account whose tokens a remote cluster is given where the ConfigMap of a kubeConfig names none")
 	set.StringVar(&c.DefaultDecryptionServiceAccount, "default-decryption-service-account", "", "`name` of the service account as which services that keep keys are asked where a Kustomization names none; empty for the operator itself. It needs the gate ObjectLevelWorkloadIdentity")

@@ -481,6 +481,8 @@ func (s *server) setUp(ctx context.Context) error {
 			NoCrossNamespaceRefs: s.config.NoCrossNamespaceRefs,
 			ServiceAccountLogins: s.config.Gates.ObjectLevelWorkloadIdentity,
 			Rewrites:             s.rewrites(),
+
+			DefaultServiceAccount: s.config.DefaultServiceAccount,
 		},
 	})
 	if err != nil {

@@ -73,7 +73,7 @@ func (s *server) policy() egress.Policy {
 
 // loginRequest is a login as the package of logins wants it.
 func loginRequest(l flux.Login, proxy egress.Proxy) auth.Request {
-	r := auth.Request{Provider: l.Provider, Proxy: proxy}
+	r := auth.Request{Provider: l.Provider, Proxy: proxy, Client: l.Client}
 	if l.ServiceAccount != "" {
 		r.Identity = auth.Identity{Namespace: l.Namespace, ServiceAccount: l.ServiceAccount}
 	}

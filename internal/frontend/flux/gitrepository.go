@@ -102,9 +102,15 @@ func (g gitRepositories) credentials(obj *sourcev1.GitRepository, owner gitops.O
 		if err != nil {
 			return err
 		}
-		if spec.Provider == sourcev1.GitProviderGitHub {
+		isApp := len(data["githubAppID"]) > 0
+		switch {
+		case spec.Provider == sourcev1.GitProviderGitHub && !isApp:
+			return misplacedApp(owner, spec.SecretRef.Name, "has no key 'githubAppID', which spec.provider: github needs")
+		case spec.Provider == sourcev1.GitProviderGitHub:
 			request.Auth, err = gitHubApp(owner, spec.SecretRef.Name, data)
-		} else {
+		case isApp && loginOf(spec.Provider, "", "").Provider == "":
+			return misplacedApp(owner, spec.SecretRef.Name, "has the keys of a GitHub App; set spec.provider: github")
+		default:
 			request.Auth, err = gitCredential(owner, spec.SecretRef.Name, request.URL, data)
 		}
 		if err != nil {
@@ -113,7 +119,7 @@ func (g gitRepositories) credentials(obj *sourcev1.GitRepository, owner gitops.O
 	}
 	switch spec.Provider {
 	case sourcev1.GitProviderAzure, sourcev1.GitProviderAWS:
-		request.Login = Login{Provider: spec.Provider, Namespace: obj.Namespace, ServiceAccount: spec.ServiceAccountName}
+		request.Login = g.options.login(spec.Provider, obj.Namespace, spec.ServiceAccountName)
 		if b := ownLogin(request.Login, map[string]bool{"a certificate in spec.secretRef": len(request.Auth.CA) > 0, "an URL without https": !strings.HasPrefix(spec.URL, "https://")}); b != nil {
 			return b
 		}
@@ -142,7 +148,7 @@ func gitHubApp(owner gitops.OwnerRef, name string, data map[string][]byte) (GitA
 	}
 	auth := GitAuth{App: app}
 	switch {
-	case app.ID == "" || len(app.PrivateKey) == 0:
+	case len(app.PrivateKey) == 0:
 		return auth, badSecret(owner, name, "needs 'githubAppID' and 'githubAppPrivateKey'")
 	case (app.InstallationOwner == "") == (app.InstallationID == ""):
 		return auth, badSecret(owner, name, "needs one of 'githubAppInstallationOwner' and 'githubAppInstallationID'")
@@ -150,6 +156,13 @@ func gitHubApp(owner gitops.OwnerRef, name string, data map[string][]byte) (GitA
 	tls, err := certificates(owner, name, data)
 	auth.CA, auth.Certificate, auth.Key = tls.CA, tls.Certificate, tls.Key
 	return auth, err
+}
+
+// misplacedApp is a Secret that does not go with the provider: a GitHub App or none.
+func misplacedApp(owner gitops.OwnerRef, name, what string) *blocked {
+	b := badSecret(owner, name, what)
+	b.reason = sourcev1.InvalidProviderConfigurationReason
+	return b
 }
 
 // gitCredential reads the keys that Flux documents. What does not go with the URL's scheme
