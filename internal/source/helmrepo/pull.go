@@ -87,7 +87,8 @@ func (r *remote) chooseTag(ctx context.Context, registry *Registry, name string,
 			choice.see(candidate{Version: strings.ReplaceAll(tag, "_", "+")})
 		}
 		if !choice.found {
-			return release{}, fault(gitops.Invalid, ReasonReference, fmt.Errorf("the repository %q has no tag in the range %q", repository, want))
+			// A registry does not tell of new tags: as in Flux it is asked again.
+			return release{}, fault(gitops.Invalid, ReasonPull, fmt.Errorf("the repository %q has no tag in the range %q", repository, want))
 		}
 		version = choice.best.Version
 	}

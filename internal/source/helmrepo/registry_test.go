@@ -186,7 +186,7 @@ func TestRegistryRefuses(t *testing.T) {
 	}{
 		"no such repository":  {func(c *helmrepo.ChartRequest) { c.Name = "none" }, gitops.Denied, helmrepo.ReasonAuthentication, "the registry says denied"},
 		"no such tag":         {func(c *helmrepo.ChartRequest) { c.Version = "3.0.0" }, gitops.Transient, helmrepo.ReasonPull, `the registry has no tag "3.0.0"`},
-		"no tag in the range": {func(c *helmrepo.ChartRequest) { c.Version = ">= 3" }, gitops.Invalid, helmrepo.ReasonReference, `has no tag in the range ">= 3"`},
+		"no tag in the range": {func(c *helmrepo.ChartRequest) { c.Version = ">= 3" }, gitops.Invalid, helmrepo.ReasonPull, `has no tag in the range ">= 3"`},
 		"another chart":       {func(c *helmrepo.ChartRequest) { c.Version = "1.0.0" }, gitops.Invalid, helmrepo.ReasonPull, `says that it is chart "other"`},
 		"another version":     {func(c *helmrepo.ChartRequest) { c.Version = "2.0.0" }, gitops.Invalid, helmrepo.ReasonPull, `says that it has version "2.0.1" instead of "2.0.0"`},
 		"another scheme":      {func(c *helmrepo.ChartRequest) { c.Repository.URL = "https://example.com" }, gitops.Stalled, helmrepo.ReasonURL, "use oci"},
