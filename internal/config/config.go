@@ -106,6 +106,8 @@ type Operator struct {
 	Rewrites []Rewrite
 	// Helm bounds what is read of Helm repositories.
 	Helm Helm
+	// SSH is what Git servers are offered.
+	SSH SSH
 	// NoRemoteBases refuses resources of a kustomization that are URLs.
 	NoRemoteBases bool
 	// OverrideManagers are names of field managers whose fields are taken over,
@@ -204,6 +206,11 @@ func ParseRewrite(text string) (Rewrite, error) {
 // Helm bounds what is read of Helm repositories, in bytes.
 type Helm struct {
 	IndexBytes, ChartBytes, ChartFileBytes int64
+}
+
+// SSH are names of algorithms, the most wanted first; none for the usual ones.
+type SSH struct {
+	KeyExchanges, HostKeys []string
 }
 
 // The controllers of Flux that Plumb serves.

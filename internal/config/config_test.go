@@ -144,6 +144,21 @@ func TestFlags(t *testing.T) {
 				o.TokenCacheSize, o.TokenCacheDuration = 0, 5*time.Minute
 			},
 		},
+		"algorithms of ssh": {
+			args: []string{"--ssh-kex-algos=curve25519-sha256,ecdh-sha2-nistp256", "--ssh-hostkey-algos=ssh-ed25519"},
+			want: func(o *Operator) {
+				o.SSH = SSH{KeyExchanges: []string{"curve25519-sha256", "ecdh-sha2-nistp256"}, HostKeys: []string{"ssh-ed25519"}}
+			},
+		},
+		"the cache of Flux's source-controller": {
+			args: []string{"--helm-cache-max-size=10", "--helm-cache-ttl=60m", "--helm-cache-purge-interval=5m", "--helm-index-max-size=1", "--helm-chart-max-size=2", "--helm-chart-file-max-size=3"},
+			want: func(o *Operator) {
+				o.Helm = Helm{IndexBytes: 1, ChartBytes: 2, ChartFileBytes: 3}
+				for _, flag := range []string{"helm-cache-max-size", "helm-cache-ttl", "helm-cache-purge-interval"} {
+					o.notices = append(o.notices, "--"+flag+" changes nothing: the index of a Helm repository is kept on the disk, ready to be searched, and not in memory")
+				}
+			},
+		},
 		"gates that are followed": {
 			args: []string{"--feature-gates=StrictPostBuildSubstitutions=false,AdditiveCELDependencyCheck=true", "--feature-gates=DisableFailFastBehavior=true"},
 			want: func(o *Operator) {

@@ -100,6 +100,11 @@ func (f *Flags) Operator() (Operator, error) {
 	if f.set.Changed("http-retry") {
 		c.notices = append(c.notices, "--http-retry changes nothing: a download that fails is tried again, with back-off")
 	}
+	for _, flag := range []string{"helm-cache-max-size", "helm-cache-ttl", "helm-cache-purge-interval"} {
+		if f.set.Changed(flag) {
+			c.notices = append(c.notices, "--"+flag+" changes nothing: the index of a Helm repository is kept on the disk, ready to be searched, and not in memory")
+		}
+	}
 	if err := errors.Join(v.errs...); err != nil {
 		return Operator{}, err
 	}

@@ -30,7 +30,7 @@ type stores struct {
 // openStores opens the stores below the data folder.
 func (s *server) openStores() (err error) {
 	at := func(folder string) string { return filepath.Join(s.config.Storage.Path, folder) }
-	if s.git, err = git.Open(at("git"), git.Options{Policy: s.policy(), Now: s.clock.Now}); err != nil {
+	if s.git, err = git.Open(at("git"), git.Options{Policy: s.policy(), SSH: git.SSH(s.config.SSH), Now: s.clock.Now}); err != nil {
 		return err
 	}
 	if s.oci, err = oci.Open(s.cache, at("oci"), oci.Options{UserAgent: "plumb/" + s.options.Version, Now: s.clock.Now}); err != nil {

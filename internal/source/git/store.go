@@ -61,6 +61,8 @@ type Options struct {
 	Packs int
 	// Policy refuses connections that Flux makes; none by default.
 	Policy egress.Policy
+	// SSH are the algorithms that servers are offered; by default the library's.
+	SSH SSH
 	// Now is the clock; time.Now by default.
 	Now func() time.Time
 }
@@ -102,6 +104,9 @@ type Store struct {
 
 // Open opens the stores below a folder, which is made where it is missing.
 func Open(path string, o Options) (*Store, error) {
+	if err := o.SSH.Check(); err != nil {
+		return nil, err
+	}
 	folder, err := source.OpenFolder(path, "git store")
 	if err != nil {
 		return nil, err
@@ -167,7 +172,7 @@ func (s *Store) remote(request Request) (*remote, error) {
 		return nil, err
 	}
 	client, err := wire.New(wire.Options{
-		URL: u, Auth: request.Auth, Proxy: request.Proxy, Policy: s.options.Policy, Limits: wire.Limits{Refs: s.options.Refs},
+		URL: u, Auth: request.Auth, Proxy: request.Proxy, Policy: s.options.Policy, SSH: s.options.SSH, Limits: wire.Limits{Refs: s.options.Refs},
 	})
 	if err != nil {
 		return nil, err
