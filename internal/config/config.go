@@ -174,6 +174,8 @@ type Storage struct {
 	// newest is removed: once it is older, and more than so many are there.
 	RetentionTTL     time.Duration
 	RetentionRecords int
+	// DigestAlgorithm is that of the digests of artifacts: sha256, sha384 or sha512.
+	DigestAlgorithm string
 }
 
 // Rewrite is a prefix of the URLs of sources, and what takes its place.

@@ -16,7 +16,6 @@ type Flags struct {
 	logLevel         string
 	logEncoding      string
 	customStageKinds string
-	digestAlgorithm  string
 	deletionGuard    string
 	gates            map[string]string
 	httpRetry        int
@@ -94,7 +93,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.StringVar(&s.Advertised, "storage-adv-addr", getenv("STORAGE_ADV_ADDR"), "`host` that stands in the URLs of artifacts; default: from --storage-addr")
 	set.DurationVar(&s.RetentionTTL, "artifact-retention-ttl", time.Minute, "`time` after which an artifact that is not the newest is removed")
 	set.IntVar(&s.RetentionRecords, "artifact-retention-records", 2, "`number` of artifacts kept for each source")
-	set.StringVar(&f.digestAlgorithm, "artifact-digest-algo", "sha256", "`algorithm` of artifact digests: sha256, the only one")
+	set.StringVar(&s.DigestAlgorithm, "artifact-digest-algo", "sha256", "`algorithm` of artifact digests: sha256, sha384 or sha512")
 
 	set.StringVar(&f.deletionGuard, "deletion-guard", guardOn, "whether unlikely deletions wait for a confirmation: `on` or off (as Flux)")
 	set.DurationVar(&c.AuditPeriod, "audit-period", 24*time.Hour, "`time` in which every object is compared with what was applied, 0 for never")

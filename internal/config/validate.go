@@ -75,9 +75,6 @@ func (f *Flags) Operator() (Operator, error) {
 	v.atLeast("token-cache-max-duration", c.TokenCacheDuration, time.Second)
 	c.CustomStageKinds = v.kinds("custom-apply-stage-kinds", f.customStageKinds)
 	v.storage(c.Storage)
-	if f.digestAlgorithm != "sha256" {
-		v.wrong("artifact-digest-algo", f.digestAlgorithm, "is not served, only sha256 is")
-	}
 	c.Controllers = v.controllers(c.Controllers)
 	v.account("default-service-account", c.DefaultServiceAccount)
 	v.account("default-kubeconfig-service-account", c.DefaultKubeconfigServiceAccount)
@@ -258,4 +255,9 @@ func (v *validator) storage(s Storage) {
 	}
 	v.atLeast("artifact-retention-ttl", s.RetentionTTL, 0)
 	v.positive("artifact-retention-records", s.RetentionRecords)
+	if s.DigestAlgorithm == "blake3" {
+		v.wrong("artifact-digest-algo", s.DigestAlgorithm, "is not served, though Flux has it; use sha256, sha384 or sha512")
+		return
+	}
+	oneOf(v, "artifact-digest-algo", s.DigestAlgorithm, "sha256", "sha384", "sha512")
 }
