@@ -233,8 +233,17 @@ func TestOverlay(t *testing.T) {
 		"a path above the root": {mounts: []source.Mount{mount("../x", "")}, fails: true, outside: true},
 		"a part that leads out": {mounts: []source.Mount{mount("i", "../k")}, fails: true, outside: true},
 		"a missing part":        {mounts: []source.Mount{mount("i", "nope")}, fails: true},
-		"a file over a file":    {mounts: []source.Mount{mount("top", "k")}, fails: true},
-		"below a file":          {mounts: []source.Mount{mount("i", "k"), mount("i/sub", "sub")}, fails: true},
+		"a file over a file": {
+			mounts: []source.Mount{mount("top", "k"), mount("a/x", "k"), mount("a/x", "sub/l")},
+			want:   map[string]string{"top": "k", "a/x": "sub/l"},
+		},
+		"a file over one that is included": {
+			mounts: []source.Mount{mount("i", "sub"), mount("i/l", "k")},
+			want:   map[string]string{"top": "top", "a/x": "a/x", "i/l": "k", "i/m/n": "sub/m/n"},
+		},
+		"a file over a folder": {mounts: []source.Mount{mount("a", "k")}, fails: true},
+		"a folder over a file": {mounts: []source.Mount{mount("top", "sub")}, fails: true},
+		"below a file":         {mounts: []source.Mount{mount("i", "k"), mount("i/sub", "sub")}, fails: true},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 
 // Mount is a Tree that stands at a path of another one.
 type Mount struct {
-	// At is the path, which must not be in use.
+	// At is the path, which must not be in use but for a file by another one.
 	At string
 	// From is the directory or file of Tree that is shown; empty for all of it.
 	From string
@@ -29,9 +29,9 @@ type Mount struct {
 // ErrOutside is the error of a path that leads out of its Tree.
 var ErrOutside = errors.New("the path leads out of the source")
 
-// Overlay shows other Trees at paths of a Tree. The paths must be free, and the
-// directories or files that are shown must exist; the error says which one is not so.
-// Later mounts may stand in earlier ones.
+// Overlay shows other Trees at paths of a Tree. The paths must be free, unless a file takes
+// the place of another one, and the directories or files that are shown must exist; the error
+// says which one is not so. Later mounts may stand in earlier ones.
 func Overlay(tree gitops.Tree, mounts ...Mount) (gitops.Tree, error) {
 	if len(mounts) == 0 {
 		return tree, nil
@@ -45,9 +45,6 @@ func Overlay(tree gitops.Tree, mounts ...Mount) (gitops.Tree, error) {
 		case at == ".":
 			return nil, fmt.Errorf("include at %q: not a path below the root", m.At)
 		}
-		if err := o.free(at); err != nil {
-			return nil, fmt.Errorf("include at %q: %w", m.At, err)
-		}
 		from := cleanPath(cmp.Or(m.From, "."))
 		if !fs.ValidPath(from) {
 			return nil, fmt.Errorf("include at %q: path %q of the included source: %w", m.At, m.From, ErrOutside)
@@ -60,6 +57,9 @@ func Overlay(tree gitops.Tree, mounts ...Mount) (gitops.Tree, error) {
 		if !info.IsDir() {
 			mount.file = namedInfo{info, path.Base(at)}
 		}
+		if err := o.free(at, mount.file != nil); err != nil {
+			return nil, fmt.Errorf("include at %q: %w", m.At, err)
+		}
 		o.mounts = append(o.mounts, mount)
 	}
 	return o, nil
@@ -71,9 +71,12 @@ type overlay struct {
 	mounts []Mount
 }
 
-// free tells whether nothing is at a path and no file stands above it.
-func (o *overlay) free(at string) error {
-	if _, err := o.Stat(at); err == nil {
+// free tells whether nothing is at a path and no file stands above it. A file may take the
+// place of another one.
+func (o *overlay) free(at string, file bool) error {
+	if info, err := o.Stat(at); err == nil && file && !info.IsDir() {
+		return nil
+	} else if err == nil {
 		return fmt.Errorf("the path exists already")
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return cause(err)
@@ -90,7 +93,7 @@ func (o *overlay) free(at string) error {
 func (o *overlay) owner(name string) (gitops.Tree, string) {
 	tree, inner, depth := o.base, name, -1
 	for _, m := range o.mounts {
-		if contains(m.At, name) && len(m.At) > depth {
+		if contains(m.At, name) && len(m.At) >= depth {
 			tree, inner, depth = m.Tree, join(m.From, relative(m.At, name)), len(m.At)
 		}
 	}
@@ -172,8 +175,12 @@ func (o *overlay) ReadDir(name string) ([]fs.DirEntry, error) {
 		if m.file != nil && join(name, first) == m.At {
 			entry = fs.FileInfoToDirEntry(m.file)
 		}
-		if at, found := slices.BinarySearchFunc(entries, entry, byName); !found {
+		at, found := slices.BinarySearchFunc(entries, entry, byName)
+		switch {
+		case !found:
 			entries = slices.Insert(entries, at, entry)
+		case !entry.IsDir():
+			entries[at] = entry // it takes the place of the file there
 		}
 	}
 	return entries, nil
@@ -187,11 +194,13 @@ func (o *overlay) Stat(name string) (fs.FileInfo, error) {
 	if len(o.below(name)) > 0 {
 		return DirInfo(path.Base(name)), nil
 	}
-	if i := slices.IndexFunc(o.mounts, func(m Mount) bool { return m.At == name }); i >= 0 {
-		if o.mounts[i].file != nil {
-			return o.mounts[i].file, nil
+	for _, m := range slices.Backward(o.mounts) {
+		switch {
+		case m.At == name && m.file != nil:
+			return m.file, nil
+		case m.At == name:
+			return DirInfo(path.Base(name)), nil
 		}
-		return DirInfo(path.Base(name)), nil
 	}
 	tree, inner := o.owner(name)
 	info, err := tree.Stat(inner)

@@ -35,7 +35,7 @@ func TestInclude(t *testing.T) {
 	}
 	for patch, want := range map[string][2]string{
 		`{"fromPath":"nowhere","toPath":"app/x"}`:     {"CopyFailure", `"nowhere"|does not exist`},
-		`{"fromPath":"c.yaml","toPath":"app/a.yaml"}`: {"CopyFailure", `"app/a.yaml"|exists already`},
+		`{"fromPath":"shared","toPath":"app/a.yaml"}`: {"CopyFailure", `"app/a.yaml"|exists already`},
 		`{"toPath":"../x"}`:                           {"IllegalPath", `"../x"|leads out of the source`},
 		`{"fromPath":"../../etc","toPath":"x"}`:       {"IllegalPath", `"../../etc"|leads out of the source`},
 	} {
