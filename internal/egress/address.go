@@ -20,7 +20,7 @@ func (p Policy) CheckHost(host string) error {
 		// proxies write so as well.
 		ascii, err := idna.Lookup.ToASCII(host)
 		if err != nil {
-			return &Refused{fmt.Sprintf("host %s is refused; it is neither a name nor an address", Quote(host))}
+			return &Refused{Text: fmt.Sprintf("host %s is refused; it is neither a name nor an address", Quote(host))}
 		}
 		host = ascii
 	}
@@ -31,10 +31,10 @@ func (p Policy) CheckHost(host string) error {
 	name := strings.ToLower(strings.TrimSuffix(host, "."))
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	if digits := strings.TrimPrefix(last, "0x"); digits != "" && (digits != last || strings.Trim(digits, "0123456789") == "") && strings.Trim(digits, "0123456789abcdef") == "" {
-		return &Refused{fmt.Sprintf("host %s is refused; it is neither a name nor an address", Quote(host))}
+		return &Refused{Text: fmt.Sprintf("host %s is refused; it is neither a name nor an address", Quote(host))}
 	}
 	if metadataName(name) {
-		return &Refused{fmt.Sprintf("host %s is refused; it is a name of a cloud's metadata service", Quote(host))}
+		return &Refused{Text: fmt.Sprintf("host %s is refused; it is a name of a cloud's metadata service", Quote(host))}
 	}
 	return nil
 }
@@ -117,12 +117,15 @@ func meant(address netip.Addr) []netip.Addr {
 // check refuses link-local addresses and those where clouds keep the metadata of a
 // machine, also where they are written as addresses of IPv6.
 func (p Policy) check(address netip.Addr) error {
-	for _, plain := range meant(address) {
-		switch {
-		case plain.IsLinkLocalUnicast() || slices.Contains(metadata(), plain):
-			return &Refused{fmt.Sprintf("connections to %s are refused; it is a link-local or metadata address", plain)}
-		case p.NoPrivate && (plain.IsPrivate() || plain.IsLoopback() || plain.IsUnspecified() || netip.MustParsePrefix("100.64.0.0/10").Contains(plain)):
-			return &Refused{fmt.Sprintf("connections to %s are refused; it is a private address, which --no-private-sources refuses", plain)}
+	all := meant(address)
+	for _, plain := range all {
+		if plain.IsLinkLocalUnicast() || slices.Contains(metadata(), plain) {
+			return &Refused{Text: fmt.Sprintf("connections to %s are refused; it is a link-local or metadata address", plain)}
+		}
+	}
+	for _, plain := range all {
+		if p.NoPrivate && (plain.IsPrivate() || plain.IsLoopback() || plain.IsUnspecified() || netip.MustParsePrefix("100.64.0.0/10").Contains(plain)) {
+			return &Refused{Text: fmt.Sprintf("connections to %s are refused; it is a private address, which --no-private-sources refuses", plain), private: true}
 		}
 	}
 	return nil
