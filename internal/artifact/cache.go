@@ -3,7 +3,6 @@ package artifact
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -277,21 +276,15 @@ func (c *Cache) clean(unwanted func(name string) bool) error {
 
 // parseDigest gives the name of a digest's folder, and what to sum with.
 func parseDigest(digest string) (name string, sum hash.Hash, err error) {
-	algorithm, text, _ := strings.Cut(digest, ":")
-	switch algorithm {
-	case "sha256":
-		sum = sha256.New()
-	case "sha384":
-		sum = sha512.New384()
-	case "sha512":
-		sum = sha512.New()
-	default:
-		return "", nil, fmt.Errorf("digest %q is none of sha256, sha384 and sha512", digest)
+	algorithm, sum, err := summing(digest)
+	if err != nil {
+		return "", nil, err
 	}
+	_, text, _ := strings.Cut(digest, ":")
 	if raw, err := hex.DecodeString(text); err != nil || len(raw) != sum.Size() {
 		return "", nil, fmt.Errorf("digest %q is no %s sum", digest, algorithm)
 	}
-	return algorithm + "-" + strings.ToLower(text), sum, nil
+	return string(algorithm) + "-" + strings.ToLower(text), sum, nil
 }
 
 // An artifact is one file: the content of all its files, one after the other, then an index

@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -97,7 +95,7 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 			err = errors.Join(err, ignoreMissing(own(s.root.Remove(temporary))))
 		}
 	}()
-	sum := &counted{w: out, hash: sha256.New()}
+	sum := &counted{w: out, hash: s.digest.hash()}
 	err = content(ctx, sum)
 	if err == nil {
 		err = own(out.Sync())
@@ -111,7 +109,7 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 	if err := s.root.Rename(temporary, target); err != nil {
 		return own(err)
 	}
-	artifact.Digest = "sha256:" + hex.EncodeToString(sum.hash.Sum(nil))
+	artifact.Digest = s.digest.digest(sum.hash)
 	artifact.Size = sum.size
 	artifact.Time = s.now()
 	return nil
@@ -259,11 +257,14 @@ func (s *Store) Adopt(artifact gitops.Artifact, file string) (bool, error) {
 	if err != nil || !info.Mode().IsRegular() || info.Size() != artifact.Size {
 		return false, own(err)
 	}
-	sum := sha256.New()
+	algorithm, sum, err := summing(artifact.Digest)
+	if err != nil {
+		return false, nil //nolint:nilerr // it is packed again
+	}
 	if _, err := io.Copy(sum, in); err != nil {
 		return false, own(err)
 	}
-	if "sha256:"+hex.EncodeToString(sum.Sum(nil)) != artifact.Digest {
+	if algorithm.digest(sum) != artifact.Digest {
 		return false, nil
 	}
 	return true, s.advertise(path.Dir(target), record{path: target, artifact: artifact})

@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -259,6 +260,23 @@ func TestOwnIdentity(t *testing.T) {
 		must(t, err)
 		if got := authtest.Holder(login.Bearer); got != "the machine for 499b84ac-1321-427f-aa17-267ca6975798" {
 			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("Azure by another identity of the machine", func(t *testing.T) {
+		noEnvironment(t)
+		t.Setenv("AZURE_CLIENT_ID", "the-operators-own")
+		w := newWorld(t)
+		for _, client := range []string{"one", "two", ""} {
+			login, err := w.Bucket(t.Context(), auth.Request{Provider: "azure", Client: client}, "", "")
+			must(t, err)
+			want := "the machine as " + cmp.Or(client, "the-operators-own") + " for https://storage.azure.com"
+			if got := authtest.Holder(login.Bearer); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+		_, err := w.Bucket(t.Context(), auth.Request{Provider: "azure", Client: "a&resource=b"}, "", "")
+		if err == nil || !strings.Contains(err.Error(), "is no id") {
+			t.Errorf("a client that is no id: %v", err)
 		}
 	})
 	t.Run("Azure by workload identity", func(t *testing.T) {

@@ -68,7 +68,8 @@ type Operator struct {
 	Controllers []string
 
 	// DefaultServiceAccount is whose rights are used for owners that name no service
-	// account; empty for the operator's own.
+	// account, and who logs in at clouds for sources that name none where service accounts
+	// do; empty for the operator's own.
 	DefaultServiceAccount string
 	// ReferencesAsOwner reads what an owner refers to with the rights of its service
 	// account instead of the operator's.
@@ -108,6 +109,8 @@ type Operator struct {
 	Rewrites []Rewrite
 	// Helm bounds what is read of Helm repositories.
 	Helm Helm
+	// SSH is what Git servers are offered.
+	SSH SSH
 	// NoRemoteBases refuses resources of a kustomization that are URLs.
 	NoRemoteBases bool
 	// OverrideManagers are names of field managers whose fields are taken over,
@@ -174,6 +177,8 @@ type Storage struct {
 	// newest is removed: once it is older, and more than so many are there.
 	RetentionTTL     time.Duration
 	RetentionRecords int
+	// DigestAlgorithm is that of the digests of artifacts: sha256, sha384 or sha512.
+	DigestAlgorithm string
 }
 
 // Rewrite is a prefix of the URLs of sources, and what takes its place.
@@ -206,6 +211,11 @@ func ParseRewrite(text string) (Rewrite, error) {
 // Helm bounds what is read of Helm repositories, in bytes.
 type Helm struct {
 	IndexBytes, ChartBytes, ChartFileBytes int64
+}
+
+// SSH are names of algorithms, the most wanted first; none for the usual ones.
+type SSH struct {
+	KeyExchanges, HostKeys []string
 }
 
 // The controllers of Flux that Plumb serves.

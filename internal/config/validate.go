@@ -85,9 +85,6 @@ func (f *Flags) Operator() (Operator, error) {
 			c.ArtifactServers = append(c.ArtifactServers, name+"."+c.RuntimeNamespace+".svc.cluster.local")
 		}
 	}
-	if f.digestAlgorithm != "sha256" {
-		v.wrong("artifact-digest-algo", f.digestAlgorithm, "is not served, only sha256 is")
-	}
 	c.Controllers = v.controllers(c.Controllers)
 	v.account("default-service-account", c.DefaultServiceAccount)
 	v.account("default-kubeconfig-service-account", c.DefaultKubeconfigServiceAccount)
@@ -109,6 +106,11 @@ func (f *Flags) Operator() (Operator, error) {
 	}
 	if f.set.Changed("http-retry") {
 		c.notices = append(c.notices, "--http-retry changes nothing: a download that fails is tried again, with back-off")
+	}
+	for _, flag := range []string{"helm-cache-max-size", "helm-cache-ttl", "helm-cache-purge-interval"} {
+		if f.set.Changed(flag) {
+			c.notices = append(c.notices, "--"+flag+" changes nothing: the index of a Helm repository is kept on the disk, ready to be searched, and not in memory")
+		}
 	}
 	if err := errors.Join(v.errs...); err != nil {
 		return Operator{}, err
@@ -266,4 +268,9 @@ func (v *validator) storage(s Storage) {
 	}
 	v.atLeast("artifact-retention-ttl", s.RetentionTTL, 0)
 	v.positive("artifact-retention-records", s.RetentionRecords)
+	if s.DigestAlgorithm == "blake3" {
+		v.wrong("artifact-digest-algo", s.DigestAlgorithm, "is not served, though Flux has it; use sha256, sha384 or sha512")
+		return
+	}
+	oneOf(v, "artifact-digest-algo", s.DigestAlgorithm, "sha256", "sha384", "sha512")
 }

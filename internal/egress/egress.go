@@ -328,56 +328,6 @@ func (p Policy) Dialer() *net.Dialer {
 	}}
 }
 
-// CheckHost refuses a host that is written as an address which is refused, or as a number
-// that some take for an address. It is for connections that a proxy makes; a name is
-// looked at when it is dialed.
-func (p Policy) CheckHost(host string) error {
-	address, err := netip.ParseAddr(host)
-	if err == nil {
-		return p.check(address)
-	}
-	last := strings.TrimSuffix(host, ".")
-	last = strings.ToLower(last[strings.LastIndexByte(last, '.')+1:])
-	if digits := strings.TrimPrefix(last, "0x"); digits != "" && (digits != last || strings.Trim(digits, "0123456789") == "") && strings.Trim(digits, "0123456789abcdef") == "" {
-		return &Refused{Text: fmt.Sprintf("host %s is refused; it is neither a name nor an address", Quote(host))}
-	}
-	return nil
-}
-
-// metadata are the addresses where clouds keep the metadata of a machine, beside the
-// link-local ones: of AWS, Google, Alibaba and Azure.
-func metadata() []netip.Addr {
-	return []netip.Addr{
-		netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd20:ce::254"),
-		netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("168.63.129.16"),
-	}
-}
-
-// translated are the prefixes behind which addresses of IPv4 are written as addresses of
-// IPv6: RFC 6052, RFC 8215, and RFC 4291 for what is not used any more.
-func translated() []netip.Prefix {
-	return []netip.Prefix{netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("::/96")}
-}
-
-// check refuses link-local addresses and those where clouds keep the metadata of a
-// machine, also where they are written as addresses of IPv6.
-func (p Policy) check(address netip.Addr) error {
-	plain := address.Unmap().WithZone("")
-	for _, prefix := range translated() {
-		if prefix.Contains(plain) && !plain.IsLoopback() && !plain.IsUnspecified() {
-			bytes := plain.As16()
-			plain = netip.AddrFrom4([4]byte(bytes[12:]))
-		}
-	}
-	switch {
-	case plain.IsLinkLocalUnicast() || slices.Contains(metadata(), plain):
-		return &Refused{Text: fmt.Sprintf("connections to %s are refused; it is a link-local or metadata address", plain)}
-	case p.NoPrivate && (plain.IsPrivate() || plain.IsLoopback() || plain.IsUnspecified() || netip.MustParsePrefix("100.64.0.0/10").Contains(plain)):
-		return &Refused{Text: fmt.Sprintf("connections to %s are refused; it is a private address, which --no-private-sources refuses", plain), private: true}
-	}
-	return nil
-}
-
 // ContextDialer makes connections.
 type ContextDialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)

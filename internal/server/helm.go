@@ -112,7 +112,7 @@ func (h helmCharts) Fetch(ctx context.Context, request flux.HelmChartRequest, kn
 	} else {
 		chart, err = h.charts.Package(ctx, request.Source.Files, h.packageRequest(request), known)
 	}
-	return chartResult(request, chart, err)
+	return chartResult(chart, err)
 }
 
 // Last gives the chart that an earlier Fetch brought.
@@ -127,7 +127,7 @@ func (h helmCharts) Last(ctx context.Context, request flux.HelmChartRequest) (so
 	} else {
 		chart, err = h.charts.LastPackage(ctx, h.packageRequest(request))
 	}
-	return chartResult(request, chart, err)
+	return chartResult(chart, err)
 }
 
 // verifiable refuses a chart that is to be verified where nobody would do it.
@@ -193,7 +193,7 @@ func (s *server) packageRequest(r flux.HelmChartRequest) helmrepo.PackageRequest
 	return request
 }
 
-func chartResult(request flux.HelmChartRequest, chart helmrepo.Chart, err error) (source.Result, error) {
+func chartResult(chart helmrepo.Chart, err error) (source.Result, error) {
 	if err != nil {
 		return source.Result{}, chartError(err)
 	}
@@ -201,9 +201,6 @@ func chartResult(request flux.HelmChartRequest, chart helmrepo.Chart, err error)
 	result.Metadata = map[string]string{flux.ChartName: chart.Name, flux.ChartValues: strings.Join(chart.ValuesFiles, "\n")}
 	if chart.Packaged {
 		result.Metadata[flux.ChartPackaged] = "yes"
-	}
-	if request.Verification != nil {
-		result.Verified = "verified signature of version " + chart.Version
 	}
 	return result, nil
 }

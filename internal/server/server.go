@@ -271,7 +271,7 @@ func (s *server) openStorage(context.Context) error {
 	}
 	s.artifactURL = "http://" + advertised(storage.Advertised, listener.Addr())
 	s.artifacts, err = artifact.Open(filepath.Join(storage.Path, "artifacts"), artifact.Options{
-		TTL: storage.RetentionTTL, Records: storage.RetentionRecords,
+		TTL: storage.RetentionTTL, Records: storage.RetentionRecords, Digest: artifact.Algorithm(storage.DigestAlgorithm),
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -480,6 +480,8 @@ func (s *server) setUp(ctx context.Context) error {
 			NoCrossNamespaceRefs: s.config.NoCrossNamespaceRefs,
 			ServiceAccountLogins: s.config.Gates.ObjectLevelWorkloadIdentity,
 			Rewrites:             s.rewrites(),
+
+			DefaultServiceAccount: s.config.DefaultServiceAccount,
 		},
 	})
 	if err != nil {

@@ -32,7 +32,9 @@ type stores struct {
 // openStores opens the stores below the data folder.
 func (s *server) openStores() (err error) {
 	at := func(folder string) string { return filepath.Join(s.config.Storage.Path, folder) }
-	if s.git, err = git.Open(at("git"), git.Options{Policy: s.policy(), News: s.gitNews.tell, Now: s.clock.Now}); err != nil {
+	if s.git, err = git.Open(at("git"), git.Options{
+		Policy: s.policy(), SSH: git.SSH(s.config.SSH), News: s.gitNews.tell, Now: s.clock.Now,
+	}); err != nil {
 		return err
 	}
 	if s.oci, err = oci.Open(s.cache, at("oci"), oci.Options{UserAgent: "plumb/" + s.options.Version, Now: s.clock.Now}); err != nil {
@@ -81,7 +83,7 @@ func (s *server) publishers() (*http.Client, error) {
 
 // loginRequest is a login as the package of logins wants it.
 func loginRequest(l flux.Login, proxy egress.Proxy) auth.Request {
-	r := auth.Request{Provider: l.Provider, Proxy: proxy}
+	r := auth.Request{Provider: l.Provider, Proxy: proxy, Client: l.Client}
 	if l.ServiceAccount != "" {
 		r.Identity = auth.Identity{Namespace: l.Namespace, ServiceAccount: l.ServiceAccount}
 	}

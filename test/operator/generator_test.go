@@ -82,6 +82,9 @@ func (w *world) generated(generator string, names ...string) map[string]*sourcev
 		return slices.Equal(got, names) && ready.Status == "True" && ready.ObservedGeneration == g.Generation &&
 			apimeta.FindStatusCondition(g.Status.Conditions, "Reconciling") == nil && apimeta.FindStatusCondition(g.Status.Conditions, "Stalled") == nil
 	})
+	if ready := conditionOf(obj.Status.Conditions, "Ready"); ready.Message != fmt.Sprintf("reconciliation succeeded, generated %d artifact(s)", len(names)) {
+		w.t.Errorf("Ready: %+v", ready)
+	}
 	all := map[string]*sourcev1.ExternalArtifact{}
 	for _, entry := range obj.Status.Inventory {
 		ea := w.external(entry.Name)

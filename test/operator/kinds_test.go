@@ -294,6 +294,28 @@ func TestHelmRepositoryAndChart(t *testing.T) {
 	}
 	w.patch(web, `{"spec":{"version":"9.x","valuesFiles":null}}`)
 	unstored(w, web, "InvalidChartReference", "9.x|'1.2.0+2' stays in force")
+	lasts(w, web)
+	// A new index is the end of it, and so is another specification.
+	repository.Put(t, "web", "9.0.0", chart("9.0.0"))
+	w.request(charts)
+	if got := stored(w, web, "9.0.0"); apimeta.FindStatusCondition(got.Status.Conditions, "Stalled") != nil {
+		t.Errorf("Stalled stays: %+v", got.Status.Conditions)
+	}
+	w.patch(web, `{"spec":{"valuesFiles":["nowhere.yaml"]}}`)
+	unstored(w, web, "ValuesFilesError", "nowhere.yaml|'9.0.0' stays in force")
+	lasts(w, web)
+	w.patch(web, `{"spec":{"ignoreMissingValuesFiles":true}}`)
+	stored(w, web, "9.0.0")
+}
+
+// lasts checks that a failure is not tried again by itself.
+func lasts(w *world, obj sourced) {
+	w.t.Helper()
+	w.check(w.client.Get(w.context(), client.ObjectKeyFromObject(obj), obj))
+	ready, stalled := conditionOf(obj.GetConditions(), "Ready"), conditionOf(obj.GetConditions(), "Stalled")
+	if stalled.Status != "True" || stalled.Reason != ready.Reason || stalled.Message != ready.Message || apimeta.FindStatusCondition(obj.GetConditions(), "Reconciling") != nil {
+		w.t.Errorf("it is not stalled: %+v", obj.GetConditions())
+	}
 }
 
 // A chart in a Git repository is packaged, for each revision where that is wanted.
@@ -329,6 +351,10 @@ func TestHelmChartFromGit(t *testing.T) {
 	w.push(testenv.Files{"charts/web/Chart.yaml": "name: [\n"})
 	w.fetch()
 	unstored(w, web, "InvalidChartReference", "Chart.yaml|stays in force")
+	lasts(w, web)
+	w.push(chart("0.3.0"))
+	w.fetch()
+	stored(w, web, "0.3.0+")
 }
 
 // A chart in a registry needs no index, and its signature is verified.
@@ -359,6 +385,20 @@ func TestHelmChartFromRegistry(t *testing.T) {
 	got := stored(w, web, "1.0.0+b1")
 	if c := conditionOf(got.Status.Conditions, "SourceVerified"); c.Status != "True" || c.Message != "verified signature of version 1.0.0+b1" {
 		t.Errorf("SourceVerified: %+v", c)
+	}
+	// A policy that skips the verification verifies nothing.
+	policy := `{"version":"1.0","trustPolicies":[{"name":"p","registryScopes":["*"],"signatureVerification":{"level":"skip"}}]}`
+	w.secret("trust", map[string]string{"trustpolicy.json": policy, "a.crt": string(verifytest.NewAuthority(t).PEM())})
+	w.patch(web, `{"spec":{"verify":{"provider":"notation","secretRef":{"name":"trust"}}}}`)
+	waitFor(w, web, "Ready, and verified by nobody", func(c *sourcev1.HelmChart) bool {
+		return apimeta.FindStatusCondition(c.Status.Conditions, "SourceVerified") == nil && c.Status.ObservedGeneration == c.Generation &&
+			conditionOf(c.Status.Conditions, "Ready").Status == "True"
+	})
+	// A registry tells nobody of a new tag: it is asked again.
+	w.patch(web, `{"spec":{"version":"9.x","verify":null}}`)
+	missing := unstored(w, web, "ChartPullError", "no tag in the range|stays in force")
+	if apimeta.FindStatusCondition(missing.Status.Conditions, "Stalled") != nil {
+		t.Errorf("stalled: %+v", missing.Status.Conditions)
 	}
 	w.check(w.client.Get(w.context(), w.key("charts"), charts))
 	if len(charts.Status.Conditions) > 0 || len(charts.Finalizers) > 0 {

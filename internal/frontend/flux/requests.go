@@ -74,6 +74,9 @@ type Login struct {
 	// Namespace and ServiceAccount are the identity; those of the operator where
 	// ServiceAccount is empty.
 	Namespace, ServiceAccount string
+	// Client is the managed identity, of those that the machine has at Azure, as which the
+	// operator logs in; empty for its own.
+	Client string
 }
 
 // OCIRequest is what an OCIRepository follows, and how it is reached.

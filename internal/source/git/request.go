@@ -22,6 +22,9 @@ type Auth = wire.Auth
 // Proxy is a proxy to be used instead of that of the environment.
 type Proxy = wire.Proxy
 
+// SSH are the algorithms that servers are offered over ssh.
+type SSH = wire.SSH
+
 // Request says what is followed, and how it is reached.
 type Request struct {
 	// URL is that of the repository: http, https or ssh.

@@ -61,6 +61,8 @@ type Options struct {
 	Packs int
 	// Policy refuses connections that Flux makes; none by default.
 	Policy egress.Policy
+	// SSH are the algorithms that servers are offered; by default the library's.
+	SSH SSH
 	// News is called with the followers, as requests name them, for whom a server has
 	// answered with other refs than when they asked, because somebody else asked. It must
 	// not wait for a fetch. Nobody is told by default.
@@ -111,6 +113,9 @@ type Store struct {
 
 // Open opens the stores below a folder, which is made where it is missing.
 func Open(path string, o Options) (*Store, error) {
+	if err := o.SSH.Check(); err != nil {
+		return nil, err
+	}
 	folder, err := source.OpenFolder(path, "git store")
 	if err != nil {
 		return nil, err
@@ -173,7 +178,7 @@ func (s *Store) remote(request Request) (*remote, error) {
 	}
 	// It reads keys, which takes as long as somebody has made them: nobody waits for it.
 	client, err := s.dial(wire.Options{
-		URL: u, Auth: request.Auth, Proxy: request.Proxy, Policy: s.options.Policy, Limits: wire.Limits{Refs: s.options.Refs},
+		URL: u, Auth: request.Auth, Proxy: request.Proxy, Policy: s.options.Policy, SSH: s.options.SSH, Limits: wire.Limits{Refs: s.options.Refs},
 	})
 	if err != nil {
 		return nil, err

@@ -159,6 +159,15 @@ func (s *Store) chart(ctx context.Context, r *remote, request ChartRequest, want
 	if err != nil {
 		return Chart{}, err
 	}
+	result, err := s.chosen(ctx, r, request, found, known)
+	if err == nil && found.verified != "" {
+		result.Verified = "verified signature of version " + result.Version
+	}
+	return result, err
+}
+
+// chosen gives the chart of a version: the one that is there, or one that is got now.
+func (s *Store) chosen(ctx context.Context, r *remote, request ChartRequest, found release, known string) (_ Chart, err error) {
 	state := chartState{Name: path.Base(request.Name), Origin: found.digest, Packaged: request.metadata() != ""}
 	if state.Version, err = withMetadata(found.version, request.metadata()); err != nil {
 		return Chart{}, fault(gitops.Stalled, ReasonMetadata, err)

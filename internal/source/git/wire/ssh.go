@@ -55,6 +55,10 @@ func newSSH(o Options) (*sshTransport, error) {
 	if err := t.trust(o.Auth.KnownHosts); err != nil {
 		return nil, err
 	}
+	t.config.KeyExchanges = o.SSH.KeyExchanges
+	if len(o.SSH.HostKeys) > 0 {
+		t.config.HostKeyAlgorithms = o.SSH.HostKeys
+	}
 	t.policy = o.Policy
 	t.dial, err = egress.Tunnel(o.Proxy, o.Policy)
 	return t, unusable(CodeURL, err)
@@ -105,7 +109,9 @@ func sshError(err error) error {
 	if text := err.Error(); strings.Contains(text, "unable to authenticate") {
 		return &Error{Code: CodeDenied, Text: "the server refuses the ssh key", Err: err}
 	} else if strings.Contains(text, "no common algorithm for host key") {
-		return &Error{Code: CodeHostKey, Text: "the server has no host key of a kind that known_hosts has", Err: err}
+		return &Error{Code: CodeHostKey, Text: "the server has no host key of a kind that known_hosts, or --ssh-hostkey-algos, has", Err: err}
+	} else if strings.Contains(text, "no common algorithm for key exchange") {
+		return &Error{Code: CodeUnsupported, Text: "the server knows no key exchange that is offered; --ssh-kex-algos offers others", Err: err}
 	}
 	return err
 }
