@@ -186,14 +186,17 @@ func (w *world) runOwn(dir string, change func(*config.Operator)) (stop func()) 
 	return stop
 }
 
-// account is that with which operators run: an installed one's.
+// account is that with which the test's own operator runs: an installed one's.
 func (w *world) account() *rest.Config {
 	w.t.Helper()
-	if !w.tenants {
+	profile, namespace := install.Single, sharedNamespace
+	switch {
+	case w.tenants:
+		profile, namespace = install.Tenants, "plumb-tenants"
+	case w.cluster.REST.Host == operator.account.Host:
 		return operator.account
 	}
-	// It has the same account for all tests, which each of them applies.
-	account, err := lab.Account(w.context(), w.cluster.REST, install.Tenants, "plumb-tenants")
+	account, err := lab.Account(w.context(), w.cluster.REST, profile, namespace)
 	w.check(err)
 	return account
 }
