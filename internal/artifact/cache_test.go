@@ -22,7 +22,7 @@ import (
 )
 
 // packedWith is a gzipped tar with the given headers, each with its name as content.
-func packedWith(t *testing.T, headers ...tar.Header) []byte {
+func packedWith(t testing.TB, headers ...tar.Header) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	zipped := gzip.NewWriter(&out)

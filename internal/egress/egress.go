@@ -277,6 +277,9 @@ func (c TLS) Config() (*tls.Config, error) {
 	if len(c.Certificate) == 0 && len(c.Key) == 0 {
 		return config, nil
 	}
+	if err := CheckKey(c.Key); err != nil {
+		return nil, err
+	}
 	certificate, err := tls.X509KeyPair(c.Certificate, c.Key)
 	if err != nil {
 		return nil, &Misconfigured{"the client certificate and its key cannot be used: " + strings.TrimPrefix(err.Error(), "tls: ")}

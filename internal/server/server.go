@@ -445,7 +445,7 @@ func (s *server) setUp(ctx context.Context) error {
 	var err error
 	s.engine, err = flux.Setup(ctx, flux.Parts{
 		Manager: s.manager, Client: s.typed, ClientAs: s.clientAs, Recorder: s.recorder, Metrics: s.metrics, Clock: s.clock,
-		Git: gitSources{s}, OCI: ociSources{s}, Buckets: bucketSources{s}, HelmRepositories: helmRepositories{s}, HelmCharts: helmCharts{s},
+		Git: gitSources{s}, GitNews: s.gitNews.listen, OCI: ociSources{s}, Buckets: bucketSources{s}, HelmRepositories: helmRepositories{s}, HelmCharts: helmCharts{s},
 		Artifacts: s.artifacts, Cache: s.cache, Logins: s.logins, ArtifactURL: s.artifactURL, Engine: makeEngine,
 	}, flux.Options{
 		Controllers: flux.Controllers{

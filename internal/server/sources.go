@@ -23,6 +23,7 @@ import (
 // stores keep what was fetched of all kinds of sources.
 type stores struct {
 	git     *git.Store
+	gitNews gitNews
 	oci     *oci.Store
 	buckets *bucket.Store
 	charts  *helmrepo.Store
@@ -31,7 +32,7 @@ type stores struct {
 // openStores opens the stores below the data folder.
 func (s *server) openStores() (err error) {
 	at := func(folder string) string { return filepath.Join(s.config.Storage.Path, folder) }
-	if s.git, err = git.Open(at("git"), git.Options{Policy: s.policy(), Now: s.clock.Now}); err != nil {
+	if s.git, err = git.Open(at("git"), git.Options{Policy: s.policy(), News: s.gitNews.tell, Now: s.clock.Now}); err != nil {
 		return err
 	}
 	if s.oci, err = oci.Open(s.cache, at("oci"), oci.Options{UserAgent: "plumb/" + s.options.Version, Now: s.clock.Now}); err != nil {

@@ -118,6 +118,7 @@ func TestOCIRepository(t *testing.T) {
 	w.request(source)
 	w.ready("app", "1.1.0@"+second)
 	w.data("one", "2")
+	stored(w, source, "1.1.0@"+second)
 
 	w.check(w.client.Delete(w.context(), &corev1.Secret{ObjectMeta: w.meta("pull")}))
 	unstored(w, source, "AuthenticationFailed", "failed to get secret|'1.1.0@"+second+"' stays in force")
@@ -126,7 +127,7 @@ func TestOCIRepository(t *testing.T) {
 	if strings.Contains(fmt.Sprint(failed.Status), "wr0ng-canary") {
 		t.Errorf("the status has the credential: %+v", failed.Status)
 	}
-	w.patch(w.namedConfig("one"), `{"data":{"value":"drift"}}`)
+	w.patch(w.namedConfig("one"), `{"data":{"key":"drift"}}`)
 	w.data("one", "2")
 }
 
@@ -219,11 +220,11 @@ func TestBucket(t *testing.T) {
 		t.Errorf("the artifact has %v", files)
 	}
 	w.event("Bucket", "fleet", "NewArtifact", "stored artifact with 2 fetched files from 'fleet' bucket")
-	before := server.Requests("get")
+	server.Requests("get")
 	server.Put("fleet", "apps/one.yaml", configMap("one", "2"))
 	w.request(source)
 	w.data("one", "2")
-	if n := server.Requests("get") - before; n > 2 { // .sourceignore is one
+	if n := server.Requests("get"); n == 0 || n > 2 { // .sourceignore is one
 		t.Errorf("%d objects are downloaded for one that changed", n)
 	}
 	w.patch(w.namedSecret("login"), `{"stringData":{"secretkey":"wr0ng-canary"}}`)
