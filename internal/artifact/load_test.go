@@ -215,13 +215,24 @@ func TestCacheUnpacksWhatIsLargerThanItHoldsInMemory(t *testing.T) {
 // zeros is an artifact of one file that takes nearly nothing while it is packed.
 func zeros(t *testing.T, size int64) []byte {
 	t.Helper()
+	return packedFrom(t, "zeros", endless{}, size)
+}
+
+// packedOf is an artifact of one file.
+func packedOf(t *testing.T, name string, content []byte) []byte {
+	t.Helper()
+	return packedFrom(t, name, bytes.NewReader(content), int64(len(content)))
+}
+
+func packedFrom(t *testing.T, name string, content io.Reader, size int64) []byte {
+	t.Helper()
 	var packed bytes.Buffer
 	zipped := gzip.NewWriter(&packed)
 	archive := tar.NewWriter(zipped)
-	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "zeros", Mode: 0o644, Size: size}); err != nil {
+	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.CopyN(archive, endless{}, size); err != nil {
+	if _, err := io.CopyN(archive, content, size); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(archive.Close(), zipped.Close()); err != nil {

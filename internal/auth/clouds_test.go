@@ -74,10 +74,12 @@ func TestGit(t *testing.T) {
 	t.Run("Azure DevOps takes a bearer token", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
-		login, err := w.Git(t.Context(), as("azure", "apps/all"), "https://dev.azure.com/acme/apps/_git/web")
-		must(t, err)
-		if got, want := authtest.Holder(login.Bearer), "system:serviceaccount:apps:all for 499b84ac-1321-427f-aa17-267ca6975798/.default"; got != want || login.Password != "" {
-			t.Errorf("got %q, want %q", got, want)
+		for _, repository := range []string{"https://dev.azure.com/acme/apps/_git/web", "https://Acme.visualstudio.com/apps/_git/web"} {
+			login, err := w.Git(t.Context(), as("azure", "apps/all"), repository)
+			must(t, err)
+			if got, want := authtest.Holder(login.Bearer), "system:serviceaccount:apps:all for 499b84ac-1321-427f-aa17-267ca6975798/.default"; got != want || login.Password != "" {
+				t.Errorf("%s: got %q, want %q", repository, got, want)
+			}
 		}
 	})
 	t.Run("CodeCommit takes a signature as AWS's helper makes it", func(t *testing.T) {

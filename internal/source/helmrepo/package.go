@@ -121,11 +121,7 @@ func (s *Store) packageTree(ctx context.Context, tree gitops.Tree, request Packa
 	if err != nil {
 		return Chart{}, err
 	}
-	leave, err := sh.turns.take(ctx, request.book())
-	if err != nil {
-		return Chart{}, err
-	}
-	defer leave()
+	// Nobody waits for somebody else here: dependencies may be at a server that hangs.
 	if kept, ok, err := s.keepPackage(ctx, sh, tree, at, request, known); err != nil || ok {
 		return kept, err
 	}

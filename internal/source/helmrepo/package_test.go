@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -277,6 +279,49 @@ func TestPackageDependencies(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPackageWaitsForNobody: a chart whose dependency does not come keeps no other one from
+// being packaged, be it the same one at a newer revision.
+func TestPackageWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	server, repositories := chartsServer(t)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	server.Around(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			once.Do(func() { close(asked) })
+			<-answer
+			next.ServeHTTP(w, r)
+		})
+	})
+	s := openStore(t, helmrepo.Options{})
+	request := helmrepo.PackageRequest{Source: "GitRepository/apps/app", Path: "c", RepositoryFor: repositories}
+	type result struct {
+		chart helmrepo.Chart
+		err   error
+	}
+	first := make(chan result, 1)
+	go func() {
+		files := map[string]string{"c/Chart.yaml": appChart + "dependencies:\n- {name: lib, version: 1.x, repository: '" + server.URL() + "'}\n"}
+		chart, err := s.Package(t.Context(), sourcetest.Memory(files), request, "")
+		first <- result{chart, err}
+	}()
+	<-asked
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	newer, err := s.Package(ctx, sourcetest.Memory(map[string]string{"c/Chart.yaml": strings.Replace(appChart, "1.2.3", "1.2.4", 1)}), request, "")
+	close(answer)
+	if err != nil {
+		t.Error(err)
+	} else {
+		newer.Release()
+	}
+	if got := <-first; got.err != nil {
+		t.Error(got.err)
+	} else {
+		got.chart.Release()
 	}
 }
 

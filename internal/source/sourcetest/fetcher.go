@@ -101,6 +101,7 @@ func rows() map[string]row {
 		"a proxy is asked for a server with TLS":                {check: checkSecureProxy, of: []Part{Proxies, Certificates}},
 		"a proxy that does not serve is an error":               {check: checkBadProxy, of: []Part{Proxies}},
 		"only a certificate that is right is accepted":          {check: checkCertificates, of: []Part{Certificates}},
+		"a full disk is an error, and the last revision stays":  {check: checkFullDisk},
 		"many at once get the same":                             {check: checkConcurrent},
 	}
 }
