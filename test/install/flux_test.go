@@ -18,7 +18,7 @@ import (
 const fluxVariable = "PLUMB_FLUX"
 
 // kustomizations are those of the recorded repository, in the order of their needs.
-var kustomizations = []string{"flux-system", "infra", "apps"}
+var kustomizations = []string{"flux-system", "infra", "apps", "more"}
 
 // What a real Flux left in a cluster is taken over without one write to an object that
 // it manages, and can be given back.
@@ -51,7 +51,7 @@ func switchFromRecorded(t *testing.T) {
 func (w *world) switchThereAndBack(left objects, revision string) (last string, made objects) {
 	w.Helper()
 	managed := left.managed()
-	if len(managed) < 30 {
+	if len(managed) < 60 {
 		w.Fatalf("only %d objects are managed", len(managed))
 	}
 	before, suspended := managed.now(w), left.suspended().now(w)

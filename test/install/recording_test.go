@@ -132,14 +132,15 @@ func comparable(o *unstructured.Unstructured) map[string]any {
 	return timeless(o.Object).(map[string]any)
 }
 
-// timeless takes times out of a value, the count of generations, which says how often
-// something was changed, and the order of conditions, which says what was first.
+// timeless takes times out of a value, the uid in labels of a Job, the count of
+// generations, which says how often something was changed, and the order of conditions, which says what was first.
 func timeless(value any) any {
 	switch v := value.(type) {
 	case map[string]any:
 		for key, field := range v {
 			switch text, _ := field.(string); {
-			case key == "observedGeneration", key == "time", strings.HasPrefix(key, "last") && isTime(text):
+			case slices.Contains([]string{"observedGeneration", "time", "autoscaling.alpha.kubernetes.io/conditions"}, key),
+				strings.HasSuffix(key, "controller-uid"), strings.HasPrefix(key, "last") && isTime(text):
 				delete(v, key)
 			default:
 				v[key] = timeless(field)
@@ -180,6 +181,10 @@ func (w *world) load(all objects, sourceURL string) {
 		}
 		for _, field := range []string{"uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"} {
 			unstructured.RemoveNestedField(o.Object, "metadata", field)
+		}
+		if o.GetKind() == "Job" { // the API server derives these from its uid
+			unstructured.RemoveNestedField(o.Object, "spec", "selector")
+			unstructured.RemoveNestedField(o.Object, "spec", "template", "metadata", "labels")
 		}
 		w.create(o)
 	}

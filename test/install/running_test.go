@@ -27,8 +27,10 @@ func switchFromRunning(t *testing.T, folder string) {
 	w.cluster.Kubectl(t, "wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
 	before, err := os.ReadFile(filepath.Join(recordedFolder, "cluster.yaml"))
 	w.check(err)
-	w.cluster.Kubectl(t, "create", "namespace", "apps")
-	w.cluster.Apply(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: adopted, namespace: apps}, data: {key: hand}}")
+	for namespace, name := range map[string]string{"apps": "adopted", "more": "more-left"} {
+		w.cluster.Kubectl(t, "create", "namespace", namespace)
+		w.cluster.Apply(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: "+name+", namespace: "+namespace+"}, data: {key: hand}}")
+	}
 	w.cluster.Apply(t, strings.ReplaceAll(string(before), recordedURL, w.server.URL("repo")), "--server-side", "--field-manager=flux")
 
 	stop := w.startFlux(folder)

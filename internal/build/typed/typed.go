@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
@@ -30,8 +31,14 @@ type Normaliser struct {
 	scheme *runtime.Scheme
 }
 
-// New makes a Normaliser that knows the kinds of client-go's scheme.
-func New() *Normaliser { return &Normaliser{scheme: scheme.Scheme} }
+// New makes a Normaliser that knows Kubernetes' own kinds. Its scheme is its own: to the
+// one that client-go has for all, any library may add kinds, and Helm's adds definitions
+// of custom resources, which Flux sends as they are written.
+func New() *Normaliser {
+	own := runtime.NewScheme()
+	utilruntime.Must(scheme.AddToScheme(own)) // it fails in every test, or never
+	return &Normaliser{scheme: own}
+}
 
 // Normalise drops the status of everything but definitions of custom resources
 // and the creation time, and brings built-in kinds into their typed form. It

@@ -5,10 +5,28 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
 
 	"github.com/plumb-gitops/plumb/internal/build/typed"
 )
+
+// Not parallel: it adds to what is everybody's before anybody else looks there.
+func TestKindsThatALibraryAddsToTheSharedScheme(t *testing.T) {
+	kind := schema.GroupVersionKind{Group: "library.example.com", Version: "v1", Kind: "Secret"}
+	scheme.Scheme.AddKnownTypeWithName(kind, &corev1.Secret{})
+	object := map[string]any{"apiVersion": "library.example.com/v1", "kind": "Secret", "metadata": map[string]any{"name": "a"}, "stringData": map[string]any{"a": "b"}, "immutable": nil}
+	got, err := typed.New().Normalise(runtime.DeepCopyJSON(object))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(object, got); diff != "" {
+		t.Errorf("the object is not as written (-written +got):\n%s", diff)
+	}
+}
 
 func TestNormalise(t *testing.T) {
 	t.Parallel()
