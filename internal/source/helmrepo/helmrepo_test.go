@@ -14,7 +14,7 @@ import (
 	"github.com/plumb-gitops/plumb/internal/source/helmrepo"
 )
 
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // openStore opens a store that is closed with the test.
 func openStore(t testing.TB, o helmrepo.Options) *helmrepo.Store {

@@ -127,12 +127,13 @@ type remote struct {
 	polls    polls
 }
 
-func newRemote(s *shelf, r Repository) (*remote, error) {
+// newRemote makes a connection, which has no shelf yet.
+func newRemote(r Repository) (*remote, error) {
 	base, auth, err := r.base()
 	if err != nil {
 		return nil, fault(gitops.Stalled, ReasonURL, fmt.Errorf("repository %q: %w", redacted(r.URL), err))
 	}
-	made := &remote{shelf: s, base: base, auth: auth, polls: newPolls()}
+	made := &remote{base: base, auth: auth, polls: newPolls()}
 	if r.Registry != nil {
 		return made, nil
 	}
