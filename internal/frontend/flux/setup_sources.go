@@ -163,6 +163,7 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 		list:       list,
 		selector:   w.options.Selector,
 		packed:     packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL},
+		cache:      w.parts.Cache,
 		sources:    w.sources,
 		references: w.references,
 		triggers:   w.triggers[kind.name()],
@@ -174,6 +175,7 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 		fetched:    map[types.UID]fetched{},
 		requests:   map[types.UID]*followed[R]{},
 		packers:    map[types.UID]int{},
+		adopted:    adopted{},
 	}
 	if err := w.mgr.Add(r); err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
@@ -138,7 +139,9 @@ type sourceReconciler[T sourceObject, R any] struct {
 	list     func(ctx context.Context) ([]T, error)
 	selector labels.Selector
 
-	packed     packed
+	packed packed
+	// cache unpacks stored files.
+	cache      *artifact.Cache
 	sources    *sources
 	references *references
 	triggers   *triggers
@@ -151,8 +154,9 @@ type sourceReconciler[T sourceObject, R any] struct {
 	work sync.WaitGroup
 
 	mu sync.Mutex
-	// packers is how many are packing for an object; guarded by mu.
+	// packers is how many are packing for an object; guarded by mu, as is adopted.
 	packers map[types.UID]int
+	adopted adopted
 	// fetched is what was published last of each object; guarded by mu, as is
 	// requests, what each object follows: nil for one that follows nothing.
 	fetched  map[types.UID]fetched
@@ -213,13 +217,16 @@ func (r *sourceReconciler[T, R]) reconcile(ctx context.Context, req ctrl.Request
 		return ctrl.Result{}, err
 	case r.kind.settings(obj).static:
 		return r.leave(ctx, obj)
-	case r.kind.settings(obj).suspended:
+	}
+	r.adopt(ctx, obj)
+	if r.kind.settings(obj).suspended {
 		ctrl.LoggerFrom(ctx).Info("Reconciliation is suspended for this object")
 		return r.rest(ctx, obj), nil
 	}
 	if refusal := r.kind.refuse(obj); refusal != nil {
 		// It follows nothing, which must not keep others' data from being cleaned.
 		r.follows(ctx, obj.GetUID(), nil)
+		r.restore(ctx, obj)
 		return r.fail(ctx, obj, refusal)
 	}
 	if obj, err = r.objects.setFinalizer(ctx, obj, sourcev1.SourceFinalizer, true); err != nil {
@@ -258,6 +265,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	following, err := r.kind.follow(obj)
 	if err != nil {
 		r.followsUnknown(ctx, obj.GetUID(), err)
+		r.restoreUnlessQuiet(ctx, obj, err)
 		return r.fail(ctx, obj, err)
 	}
 	defer func() { following.parts.release() }()
@@ -285,6 +293,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 		}
 		r.metrics.Fetched(r.kind.name(), "failed")
 		r.doubt(obj.GetUID())
+		r.restore(ctx, obj)
 		return r.fail(ctx, obj, r.fetchError(obj, fetchCtx, r.timeout(obj, following.timeout), err))
 	}
 	if result.Unchanged {
@@ -357,6 +366,7 @@ func (r *sourceReconciler[T, R]) timeout(obj T, other time.Duration) time.Durati
 func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) ctrl.Result {
 	if r.kind.refuse(obj) != nil {
 		r.follows(ctx, obj.GetUID(), nil)
+		r.restore(ctx, obj)
 		return ctrl.Result{}
 	}
 	if r.last(obj.GetUID()).revision != "" {
@@ -365,34 +375,39 @@ func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) ctrl.Result {
 	following, err := r.kind.follow(obj)
 	if err != nil {
 		r.followsUnknown(ctx, obj.GetUID(), err)
+		r.restoreUnlessQuiet(ctx, obj, err)
 		return ctrl.Result{RequeueAfter: r.options.RequeueDependency}
 	}
 	defer func() { following.parts.release() }()
 	r.follows(ctx, obj.GetUID(), &following.request)
 	r.resume(ctx, obj, &following)
+	r.restore(ctx, obj)
 	return ctrl.Result{}
 }
 
 // resume gives the consumers at once what an earlier process fetched, so that they keep
-// it in order while the remote is asked, however long that takes. It is only done for
-// the revision that the status still names; where there is nothing, the consumers wait
-// and the result is empty.
+// it in order while the remote is asked, however long that takes. Where the fetcher has
+// nothing of it, they get the stored file of what the status names, and the result is
+// empty. A newer revision than the status names may be in use by the consumers already:
+// they wait then until the remote has answered, or failed to.
 func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *pursuit[R]) fetched {
-	artifact := obj.GetArtifact()
-	if artifact == nil || r.sources.revision(r.ref(obj)) != "" {
+	told := obj.GetArtifact()
+	if told == nil || r.sources.revision(r.ref(obj)) != "" {
 		return fetched{}
 	}
 	result, err := r.fetcher.Last(ctx, following.request)
 	if err != nil {
+		r.restore(ctx, obj)
 		return fetched{}
 	}
-	if result.Revision != artifact.Revision {
+	if result.Revision != told.Revision {
 		result.Release()
 		return fetched{}
 	}
 	next, err := r.publish(obj, result, following)
 	if err != nil {
 		logr.FromContextOrDiscard(ctx).Error(err, "Using the last artifact failed")
+		r.restore(ctx, obj)
 		return fetched{}
 	}
 	r.startPacking(ctx, obj, next, result.Packed)

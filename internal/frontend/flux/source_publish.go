@@ -229,6 +229,7 @@ func (r *sourceReconciler[T, R]) forget(source gitops.OwnerRef, uid types.UID) {
 	r.mu.Lock()
 	delete(r.fetched, uid)
 	delete(r.requests, uid)
+	delete(r.adopted, uid)
 	r.mu.Unlock()
 	if err := r.retain(context.Background()); err != nil {
 		r.events.log.Error(err, "Cleaning the data folder failed")
