@@ -227,7 +227,7 @@ func TestRefusedFlags(t *testing.T) {
 		"a kind without name":                 {[]string{"--custom-apply-stage-kinds=apps/"}, `has the entry "apps/", which is not group/Kind`},
 		"no data folder":                      {[]string{"--storage-path="}, `--storage-path "" is no folder`},
 		"an advertised URL":                   {[]string{"--storage-adv-addr=http://x"}, `--storage-adv-addr "http://x" must be a host or host:port`},
-		"no artifact kept":                    {[]string{"--artifact-retention-records=0"}, `--artifact-retention-records "0" must be 1 or more`},
+		"less than no artifact kept":          {[]string{"--artifact-retention-records=-1"}, `--artifact-retention-records "-1" must be 0 or more`},
 		"a negative retention":                {[]string{"--artifact-retention-ttl=-1s"}, `--artifact-retention-ttl "-1s" must be 0s or more`},
 		"another digest":                      {[]string{"--artifact-digest-algo=blake3"}, `--artifact-digest-algo "blake3" is not served, only sha256 is`},
 		"an unknown gate":                     {[]string{"--feature-gates=Magic=true"}, `--feature-gates: no gate "Magic"; there are AdditiveCELDependencyCheck, `},
