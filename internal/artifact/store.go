@@ -77,6 +77,10 @@ type record struct {
 	artifact gitops.Artifact
 	// replaced is when a newer one took its place; zero for the newest.
 	replaced time.Time
+	// modified is when the file was written last, as far as we know.
+	modified time.Time
+	// damage is what is wrong with the file; nil for nothing.
+	damage *Damaged
 }
 
 // ErrSuperseded is the error of a Pack that a newer one for the same source, or

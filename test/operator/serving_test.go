@@ -1,9 +1,15 @@
 package operator_test
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -138,4 +144,103 @@ func TestRestartServesCharts(t *testing.T) {
 	for _, url := range []string{index.Status.URL, index.Status.Artifact.URL, chart.Status.Artifact.URL} {
 		w.body(url)
 	}
+}
+
+// again waits until an artifact is served with its digest.
+func (w *world) again(a *meta.Artifact) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		response, err := http.Get(a.URL)
+		w.check(err)
+		content, err := io.ReadAll(response.Body)
+		w.check(errors.Join(err, response.Body.Close()))
+		sum := sha256.Sum256(content)
+		if response.StatusCode == http.StatusOK && a.Digest == "sha256:"+hex.EncodeToString(sum[:]) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			w.t.Fatalf("%s is not served again; at last: %s, %d bytes", a.URL, response.Status, len(content))
+		case <-ticker.C:
+		}
+	}
+}
+
+// A stored file that is not as it was is stored again from what the consumers have, whatever
+// state its source is in, and nobody has to ask.
+func TestStoredFileIsMended(t *testing.T) {
+	t.Parallel()
+	harms := map[string]struct {
+		harm  func(w *world, file string) error
+		words string
+	}{
+		"gone":            {func(_ *world, file string) error { return os.Remove(file) }, "not there"},
+		"cut short":       {func(_ *world, file string) error { return os.Truncate(file, 7) }, "has 7 bytes"},
+		"other content":   {func(_ *world, file string) error { return tamper(file) }, "has digest"},
+		"folder gone":     {func(_ *world, file string) error { return os.RemoveAll(filepath.Dir(file)) }, "not there"},
+		"gone, suspended": {func(w *world, file string) error { w.patchSource(`{"spec":{"suspend":true}}`); return os.Remove(file) }, "not there"},
+		"gone, bad URL": {func(w *world, file string) error {
+			w.patchSource(`{"spec":{"url":"https://"}}`)
+			unstored(w, w.namedSource("repo"), "URLInvalid", "host")
+			return os.Remove(file)
+		}, "not there"},
+		"gone, remote away": {func(w *world, file string) error {
+			unavailable(w.server)
+			w.request(w.namedSource("repo"))
+			unstored(w, w.namedSource("repo"), "GitOperationFailed", "503")
+			return os.Remove(file)
+		}, "not there"},
+	}
+	for name, test := range harms {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1")})
+			w.source()
+			before := w.sourceReady(first)
+			w.check(test.harm(w, filepath.Join(operator.dir, "artifacts", before.Status.Artifact.Path)))
+			w.event("GitRepository", "repo", "ArtifactVerificationFailed", "failed to verify integrity of artifact|"+test.words)
+			w.again(before.Status.Artifact)
+			after := w.namedSource("repo")
+			w.check(w.client.Get(w.context(), w.key("repo"), after))
+			if !reflect.DeepEqual(after.Status.Artifact, before.Status.Artifact) {
+				t.Errorf("the status names another artifact: %+v, before %+v", after.Status.Artifact, before.Status.Artifact)
+			}
+		})
+	}
+	t.Run("an index and a chart", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+		repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
+		charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}}}
+		web := &sourcev1.HelmChart{ObjectMeta: w.meta("web"), Spec: sourcev1.HelmChartSpec{
+			Chart: "web", Interval: metav1.Duration{Duration: time.Hour},
+			SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: "charts"},
+		}}
+		w.check(w.client.Create(w.context(), charts))
+		w.check(w.client.Create(w.context(), web))
+		index, chart := stored(w, charts, "sha256:").GetArtifact(), stored(w, web, "1.0.0").GetArtifact()
+		for _, a := range []*meta.Artifact{index, chart} {
+			w.check(tamper(filepath.Join(operator.dir, "artifacts", a.Path)))
+		}
+		w.event("HelmRepository", "charts", "ArtifactVerificationFailed", "has digest")
+		w.event("HelmChart", "web", "ArtifactVerificationFailed", "has digest")
+		w.again(index)
+		w.again(chart)
+	})
+}
+
+// tamper changes a byte of a file.
+func tamper(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	data[len(data)/2] ^= 1
+	return os.WriteFile(file, data, 0o600)
 }

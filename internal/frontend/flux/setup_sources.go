@@ -143,7 +143,7 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 			served[kind] = true
 		}
 	}
-	return served, nil
+	return served, w.mgr.Add(leaderOnly(w.verifyStored))
 }
 
 func pointers[T any](items []T) []*T {

@@ -3,6 +3,7 @@ package flux
 import (
 	"context"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -175,6 +176,11 @@ type fetched struct {
 	// content is that of its pursuit.
 	content  string
 	artifact gitops.Artifact
+	// file opens what is stored, where that is not what the files make when they are
+	// packed; it can be called while the snapshot is held.
+	file func() (io.ReadCloser, error)
+	// mended is when the stored file was last found damaged, and stored again.
+	mended time.Time
 	// parts are the artifacts that it is made from, in the order of the spec.
 	parts []gitops.Artifact
 	// metadata describes the revision, verified says who signed it, and rewritten that
@@ -219,6 +225,7 @@ func (r *sourceReconciler[T, R]) reconcile(ctx context.Context, req ctrl.Request
 		return r.leave(ctx, obj)
 	}
 	r.adopt(ctx, obj)
+	r.mend(ctx, obj)
 	if r.kind.settings(obj).suspended {
 		ctrl.LoggerFrom(ctx).Info("Reconciliation is suspended for this object")
 		return r.rest(ctx, obj), nil
@@ -309,7 +316,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	}
 	next.confirmed = true
 	// Consumers in the process are at work by now; the file is for others.
-	r.startPacking(ctx, obj, next, result.Packed)
+	r.startPacking(ctx, obj, next)
 	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
 }
 
@@ -410,6 +417,6 @@ func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *p
 		r.restore(ctx, obj)
 		return fetched{}
 	}
-	r.startPacking(ctx, obj, next, result.Packed)
+	r.startPacking(ctx, obj, next)
 	return next
 }

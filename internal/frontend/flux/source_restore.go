@@ -44,7 +44,11 @@ func (r *sourceReconciler[T, R]) adopt(ctx context.Context, obj T) {
 	whole := false
 	if a, file, ok := r.advertised(obj); ok {
 		var err error
-		if whole, err = r.packed.store.Adopt(a, file); err != nil {
+		whole, err = r.packed.store.Adopt(a, file)
+		var damaged *artifact.Damaged
+		if errors.As(err, &damaged) {
+			r.announceDamage(obj, a.Revision, err)
+		} else if err != nil {
 			logr.FromContextOrDiscard(ctx).Error(err, "Serving the last artifact failed")
 		}
 	}
