@@ -38,6 +38,7 @@ type wiring struct {
 	references *references
 	events     *events
 	triggers   map[string]*triggers
+	lane       *lane
 	parts      Parts
 	options    Options
 }
@@ -172,6 +173,8 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 		clock:      w.parts.Clock,
 		options:    w.options.Sources,
 		pauses:     newPauses(),
+		flights:    newFlights[R](),
+		lane:       w.lane,
 		fetched:    map[types.UID]fetched{},
 		requests:   map[types.UID]*followed[R]{},
 		packers:    map[types.UID]int{},

@@ -151,7 +151,10 @@ type sourceReconciler[T sourceObject, R any] struct {
 	clock      clock.PassiveClock
 	options    SourceOptions
 	pauses     *pauses
-	// work is the packing under way.
+	flights    *flights[R]
+	// lane is that of all kinds of sources.
+	lane *lane
+	// work is the fetching and packing under way.
 	work sync.WaitGroup
 
 	mu sync.Mutex
@@ -231,6 +234,7 @@ func (r *sourceReconciler[T, R]) reconcile(ctx context.Context, req ctrl.Request
 		return r.rest(ctx, obj), nil
 	}
 	if refusal := r.kind.refuse(obj); refusal != nil {
+		r.flights.abandon(obj.GetUID())
 		// It follows nothing, which must not keep others' data from being cleaned.
 		r.follows(ctx, obj.GetUID(), nil)
 		r.restore(ctx, obj)
@@ -273,6 +277,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	if err != nil {
 		r.followsUnknown(ctx, obj.GetUID(), err)
 		r.restoreUnlessQuiet(ctx, obj, err)
+		r.flights.abandon(obj.GetUID())
 		return r.fail(ctx, obj, err)
 	}
 	defer func() { following.parts.release() }()
@@ -291,9 +296,17 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	if last.content == following.content {
 		known = last.revision
 	}
-	fetchCtx, cancel := context.WithTimeout(ctx, r.timeout(obj, following.timeout))
-	defer cancel()
-	result, err := r.fetcher.Fetch(fetchCtx, following.request, known)
+	landed, err := r.fetch(ctx, obj, &following, known)
+	switch {
+	case err != nil:
+		r.restoreUnlessQuiet(ctx, obj, err)
+		return r.fail(ctx, obj, err)
+	case landed == nil:
+		return ctrl.Result{}, nil
+	}
+	following.parts.release()
+	following = landed.following
+	result, err := landed.result, landed.err
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctrl.Result{}, nil
@@ -301,7 +314,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 		r.metrics.Fetched(r.kind.name(), "failed")
 		r.doubt(obj.GetUID())
 		r.restore(ctx, obj)
-		return r.fail(ctx, obj, r.fetchError(obj, fetchCtx, r.timeout(obj, following.timeout), err))
+		return r.fail(ctx, obj, err)
 	}
 	if result.Unchanged {
 		r.metrics.Fetched(r.kind.name(), "unchanged")
@@ -357,13 +370,17 @@ func (r *sourceReconciler[T, R]) interval(obj T) time.Duration {
 	return jittered(obj.GetRequeueAfter(), r.options.IntervalJitter)
 }
 
+// longestTimeout bounds spec.timeout, of which Flux's API wants no more than that it is a
+// duration.
+const longestTimeout = time.Hour
+
 // timeout is how long one look at the remote may take.
 func (r *sourceReconciler[T, R]) timeout(obj T, other time.Duration) time.Duration {
 	if other > 0 {
-		return other
+		return min(other, longestTimeout)
 	}
 	if timeout := r.kind.settings(obj).timeout; timeout != nil {
-		return timeout.Duration
+		return min(timeout.Duration, longestTimeout)
 	}
 	return time.Minute
 }
@@ -371,6 +388,7 @@ func (r *sourceReconciler[T, R]) timeout(obj T, other time.Duration) time.Durati
 // rest leaves a suspended object as it is: nothing is fetched or written. What an
 // earlier process fetched is given to the consumers, which are not suspended.
 func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) ctrl.Result {
+	r.flights.abandon(obj.GetUID())
 	if r.kind.refuse(obj) != nil {
 		r.follows(ctx, obj.GetUID(), nil)
 		r.restore(ctx, obj)

@@ -225,6 +225,7 @@ func (r *sourceReconciler[T, R]) forget(source gitops.OwnerRef, uid types.UID) {
 	r.sources.remove(source)
 	r.references.release(source)
 	r.pauses.forget(uid)
+	r.flights.forget(uid)
 	r.mu.Lock()
 	delete(r.fetched, uid)
 	delete(r.requests, uid)

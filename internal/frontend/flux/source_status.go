@@ -235,6 +235,10 @@ func (r *sourceReconciler[T, R]) fetchError(obj T, ctx context.Context, timeout 
 		return err
 	}
 	_, failure := r.kind.reasons(fetched{})
+	limit := "spec.timeout"
+	if timeout == longestTimeout {
+		limit += ", which can be no longer"
+	}
 	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: failure,
-		Cause: fmt.Errorf("no answer from %q within %s (spec.timeout): %w", r.kind.settings(obj).address, timeout, context.DeadlineExceeded)}
+		Cause: fmt.Errorf("no answer from %q within %s (%s): %w", r.kind.settings(obj).address, timeout, limit, context.DeadlineExceeded)}
 }
