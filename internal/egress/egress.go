@@ -155,6 +155,7 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	noteWish(response)
 	return bound(response)
 }
 

@@ -3,6 +3,7 @@ package operator_test
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"testing"
 	"time"
 
@@ -64,3 +65,50 @@ func TestHangingSources(t *testing.T) {
 }
 
 func (w *world) ownedSource(s *sourcev1.GitRepository) { w.owned(s) }
+
+// A server that asks to be left alone is, for longer than the pause after a failure is; and a
+// request is not kept waiting.
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	for name, status := range map[string]int{"too many requests": http.StatusTooManyRequests, "unavailable": http.StatusServiceUnavailable} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			const wish = 6 * time.Second // twice as long as the longest pause
+			looks := make(chan time.Time, 100)
+			w.server.Around(func(http.Handler) http.Handler {
+				return http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
+					select {
+					case looks <- time.Now():
+					default:
+					}
+					out.Header().Set("Retry-After", fmt.Sprint(int(wish.Seconds())))
+					http.Error(out, "later", status)
+				})
+			})
+			w.source()
+			unstored(w, w.namedSource("repo"), "GitOperationFailed", fmt.Sprint(status))
+			second := func(first time.Time) time.Time {
+				for {
+					select {
+					case at := <-looks:
+						// One look may take several requests.
+						if at.Sub(first) > wish/10 {
+							return at
+						}
+					case <-time.After(patience):
+						t.Fatal("the server is not asked again")
+					}
+				}
+			}
+			first := <-looks
+			if at := second(first); at.Sub(first) < wish {
+				t.Errorf("the server is asked again after %s, and asked for %s", at.Sub(first), wish)
+			}
+			w.server.Around(nil)
+			revision := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1")})
+			w.request(w.namedSource("repo"))
+			w.sourceReady(revision)
+		})
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
 
@@ -175,7 +176,7 @@ func (f *flight[R]) release() {
 // with it.
 func (r *sourceReconciler[T, R]) fetch(ctx context.Context, obj T, following *pursuit[R], known string) (*flight[R], error) {
 	uid := obj.GetUID()
-	of := server{namespace: obj.GetNamespace(), host: hostOf(r.kind.settings(obj).address)}
+	of := r.serverOf(obj)
 	key := contentOf(following.request, following.content, obj.GetGeneration(), known)
 	under, slow := r.flights.of(uid, key)
 	if under != nil {
@@ -236,6 +237,20 @@ func (r *sourceReconciler[T, R]) noPlace(obj T, timeout time.Duration) error {
 	}
 }
 
+func (r *sourceReconciler[T, R]) serverOf(obj T) server {
+	return server{namespace: obj.GetNamespace(), host: hostOf(r.kind.settings(obj).address)}
+}
+
+// unfetched is the error of a look at a remote.
+type unfetched struct {
+	error
+	// pause is for how long the server asks to be left alone.
+	pause time.Duration
+}
+
+// Unwrap gives the error itself.
+func (u *unfetched) Unwrap() error { return u.error }
+
 // takeOff begins a look at the remote.
 func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *pursuit[R], known, key string, place func()) *flight[R] {
 	uid, name := obj.GetUID(), client.ObjectKeyFromObject(obj)
@@ -248,9 +263,10 @@ func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *
 	r.flights.mu.Unlock()
 	r.work.Go(func() {
 		begun := time.Now()
-		result, err := r.fetcher.Fetch(ctx, under.following.request, known)
+		noting, asked := egress.Wishes(ctx)
+		result, err := r.fetcher.Fetch(noting, under.following.request, known)
 		if err != nil {
-			err = r.fetchError(obj, ctx, timeout, err)
+			err = &unfetched{error: r.fetchError(obj, ctx, timeout, err), pause: r.lane.left(r.serverOf(obj), asked(), r.clock.Now())}
 		}
 		if time.Since(begun) < workerWait {
 			r.flights.quick(uid)

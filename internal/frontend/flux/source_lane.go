@@ -1,6 +1,7 @@
 package flux
 
 import (
+	"maps"
 	"net/url"
 	"sync"
 	"time"
@@ -25,13 +26,15 @@ type lane struct {
 	all         int
 	byNamespace map[string]int
 	byServer    map[server]int
+	// quiet is until when servers have asked to be left alone; guarded by mu.
+	quiet map[server]time.Time
 }
 
 // server is one as the objects of a namespace name it: what others do with it is their own.
 type server struct{ namespace, host string }
 
 func newLane() *lane {
-	return &lane{byNamespace: map[string]int{}, byServer: map[server]int{}}
+	return &lane{byNamespace: map[string]int{}, byServer: map[server]int{}, quiet: map[server]time.Time{}}
 }
 
 // take gives a function that gives the place back; nil where there is none. Alone is set
@@ -56,6 +59,21 @@ func (l *lane) take(of server) (release func(), alone bool) {
 			delete(l.byServer, of)
 		}
 	}), false
+}
+
+// left notes that a server asks to be left alone for a time, which may be 0, and gives for how
+// long it does. A look that several objects share is told to one of them.
+func (l *lane) left(of server, asked time.Duration, now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if until := now.Add(asked); until.After(l.quiet[of]) && asked > 0 {
+		l.quiet[of] = until
+	}
+	maps.DeleteFunc(l.quiet, func(_ server, until time.Time) bool { return !until.After(now) })
+	if until, ok := l.quiet[of]; ok {
+		return until.Sub(now)
+	}
+	return 0
 }
 
 // hostOf is the server of an address; the address itself where that is no URL.

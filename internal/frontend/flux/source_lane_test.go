@@ -57,6 +57,32 @@ func TestLane(t *testing.T) {
 	}
 }
 
+func TestLaneLeavesServersAlone(t *testing.T) {
+	t.Parallel()
+	l, start := newLane(), time.Unix(1000, 0)
+	a, b := server{"a", "one"}, server{"b", "one"}
+	for i, step := range []struct {
+		at          time.Duration
+		of          server
+		asked, want time.Duration
+	}{
+		{0, a, 0, 0},
+		{0, a, time.Minute, time.Minute},
+		{10 * time.Second, a, 0, 50 * time.Second}, // another one that shared the look
+		{10 * time.Second, b, 0, 0},                // whose credential may be another one
+		{20 * time.Second, a, 10 * time.Second, 40 * time.Second},
+		{30 * time.Second, b, 5 * time.Second, 5 * time.Second},
+		{time.Minute, a, 0, 0},
+	} {
+		if got := l.left(step.of, step.asked, start.Add(step.at)); got != step.want {
+			t.Errorf("step %d: left alone for %s, want %s", i, got, step.want)
+		}
+	}
+	if len(l.quiet) != 0 {
+		t.Errorf("what is over is kept: %v", l.quiet)
+	}
+}
+
 func TestHostOf(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{

@@ -122,7 +122,13 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	if isBlocked && b.retry > 0 {
 		pause = b.retry
 	}
-	return ctrl.Result{RequeueAfter: min(pause, max(obj.GetRequeueAfter(), r.options.MinRetryDelay))}, nil
+	pause = min(pause, max(obj.GetRequeueAfter(), r.options.MinRetryDelay))
+	var u *unfetched
+	if errors.As(err, &u) && u.pause > pause {
+		// Not all who were sent away come back at the same instant.
+		pause = lengthened(u.pause, r.options.IntervalJitter)
+	}
+	return ctrl.Result{RequeueAfter: pause}, nil
 }
 
 // announceFailure tells why a source could not be fetched, in the words of its condition.
