@@ -173,8 +173,8 @@ type Storage struct {
 	// Advertised is host or host:port that stands in the URLs of artifacts; empty
 	// to derive it from Address and the host's name.
 	Advertised string
-	// RetentionTTL and RetentionRecords say when an artifact that is not the
-	// newest is removed: once it is older, and more than so many are there.
+	// RetentionTTL and RetentionRecords say when an artifact that is not the newest is
+	// removed: once the newer one is there for so long, or more than so many are there.
 	RetentionTTL     time.Duration
 	RetentionRecords int
 	// DigestAlgorithm is that of the digests of artifacts: sha256, sha384 or sha512.

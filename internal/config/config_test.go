@@ -258,7 +258,7 @@ func TestRefusedFlags(t *testing.T) {
 		"an advertised URL":                   {[]string{"--storage-adv-addr=http://x"}, `--storage-adv-addr "http://x" must be a host or host:port`},
 		"a server of artifacts that is a URL": {[]string{"--artifact-server=http://x"}, `--artifact-server "http://x" must be a host or host:port`},
 		"a server of artifacts without name":  {[]string{"--artifact-server="}, `--artifact-server "" must be a host or host:port`},
-		"no artifact kept":                    {[]string{"--artifact-retention-records=0"}, `--artifact-retention-records "0" must be 1 or more`},
+		"less than no artifact kept":          {[]string{"--artifact-retention-records=-1"}, `--artifact-retention-records "-1" must be 0 or more`},
 		"a negative retention":                {[]string{"--artifact-retention-ttl=-1s"}, `--artifact-retention-ttl "-1s" must be 0s or more`},
 		"a digest that is not served":         {[]string{"--artifact-digest-algo=blake3"}, `--artifact-digest-algo "blake3" is not served, though Flux has it; use sha256, sha384 or sha512`},
 		"a digest that there is not":          {[]string{"--artifact-digest-algo=md5"}, `--artifact-digest-algo "md5" must be one of sha256, sha384, sha512`},

@@ -267,7 +267,9 @@ func (v *validator) storage(s Storage) {
 		v.wrong("storage-adv-addr", s.Advertised, "must be a host or host:port, without scheme and path")
 	}
 	v.atLeast("artifact-retention-ttl", s.RetentionTTL, 0)
-	v.positive("artifact-retention-records", s.RetentionRecords)
+	if s.RetentionRecords < 0 {
+		v.wrong("artifact-retention-records", s.RetentionRecords, "must be 0 or more; the newest is always kept")
+	}
 	if s.DigestAlgorithm == "blake3" {
 		v.wrong("artifact-digest-algo", s.DigestAlgorithm, "is not served, though Flux has it; use sha256, sha384 or sha512")
 		return

@@ -159,6 +159,7 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	noteWish(response)
 	return bound(response)
 }
 

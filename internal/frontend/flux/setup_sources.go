@@ -39,6 +39,7 @@ type wiring struct {
 	references *references
 	events     *events
 	triggers   map[string]*triggers
+	lane       *lane
 	parts      Parts
 	options    Options
 }
@@ -148,7 +149,7 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 			served[kind] = true
 		}
 	}
-	return served, nil
+	return served, w.mgr.Add(leaderOnly(w.verifyStored))
 }
 
 func pointers[T any](items []T) []*T {
@@ -168,6 +169,7 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 		list:       list,
 		selector:   w.options.Selector,
 		packed:     packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL},
+		cache:      w.parts.Cache,
 		sources:    w.sources,
 		references: w.references,
 		triggers:   w.triggers[kind.name()],
@@ -176,9 +178,12 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 		clock:      w.parts.Clock,
 		options:    w.options.Sources,
 		pauses:     newPauses(),
+		flights:    newFlights[R](),
+		lane:       w.lane,
 		fetched:    map[types.UID]fetched{},
 		requests:   map[types.UID]*followed[R]{},
 		packers:    map[types.UID]int{},
+		adopted:    adopted{},
 	}
 	if err := w.mgr.Add(r); err != nil {
 		return err

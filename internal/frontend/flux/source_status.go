@@ -123,7 +123,13 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	if isBlocked && b.retry > 0 {
 		pause = b.retry
 	}
-	return ctrl.Result{RequeueAfter: min(pause, max(obj.GetRequeueAfter(), r.options.MinRetryDelay))}, nil
+	pause = min(pause, max(obj.GetRequeueAfter(), r.options.MinRetryDelay))
+	var u *unfetched
+	if errors.As(err, &u) && u.pause > pause {
+		// Not all who were sent away come back at the same instant.
+		pause = lengthened(u.pause, r.options.IntervalJitter)
+	}
+	return ctrl.Result{RequeueAfter: pause}, nil
 }
 
 // announceFailure tells why a source could not be fetched, in the words of its condition.
@@ -251,6 +257,10 @@ func (r *sourceReconciler[T, R]) fetchError(obj T, ctx context.Context, timeout 
 		return err
 	}
 	_, failure := r.kind.reasons(fetched{})
+	limit := "spec.timeout"
+	if timeout == longestTimeout {
+		limit += ", which can be no longer"
+	}
 	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: failure,
-		Cause: fmt.Errorf("no answer from %q within %s (spec.timeout): %w", r.kind.settings(obj).address, timeout, context.DeadlineExceeded)}
+		Cause: fmt.Errorf("no answer from %q within %s (%s): %w", r.kind.settings(obj).address, timeout, limit, context.DeadlineExceeded)}
 }
