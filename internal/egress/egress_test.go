@@ -12,7 +12,9 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -291,6 +293,34 @@ func TestExplain(t *testing.T) {
 	}
 	if _, _, ok := Explain(t.Context(), fmt.Errorf("no tag")); ok {
 		t.Error("an error of no connection is explained")
+	}
+}
+
+// TestExplainsTheEndOfAConnection in the same words, however it is noticed.
+func TestExplainsTheEndOfAConnection(t *testing.T) {
+	t.Parallel()
+	of := func(op string, err error) error {
+		return &net.OpError{Op: op, Net: "tcp", Addr: &net.TCPAddr{Port: 1}, Err: os.NewSyscallError(op, err)}
+	}
+	for name, test := range map[string]struct {
+		err  error
+		want string
+	}{
+		"an end":                     {io.EOF, "the server hung up"},
+		"an end within":              {io.ErrUnexpectedEOF, "the server hung up"},
+		"a reset while it is read":   {of("read", syscall.ECONNRESET), "the server hung up"},
+		"a reset while it is sent":   {of("write", syscall.ECONNRESET), "the server hung up"},
+		"nobody there any more":      {of("write", syscall.EPIPE), "the server hung up"},
+		"closed":                     {&net.OpError{Op: "read", Net: "tcp", Err: net.ErrClosed}, "the server hung up"},
+		"a reset before it is there": {of("dial", syscall.ECONNRESET), "connect to :1: connection reset by peer"},
+		"a route that is gone":       {of("read", syscall.EHOSTUNREACH), "connection lost: no route to host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if code, text, ok := Explain(t.Context(), &url.Error{Op: "Get", URL: "https://git.example.org/", Err: test.err}); !ok || code != Network || text != test.want {
+				t.Errorf("%s, %q, %v; want %q", code, text, ok, test.want)
+			}
+		})
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -120,16 +121,27 @@ func explainNetwork(err error) (text string, ok bool) {
 		return fmt.Sprintf("host %q cannot be resolved", dns.Name), true
 	case errors.As(err, &op) && op.Op == "dial" && op.Addr != nil:
 		return fmt.Sprintf("connect to %s: %s", op.Addr, cause(op)), true
+	case hungUp(err):
+		return "the server hung up", true
 	case errors.As(err, &op):
 		return "connection lost: " + cause(op), true
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return "the server hung up", true
 	case errors.As(err, &web):
 		// It names the whole URL, and quotes what the server sent.
 		return "the request failed: " + Quote(web.Err.Error()), true
 	default:
 		return "", false
 	}
+}
+
+// hungUp tells whether a connection that was there has ended. How that is noticed depends on
+// what was on its way in that moment, so that it is no reason for other words.
+func hungUp(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 func cause(op *net.OpError) string {

@@ -66,9 +66,13 @@ type proxy struct {
 	*httptest.Server
 	target string
 	next   *httputil.ReverseProxy
-	wait   sync.WaitGroup
 	// served is how often it did what it was asked for.
 	served atomic.Int64
+
+	wait sync.WaitGroup // for tunnels
+	mu   sync.Mutex     // guards all below
+	// tunnels are the ends of those that are there; nil when there are to be no more.
+	tunnels map[net.Conn]bool
 }
 
 const proxyUser, proxyPassword = "via", "pr0xy-word"
@@ -76,7 +80,7 @@ const proxyUser, proxyPassword = "via", "pr0xy-word"
 // newProxy makes a proxy that reaches a target under the hidden name.
 func newProxy(t testing.TB, target string) *proxy {
 	t.Helper()
-	p := &proxy{target: target}
+	p := &proxy{target: target, tunnels: map[net.Conn]bool{}}
 	transport := &http.Transport{DialContext: p.dial, DisableCompression: true}
 	p.next = &httputil.ReverseProxy{
 		Rewrite: func(*httputil.ProxyRequest) {}, Transport: transport, FlushInterval: -1, ErrorLog: log.New(io.Discard, "", 0),
@@ -88,9 +92,32 @@ func newProxy(t testing.TB, target string) *proxy {
 		p.CloseClientConnections()
 		p.Close()
 		transport.CloseIdleConnections()
+		p.mu.Lock()
+		for conn := range p.tunnels {
+			_ = conn.Close()
+		}
+		p.tunnels = nil
+		p.mu.Unlock()
 		p.wait.Wait()
 	})
 	return p
+}
+
+// tunnel joins two connections, of which the server knows nothing any more.
+func (p *proxy) tunnel(down, up net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tunnels == nil {
+		_, _ = down.Close(), up.Close()
+		return
+	}
+	p.tunnels[down] = true
+	p.wait.Go(func() {
+		pipe(down, up)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.tunnels, down)
+	})
 }
 
 // way is that of the hidden name through the proxy.
@@ -128,7 +155,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, _ = io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n")
-	p.wait.Go(func() { pipe(down, up) })
+	p.tunnel(down, up)
 }
 
 // pipe joins two connections until one of them ends.
