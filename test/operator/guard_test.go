@@ -2,8 +2,10 @@ package operator_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -11,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/plumb-gitops/plumb/internal/config"
 	"github.com/plumb-gitops/plumb/internal/testenv"
@@ -287,6 +290,68 @@ func TestDefinitionIsHeld(t *testing.T) {
 	waitFor(w, crd, "made again", func(d *unstructured.Unstructured) bool { return d.GetDeletionTimestamp() == nil })
 	w.same(a)
 	if deleted := w.deletions(); len(deleted) > 0 {
+		t.Errorf("deleted: %v", deleted)
+	}
+}
+
+// TestDefinitionThatSomebodyElseDeletes: while a kind is not there, what is of other kinds
+// stays as it is, and once it is there again so are its objects.
+func TestDefinitionThatSomebodyElseDeletes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	install := func() {
+		t.Helper()
+		crd := &unstructured.Unstructured{}
+		w.check(yaml.Unmarshal([]byte(w.filled(testenv.Files{"crd": definition})["crd"]), &crd.Object))
+		w.check(w.client.Create(w.context(), crd))
+		w.established(crd.GetName())
+	}
+	remove := func() {
+		t.Helper()
+		crd := &unstructured.Unstructured{}
+		crd.SetAPIVersion("apiextensions.k8s.io/v1")
+		crd.SetKind("CustomResourceDefinition")
+		crd.SetName("widgets." + w.namespace + ".example.com")
+		w.check(w.client.Delete(w.context(), crd))
+		w.gone(crd)
+	}
+	install()
+	first := w.push(w.filled(testenv.Files{
+		"app/widget.yaml": widget, "app/a.yaml": configMap("a", "1"), "app/goes.yaml": configMap("goes", "1"),
+		"other/other.yaml": configMap("other", "1"),
+	}))
+	w.source()
+	w.kustomization("app", func(k *kustomizev1.Kustomization) { k.Spec.RetryInterval = &metav1.Duration{Duration: time.Second} })
+	w.kustomization("other")
+	w.ready("app", first)
+	w.ready("other", first)
+	a, goes, other := w.data("a", "1"), w.data("goes", "1"), w.data("other", "1")
+
+	remove()
+	second := w.push(testenv.Files{"app/a.yaml": configMap("a", "2"), "app/goes.yaml": testenv.Delete, "other/other.yaml": configMap("other", "2")})
+	k := w.notReady("app", "ReconciliationFailed", "Widget/"+w.namespace+"/widget (app/widget.yaml:1)|kind Widget."+w.namespace+".example.com|install its CustomResourceDefinition, or declare it")
+	w.ready("other", second)
+	w.handled("app")
+	for _, object := range []client.Object{a, goes, other} {
+		w.same(object)
+	}
+	if n := len(k.Status.Inventory.Entries); n != 3 {
+		t.Errorf("the inventory has %d entries, want 3", n)
+	}
+	install()
+	w.ready("app", second)
+	waitFor(w, w.namedWidget(), "made again", func(*unstructured.Unstructured) bool { return true })
+	w.gone(goes)
+	w.same(a)
+
+	// What is declared no more when its kind is gone is gone itself.
+	remove()
+	third := w.push(testenv.Files{"app/widget.yaml": testenv.Delete})
+	w.ready("app", third)
+	waitFor(w, w.named("app"), "without the widget in its inventory", func(k *kustomizev1.Kustomization) bool { return len(k.Status.Inventory.Entries) == 1 })
+	w.same(a)
+	w.same(other)
+	if deleted := w.deletions(); !slices.Equal(deleted, []string{"goes"}) {
 		t.Errorf("deleted: %v", deleted)
 	}
 }
