@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -14,6 +12,7 @@ import (
 	"os"
 	"path"
 	"strconv"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -70,51 +69,63 @@ func (s *Store) put(ctx context.Context, artifact gitops.Artifact, file string, 
 	if err := context.Cause(ctx); err != nil {
 		return gitops.Artifact{}, err
 	}
-	if err := s.write(ctx, &artifact, target, content); err != nil {
+	modified, err := s.write(ctx, &artifact, target, content)
+	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
 		return gitops.Artifact{}, fmt.Errorf("store artifact of %s: %w", artifact.Source, err)
 	}
-	if err := s.advertise(folder, record{path: target, artifact: artifact}); err != nil {
+	if err := s.advertise(folder, record{path: target, artifact: artifact, modified: modified}); err != nil {
 		return gitops.Artifact{}, err
 	}
 	return artifact, nil
 }
 
-// write stores content in an unfinished file and puts it into place when it is whole.
-func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target string, content func(context.Context, io.Writer) error) (err error) {
+// write stores content in an unfinished file and puts it into place when it is whole. It
+// gives when the file was written.
+func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target string, content func(context.Context, io.Writer) error) (modified time.Time, err error) {
 	if err := s.root.MkdirAll(path.Dir(target), 0o700); err != nil {
-		return own(err)
+		return modified, own(err)
 	}
 	temporary := path.Join(path.Dir(target), unfinished+path.Base(target))
 	out, err := s.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return own(err)
+		return modified, own(err)
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, ignoreMissing(own(s.root.Remove(temporary))))
 		}
 	}()
-	sum := &counted{w: out, hash: sha256.New()}
+	sum := &counted{w: out, hash: s.digest.hash()}
 	err = content(ctx, sum)
 	if err == nil {
 		err = own(out.Sync())
 	}
 	if err = errors.Join(err, own(out.Close())); err != nil {
-		return err
+		return modified, err
+	}
+	info, err := s.root.Lstat(temporary)
+	if err != nil {
+		return modified, own(err)
 	}
 	if err := context.Cause(ctx); err != nil {
-		return err
+		return modified, err
+	}
+	// A folder, or what else somebody has put there, would be in the way.
+	if there, err := s.root.Lstat(target); err == nil && there.IsDir() {
+		if err := s.root.RemoveAll(target); err != nil {
+			return modified, own(err)
+		}
 	}
 	if err := s.root.Rename(temporary, target); err != nil {
-		return own(err)
+		return modified, own(err)
 	}
-	artifact.Digest = "sha256:" + hex.EncodeToString(sum.hash.Sum(nil))
+	artifact.Digest = s.digest.digest(sum.hash)
 	artifact.Size = sum.size
 	artifact.Time = s.now()
-	return nil
+	return info.ModTime(), nil
 }
 
 // own takes the names of our own files out of an error: what is wrong with the
@@ -237,34 +248,4 @@ func (p *packing) addFile(name string) (err error) {
 // tooLarge is an error about what the source holds.
 func tooLarge(format string, args ...any) error {
 	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Cause: fmt.Errorf(format, args...)}
-}
-
-// Adopt takes over an artifact that an earlier process packed and advertised, if
-// its file is still there with the advertised digest and size. It reads the file
-// once and writes nothing but the removal of older ones.
-func (s *Store) Adopt(artifact gitops.Artifact, file string) (bool, error) {
-	target, err := Path(artifact.Source, file)
-	if err != nil {
-		return false, err
-	}
-	in, err := s.root.Open(target)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, own(err)
-	}
-	defer in.Close()
-	info, err := in.Stat()
-	if err != nil || !info.Mode().IsRegular() || info.Size() != artifact.Size {
-		return false, own(err)
-	}
-	sum := sha256.New()
-	if _, err := io.Copy(sum, in); err != nil {
-		return false, own(err)
-	}
-	if "sha256:"+hex.EncodeToString(sum.Sum(nil)) != artifact.Digest {
-		return false, nil
-	}
-	return true, s.advertise(path.Dir(target), record{path: target, artifact: artifact})
 }

@@ -7,8 +7,8 @@ import (
 )
 
 // Handler serves the artifacts that are advertised, by their paths and the newest of a
-// source by its lasting name too, for GET and
-// HEAD, in parts too. There are no listings; "/" answers that the server is there.
+// source by its lasting name too, for GET and HEAD, in parts too; but none that was found to
+// be damaged. There are no listings; "/" answers that the server is there.
 func (s *Store) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -46,11 +46,11 @@ func (s *Store) advertised(name string) (record, bool) {
 		return record{}, false
 	}
 	if n := len(src.files); n > 0 && path.Base(name) == lastingName(src.files[n-1].path) {
-		return src.files[n-1], true
+		return src.files[n-1], src.files[n-1].damage == nil
 	}
 	for _, r := range src.files {
 		if r.path == name {
-			return r, true
+			return r, r.damage == nil
 		}
 	}
 	return record{}, false

@@ -4,9 +4,9 @@
 // files. It is for consumers outside the process only: inside, files are read
 // through the Tree itself, so that packing is never waited for. A file appears
 // under its name when it is whole, and its digest is known by then; the last one
-// stays in place until there is a newer one, whatever happens meanwhile. Two
-// artifacts of a source are kept: the present one, and for a while the one
-// before, for whoever has begun to load it.
+// stays in place until there is a newer one, whatever happens meanwhile. Beside the
+// present artifact of a source those before it are kept for a while, for whoever has
+// begun to load one, or has yet to be told of the newer one.
 //
 // All paths go through an os.Root. The front end decides what a source is
 // called and which files are advertised.
@@ -30,19 +30,25 @@ import (
 
 // Options configure a Store. Zero values mean the defaults.
 type Options struct {
-	// Records is how many artifacts of a source are kept at most: 2 by default.
+	// Records is how many artifacts of a source are kept at most; the newest is always.
 	Records int
-	// TTL is how long an artifact is kept after a newer one took its place: one
-	// minute by default.
+	// TTL is how long an artifact is kept after a newer one took its place. The one
+	// before the newest stays for some seconds at least, whatever Records and TTL say:
+	// until the API has the newer one, it is the one that is advertised.
 	TTL time.Duration
 	// FileBytes is the largest file that is packed, in bytes: 1 GiB by default.
 	FileBytes int64
 	// Bytes is how many bytes the files of an artifact may have together, before
 	// they are compressed: 4 GiB by default.
 	Bytes int64
+	// Digest is the algorithm of the digests: SHA256 by default.
+	Digest Algorithm
 	// Now is the clock: time.Now by default.
 	Now func() time.Time
 }
+
+// grace is how long the artifact before the newest one is kept at least.
+const grace = 5 * time.Second
 
 // Store keeps packed artifacts below a folder. It is safe for use by several
 // goroutines, and by one process at a time.
@@ -50,6 +56,7 @@ type Store struct {
 	root    *os.Root
 	records int
 	ttl     time.Duration
+	digest  Algorithm
 	now     func() time.Time
 	limits  limits
 
@@ -73,6 +80,10 @@ type record struct {
 	artifact gitops.Artifact
 	// replaced is when a newer one took its place; zero for the newest.
 	replaced time.Time
+	// modified is when the file was written last, as far as we know.
+	modified time.Time
+	// damage is what is wrong with the file; nil for nothing.
+	damage *Damaged
 }
 
 // ErrSuperseded is the error of a Pack that a newer one for the same source, or
@@ -83,6 +94,12 @@ var ErrSuperseded = errors.New("a newer artifact is being packed")
 // that an earlier process left are served again once they are adopted; what it
 // did not finish is removed.
 func Open(folder string, o Options) (*Store, error) {
+	if o.Digest == "" {
+		o.Digest = SHA256
+	}
+	if o.Digest.hash() == nil {
+		return nil, fmt.Errorf("open artifact store: there is no digest %q", o.Digest)
+	}
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, fmt.Errorf("open artifact store: %w", err)
 	}
@@ -90,19 +107,13 @@ func Open(folder string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact store: %w", err)
 	}
-	s := &Store{root: root, records: o.Records, ttl: o.TTL, now: o.Now, sources: map[string]*source{}}
+	s := &Store{root: root, records: max(o.Records, 1), ttl: o.TTL, digest: o.Digest, now: o.Now, sources: map[string]*source{}}
 	s.limits = limits{file: o.FileBytes, total: o.Bytes, entries: mostEntries}
 	if s.limits.file <= 0 {
 		s.limits.file = defaultFileBytes
 	}
 	if s.limits.total <= 0 {
 		s.limits.total = defaultBytes
-	}
-	if s.records <= 0 {
-		s.records = 2
-	}
-	if s.ttl <= 0 {
-		s.ttl = time.Minute
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -187,7 +198,7 @@ func (s *Store) advertise(folder string, r record) error {
 	return err
 }
 
-// Collect removes artifacts that were replaced longer than the TTL ago, of all
+// Collect removes artifacts that are not to be kept any more, of all
 // sources, and tells when the next one will be; zero where none waits.
 func (s *Store) Collect() (next time.Time, err error) {
 	s.mu.Lock()
@@ -213,14 +224,24 @@ func (s *Store) Collect() (next time.Time, err error) {
 func (s *Store) collect(folder string, now time.Time) (next time.Time, err error) {
 	s.mu.Lock()
 	src := s.source(folder)
-	over := len(src.files) - s.records
-	kept := src.files[:0]
+	kept, number := src.files[:0], len(src.files)
 	for i, r := range src.files {
-		if i < over || !r.replaced.IsZero() && now.Sub(r.replaced) >= s.ttl {
+		if r.replaced.IsZero() {
+			kept = append(kept, r)
 			continue
 		}
-		if !r.replaced.IsZero() && next.IsZero() {
-			next = r.replaced.Add(s.ttl)
+		end := r.replaced.Add(s.ttl)
+		if i < number-s.records {
+			end = r.replaced
+		}
+		if least := r.replaced.Add(grace); i == number-2 && end.Before(least) {
+			end = least
+		}
+		if !end.After(now) {
+			continue
+		}
+		if next.IsZero() || end.Before(next) {
+			next = end
 		}
 		kept = append(kept, r)
 	}

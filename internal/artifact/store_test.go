@@ -161,49 +161,78 @@ func TestServesOnlyWhatIsAdvertised(t *testing.T) {
 	}
 }
 
-func TestKeepsTwoForAWhile(t *testing.T) {
+func TestKeepsTheOnesBeforeForAWhile(t *testing.T) {
 	t.Parallel()
-	now := time.Unix(1000, 0)
-	dir := t.TempDir()
-	s := open(t, dir, artifact.Options{Now: func() time.Time { return now }})
-	pack := func(file string) {
-		_, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("app")}, file, sourcetest.Memory(map[string]string{"a": file}))
-		must(t, err)
-	}
-	files := func() []string {
-		names, err := filepath.Glob(filepath.Join(dir, "gitrepository/flux-system/app/*"))
-		must(t, err)
-		for i := range names {
-			names[i] = filepath.Base(names[i])
-		}
-		return names
-	}
-	expect := func(want ...string) {
-		t.Helper()
-		if diff := cmp.Diff(want, files()); diff != "" {
-			t.Error(diff)
-		}
-	}
-	pack("1")
-	pack("2")
-	expect("1", "2")
-	pack("3")
-	expect("2", "3")
-	next, err := s.Collect()
-	must(t, err)
-	if want := now.Add(time.Minute); !next.Equal(want) {
-		t.Errorf("next collection at %s, want %s", next, want)
-	}
-	now = next
-	_, err = s.Collect()
-	must(t, err)
-	expect("3")
-	pack("3")
-	expect("3")
-	must(t, s.Remove(ownerOf("app")))
-	expect()
-	if got := get(t, s, "GET", "/gitrepository/flux-system/app/3").StatusCode; got != 404 {
-		t.Errorf("status %d after removal", got)
+	// Five artifacts come a second after each other: which files are there then, and each
+	// after a collection at the instant that the one before has named.
+	for name, test := range map[string]struct {
+		records int
+		ttl     time.Duration
+		want    []string
+		after   []time.Duration
+	}{
+		"two for a minute":                             {2, time.Minute, []string{"4 5", "5"}, []time.Duration{time.Minute}},
+		"many for two seconds":                         {10, 2 * time.Second, []string{"3 4 5", "4 5", "5"}, []time.Duration{time.Second, 5 * time.Second}},
+		"many for a minute":                            {10, time.Minute, []string{"1 2 3 4 5", "2 3 4 5"}, []time.Duration{57 * time.Second}},
+		"many for no time: until the newest is told":   {10, 0, []string{"4 5", "5"}, []time.Duration{5 * time.Second}},
+		"only one: until the newest is told":           {1, time.Minute, []string{"4 5", "5"}, []time.Duration{5 * time.Second}},
+		"none, which is the newest":                    {0, time.Minute, []string{"4 5", "5"}, []time.Duration{5 * time.Second}},
+		"two for no time, the first at once":           {2, 0, []string{"4 5", "5"}, []time.Duration{5 * time.Second}},
+		"three for four seconds, the second for grace": {3, 4 * time.Second, []string{"3 4 5", "4 5", "5"}, []time.Duration{3 * time.Second, 5 * time.Second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := time.Unix(1000, 0)
+			dir := t.TempDir()
+			s := open(t, dir, artifact.Options{Records: test.records, TTL: test.ttl, Now: func() time.Time { return now }})
+			expect := func(want string) {
+				t.Helper()
+				names, err := filepath.Glob(filepath.Join(dir, "gitrepository/flux-system/app/*"))
+				must(t, err)
+				for i := range names {
+					names[i] = filepath.Base(names[i])
+				}
+				if got := strings.Join(names, " "); got != want {
+					t.Errorf("after %s there are %q, want %q", now.Sub(time.Unix(1004, 0)), got, want)
+				}
+			}
+			pack := func(file string) {
+				_, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("app")}, file, sourcetest.Memory(map[string]string{"a": file}))
+				must(t, err)
+			}
+			for i, file := range []string{"1", "2", "3", "4", "5"} {
+				now = time.Unix(1000+int64(i), 0)
+				pack(file)
+			}
+			last := now
+			expect(test.want[0])
+			for i, after := range test.after {
+				next, err := s.Collect()
+				must(t, err)
+				if want := last.Add(after); !next.Equal(want) {
+					t.Errorf("the next collection is after %s, want %s", next.Sub(last), after)
+				}
+				now = next.Add(-time.Nanosecond)
+				_, err = s.Collect()
+				must(t, err)
+				expect(test.want[i])
+				now = next
+				_, err = s.Collect()
+				must(t, err)
+				expect(test.want[i+1])
+			}
+			now = last.Add(time.Hour)
+			_, err := s.Collect()
+			must(t, err)
+			expect("5")
+			pack("5")
+			expect("5")
+			must(t, s.Remove(ownerOf("app")))
+			expect("")
+			if got := get(t, s, "GET", "/gitrepository/flux-system/app/5").StatusCode; got != 404 {
+				t.Errorf("status %d after removal", got)
+			}
+		})
 	}
 }
 
@@ -316,7 +345,8 @@ func TestARestartAdoptsWhatIsWhole(t *testing.T) {
 	must(t, err)
 	data[len(data)/2] ^= 1
 	must(t, os.WriteFile(file, data, 0o600))
-	if ok, err := s.Adopt(packed, "x"); ok || err != nil {
+	var damaged *artifact.Damaged
+	if ok, err := s.Adopt(packed, "x"); ok || !errors.As(err, &damaged) {
 		t.Errorf("a changed file: adopted %v, %v", ok, err)
 	}
 	if ok, err := s.Adopt(packed, "missing"); ok || err != nil {

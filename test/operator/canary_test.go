@@ -268,7 +268,7 @@ func (w *world) runTalkative(dir string, log *logBuffer, registry *prometheus.Re
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- server.Run(ctx, w.cluster.REST, cfg, server.Options{Version: "talkative", Log: logger, Registry: registry, Clouds: w.clouds})
+		ended <- server.Run(ctx, w.account(), cfg, server.Options{Version: "talkative", Log: logger, Registry: registry, Clouds: w.clouds})
 	}()
 	w.t.Cleanup(func() {
 		cancel()

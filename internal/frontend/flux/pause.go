@@ -143,6 +143,11 @@ func jittered(d time.Duration, share float64) time.Duration {
 	return time.Duration(float64(d) * (1 + share*(2*rand.Float64()-1)))
 }
 
+// lengthened makes a duration longer by up to the share.
+func lengthened(d time.Duration, share float64) time.Duration {
+	return d + time.Duration(float64(d)*share*rand.Float64())
+}
+
 // told remembers per object what was told of it, so that it is told once, and
 // what is to be told with the outcome of its run.
 type told struct {

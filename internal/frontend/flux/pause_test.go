@@ -128,3 +128,34 @@ func TestLastingDisputes(t *testing.T) {
 		}
 	}
 }
+
+func TestJitter(t *testing.T) {
+	t.Parallel()
+	const d = 10 * time.Minute
+	for name, test := range map[string]struct {
+		vary      func(time.Duration, float64) time.Duration
+		share     float64
+		low, high time.Duration
+	}{
+		"an interval with no jitter":   {jittered, 0, d, d},
+		"an interval with 5 per cent":  {jittered, 0.05, 570 * time.Second, 630 * time.Second},
+		"an interval with 99 per cent": {jittered, 0.99, 6 * time.Second, 1194 * time.Second},
+		"a wish with no jitter":        {lengthened, 0, d, d},
+		"a wish with 5 per cent":       {lengthened, 0.05, d, 630 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seen := map[time.Duration]bool{}
+			for range 1000 {
+				got := test.vary(d, test.share)
+				if got < test.low || got > test.high {
+					t.Fatalf("%s is not from %s to %s", got, test.low, test.high)
+				}
+				seen[got] = true
+			}
+			if (len(seen) > 500) != (test.share > 0) {
+				t.Errorf("%d different durations in 1000", len(seen))
+			}
+		})
+	}
+}

@@ -50,7 +50,10 @@ type Parts struct {
 	Metrics  Metrics
 	Clock    clock.PassiveClock
 	// The adapters for what sources follow.
-	Git              Fetcher[GitRequest]
+	Git Fetcher[GitRequest]
+	// GitNews has tell called with the Followers of requests for which there is something
+	// new, because a server told somebody else.
+	GitNews          func(tell func(follower string))
 	OCI              Fetcher[OCIRequest]
 	Buckets          Fetcher[BucketRequest]
 	HelmRepositories Fetcher[HelmRepositoryRequest]
@@ -139,7 +142,7 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 	if options.Controllers.Kustomize {
 		sources.follow(k.published)
 	}
-	w := &wiring{mgr: mgr, k: k, sources: sources, references: references, events: events, triggers: byKind, parts: parts, options: options}
+	w := &wiring{mgr: mgr, k: k, sources: sources, references: references, events: events, triggers: byKind, lane: newLane(), parts: parts, options: options}
 	if k.options.Sources, err = w.addAllSources(ctx); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -38,6 +39,7 @@ type wiring struct {
 	references *references
 	events     *events
 	triggers   map[string]*triggers
+	lane       *lane
 	parts      Parts
 	options    Options
 }
@@ -87,6 +89,10 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 	served := map[string]bool{}
 	for kind, add := range map[string]func() error{
 		sourcev1.GitRepositoryKind: func() error {
+			w.parts.GitNews(func(follower string) {
+				namespace, name, _ := strings.Cut(follower, "/")
+				w.triggers[sourcev1.GitRepositoryKind].add(client.ObjectKey{Namespace: namespace, Name: name}, urgent)
+			})
 			kind := gitRepositories{client: c, secrets: secrets, sources: w.sources, packed: packed, clock: w.parts.Clock, options: options}
 			return addSource(w, kind, w.parts.Git, func(ctx context.Context) ([]*sourcev1.GitRepository, error) {
 				var list sourcev1.GitRepositoryList
@@ -143,7 +149,7 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 			served[kind] = true
 		}
 	}
-	return served, nil
+	return served, w.mgr.Add(leaderOnly(w.verifyStored))
 }
 
 func pointers[T any](items []T) []*T {
@@ -163,6 +169,7 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 		list:       list,
 		selector:   w.options.Selector,
 		packed:     packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL},
+		cache:      w.parts.Cache,
 		sources:    w.sources,
 		references: w.references,
 		triggers:   w.triggers[kind.name()],
@@ -171,9 +178,12 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 		clock:      w.parts.Clock,
 		options:    w.options.Sources,
 		pauses:     newPauses(),
+		flights:    newFlights[R](),
+		lane:       w.lane,
 		fetched:    map[types.UID]fetched{},
 		requests:   map[types.UID]*followed[R]{},
 		packers:    map[types.UID]int{},
+		adopted:    adopted{},
 	}
 	if err := w.mgr.Add(r); err != nil {
 		return err

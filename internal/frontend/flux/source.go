@@ -3,6 +3,7 @@ package flux
 import (
 	"context"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
@@ -32,6 +34,9 @@ type SourceOptions struct {
 	IntervalJitter float64
 	// ServiceAccountLogins lets service accounts log in at clouds.
 	ServiceAccountLogins bool
+	// DefaultServiceAccount is who logs in at clouds where an object names nobody and
+	// service accounts log in; empty for the operator itself.
+	DefaultServiceAccount string
 	// NoCrossNamespaceRefs refuses references to objects of other namespaces.
 	NoCrossNamespaceRefs bool
 	// Rewrites say where sources are that cannot be reached where their objects say;
@@ -138,7 +143,9 @@ type sourceReconciler[T sourceObject, R any] struct {
 	list     func(ctx context.Context) ([]T, error)
 	selector labels.Selector
 
-	packed     packed
+	packed packed
+	// cache unpacks stored files.
+	cache      *artifact.Cache
 	sources    *sources
 	references *references
 	triggers   *triggers
@@ -147,12 +154,16 @@ type sourceReconciler[T sourceObject, R any] struct {
 	clock      clock.PassiveClock
 	options    SourceOptions
 	pauses     *pauses
-	// work is the packing under way.
+	flights    *flights[R]
+	// lane is that of all kinds of sources.
+	lane *lane
+	// work is the fetching and packing under way.
 	work sync.WaitGroup
 
 	mu sync.Mutex
-	// packers is how many are packing for an object; guarded by mu.
+	// packers is how many are packing for an object; guarded by mu, as is adopted.
 	packers map[types.UID]int
+	adopted adopted
 	// fetched is what was published last of each object; guarded by mu, as is
 	// requests, what each object follows: nil for one that follows nothing.
 	fetched  map[types.UID]fetched
@@ -171,6 +182,11 @@ type fetched struct {
 	// content is that of its pursuit.
 	content  string
 	artifact gitops.Artifact
+	// file opens what is stored, where that is not what the files make when they are
+	// packed; it can be called while the snapshot is held.
+	file func() (io.ReadCloser, error)
+	// mended is when the stored file was last found damaged, and stored again.
+	mended time.Time
 	// parts are the artifacts that it is made from, in the order of the spec.
 	parts []gitops.Artifact
 	// metadata describes the revision, verified says who signed it, and rewritten that
@@ -213,13 +229,18 @@ func (r *sourceReconciler[T, R]) reconcile(ctx context.Context, req ctrl.Request
 		return ctrl.Result{}, err
 	case r.kind.settings(obj).static:
 		return r.leave(ctx, obj)
-	case r.kind.settings(obj).suspended:
+	}
+	r.adopt(ctx, obj)
+	r.mend(ctx, obj)
+	if r.kind.settings(obj).suspended {
 		ctrl.LoggerFrom(ctx).Info("Reconciliation is suspended for this object")
 		return r.rest(ctx, obj), nil
 	}
 	if refusal := r.kind.refuse(obj); refusal != nil {
+		r.flights.abandon(obj.GetUID())
 		// It follows nothing, which must not keep others' data from being cleaned.
 		r.follows(ctx, obj.GetUID(), nil)
+		r.restore(ctx, obj)
 		return r.fail(ctx, obj, refusal)
 	}
 	if obj, err = r.objects.setFinalizer(ctx, obj, sourcev1.SourceFinalizer, true); err != nil {
@@ -258,6 +279,8 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	following, err := r.kind.follow(obj)
 	if err != nil {
 		r.followsUnknown(ctx, obj.GetUID(), err)
+		r.restoreUnlessQuiet(ctx, obj, err)
+		r.flights.abandon(obj.GetUID())
 		return r.fail(ctx, obj, err)
 	}
 	defer func() { following.parts.release() }()
@@ -276,16 +299,25 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	if last.content == following.content {
 		known = last.revision
 	}
-	fetchCtx, cancel := context.WithTimeout(ctx, r.timeout(obj, following.timeout))
-	defer cancel()
-	result, err := r.fetcher.Fetch(fetchCtx, following.request, known)
+	landed, err := r.fetch(ctx, obj, &following, known)
+	switch {
+	case err != nil:
+		r.restoreUnlessQuiet(ctx, obj, err)
+		return r.fail(ctx, obj, err)
+	case landed == nil:
+		return ctrl.Result{}, nil
+	}
+	following.parts.release()
+	following = landed.following
+	result, err := landed.result, landed.err
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctrl.Result{}, nil
 		}
 		r.metrics.Fetched(r.kind.name(), "failed")
 		r.doubt(obj.GetUID())
-		return r.fail(ctx, obj, r.fetchError(obj, fetchCtx, r.timeout(obj, following.timeout), err))
+		r.restore(ctx, obj)
+		return r.fail(ctx, obj, err)
 	}
 	if result.Unchanged {
 		r.metrics.Fetched(r.kind.name(), "unchanged")
@@ -300,7 +332,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	}
 	next.confirmed = true
 	// Consumers in the process are at work by now; the file is for others.
-	r.startPacking(ctx, obj, next, result.Packed)
+	r.startPacking(ctx, obj, next)
 	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
 }
 
@@ -341,13 +373,17 @@ func (r *sourceReconciler[T, R]) interval(obj T) time.Duration {
 	return jittered(obj.GetRequeueAfter(), r.options.IntervalJitter)
 }
 
+// longestTimeout bounds spec.timeout, of which Flux's API wants no more than that it is a
+// duration.
+const longestTimeout = time.Hour
+
 // timeout is how long one look at the remote may take.
 func (r *sourceReconciler[T, R]) timeout(obj T, other time.Duration) time.Duration {
 	if other > 0 {
-		return other
+		return min(other, longestTimeout)
 	}
 	if timeout := r.kind.settings(obj).timeout; timeout != nil {
-		return timeout.Duration
+		return min(timeout.Duration, longestTimeout)
 	}
 	return time.Minute
 }
@@ -355,8 +391,10 @@ func (r *sourceReconciler[T, R]) timeout(obj T, other time.Duration) time.Durati
 // rest leaves a suspended object as it is: nothing is fetched or written. What an
 // earlier process fetched is given to the consumers, which are not suspended.
 func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) ctrl.Result {
+	r.flights.abandon(obj.GetUID())
 	if r.kind.refuse(obj) != nil {
 		r.follows(ctx, obj.GetUID(), nil)
+		r.restore(ctx, obj)
 		return ctrl.Result{}
 	}
 	if r.last(obj.GetUID()).revision != "" {
@@ -365,36 +403,41 @@ func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) ctrl.Result {
 	following, err := r.kind.follow(obj)
 	if err != nil {
 		r.followsUnknown(ctx, obj.GetUID(), err)
+		r.restoreUnlessQuiet(ctx, obj, err)
 		return ctrl.Result{RequeueAfter: r.options.RequeueDependency}
 	}
 	defer func() { following.parts.release() }()
 	r.follows(ctx, obj.GetUID(), &following.request)
 	r.resume(ctx, obj, &following)
+	r.restore(ctx, obj)
 	return ctrl.Result{}
 }
 
 // resume gives the consumers at once what an earlier process fetched, so that they keep
-// it in order while the remote is asked, however long that takes. It is only done for
-// the revision that the status still names; where there is nothing, the consumers wait
-// and the result is empty.
+// it in order while the remote is asked, however long that takes. Where the fetcher has
+// nothing of it, they get the stored file of what the status names, and the result is
+// empty. A newer revision than the status names may be in use by the consumers already:
+// they wait then until the remote has answered, or failed to.
 func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *pursuit[R]) fetched {
-	artifact := obj.GetArtifact()
-	if artifact == nil || r.sources.revision(r.ref(obj)) != "" {
+	told := obj.GetArtifact()
+	if told == nil || r.sources.revision(r.ref(obj)) != "" {
 		return fetched{}
 	}
 	result, err := r.fetcher.Last(ctx, following.request)
 	if err != nil {
+		r.restore(ctx, obj)
 		return fetched{}
 	}
-	if result.Revision != artifact.Revision {
+	if result.Revision != told.Revision {
 		result.Release()
 		return fetched{}
 	}
 	next, err := r.publish(obj, result, following)
 	if err != nil {
 		logr.FromContextOrDiscard(ctx).Error(err, "Using the last artifact failed")
+		r.restore(ctx, obj)
 		return fetched{}
 	}
-	r.startPacking(ctx, obj, next, result.Packed)
+	r.startPacking(ctx, obj, next)
 	return next
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -31,7 +30,7 @@ func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following 
 	next := fetched{
 		revision: result.Revision, content: following.content, generation: obj.GetGeneration(), request: requestOf(obj),
 		artifact: gitops.Artifact{Source: r.ref(obj), Revision: result.Revision, Time: r.clock.Now(), Metadata: r.kind.annotations(result.Metadata)},
-		metadata: result.Metadata, verified: result.Verified, rewritten: result.Rewritten,
+		metadata: result.Metadata, verified: result.Verified, rewritten: result.Rewritten, file: result.Packed,
 	}
 	for _, snapshot := range following.parts {
 		next.parts = append(next.parts, snapshot.Artifact)
@@ -50,7 +49,7 @@ func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following 
 // startPacking stores a published revision behind the consumers' work, and has the
 // object reconciled when that is done. A newer revision does not wait for it: its own
 // packing ends this one.
-func (r *sourceReconciler[T, R]) startPacking(ctx context.Context, obj T, next fetched, file func() (io.ReadCloser, error)) {
+func (r *sourceReconciler[T, R]) startPacking(ctx context.Context, obj T, next fetched) {
 	key, uid := client.ObjectKeyFromObject(obj), obj.GetUID()
 	name := obj.GetName()
 	r.mu.Lock()
@@ -58,7 +57,7 @@ func (r *sourceReconciler[T, R]) startPacking(ctx context.Context, obj T, next f
 	r.packers[uid]++
 	r.mu.Unlock()
 	r.work.Go(func() {
-		packed, err := r.pack(ctx, name, next, file)
+		packed, err := r.pack(ctx, name, next)
 		given := !errors.Is(err, artifact.ErrSuperseded) && ctx.Err() == nil &&
 			r.packedAs(uid, next, func(f *fetched) { f.artifact, f.failure = packed, err })
 		if stuck := r.packerEnds(uid); given || stuck {
@@ -87,7 +86,7 @@ func (r *sourceReconciler[T, R]) packerEnds(uid types.UID) (stuck bool) {
 }
 
 // pack stores the files, or the file as it is, for consumers outside of the process.
-func (r *sourceReconciler[T, R]) pack(ctx context.Context, name string, of fetched, file func() (io.ReadCloser, error)) (gitops.Artifact, error) {
+func (r *sourceReconciler[T, R]) pack(ctx context.Context, name string, of fetched) (gitops.Artifact, error) {
 	snapshot, ok := r.sources.acquire(of.artifact.Source)
 	if !ok {
 		return of.artifact, context.Canceled // the source has been removed meanwhile
@@ -99,8 +98,8 @@ func (r *sourceReconciler[T, R]) pack(ctx context.Context, name string, of fetch
 	target := r.kind.file(of.revision, of.metadata)
 	var packed gitops.Artifact
 	var err error
-	if file != nil {
-		packed, err = r.packed.store.Put(ctx, snapshot.Artifact, target, file)
+	if of.file != nil {
+		packed, err = r.packed.store.Put(ctx, snapshot.Artifact, target, of.file)
 	} else {
 		packed, err = r.packed.store.Pack(ctx, snapshot.Artifact, target, snapshot.Files)
 	}
@@ -226,9 +225,11 @@ func (r *sourceReconciler[T, R]) forget(source gitops.OwnerRef, uid types.UID) {
 	r.sources.remove(source)
 	r.references.release(source)
 	r.pauses.forget(uid)
+	r.flights.forget(uid)
 	r.mu.Lock()
 	delete(r.fetched, uid)
 	delete(r.requests, uid)
+	delete(r.adopted, uid)
 	r.mu.Unlock()
 	if err := r.retain(context.Background()); err != nil {
 		r.events.log.Error(err, "Cleaning the data folder failed")

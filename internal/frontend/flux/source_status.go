@@ -105,7 +105,8 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	if isBlocked && b.quiet {
 		return ctrl.Result{RequeueAfter: b.retry}, nil
 	}
-	stalled := isBlocked && b.stalled || gitops.KindOf(err) == gitops.Stalled
+	stalled := isBlocked && b.stalled || gitops.KindOf(err) == gitops.Stalled ||
+		gitops.KindOf(err) == gitops.Invalid && lasting(r.reasonOf(err))
 	after := obj.DeepCopyObject().(T)
 	news := r.describeFailure(after, err, stalled)
 	setHandled(r.kind.status(after).request, obj)
@@ -122,7 +123,13 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	if isBlocked && b.retry > 0 {
 		pause = b.retry
 	}
-	return ctrl.Result{RequeueAfter: min(pause, max(obj.GetRequeueAfter(), r.options.MinRetryDelay))}, nil
+	pause = min(pause, max(obj.GetRequeueAfter(), r.options.MinRetryDelay))
+	var u *unfetched
+	if errors.As(err, &u) && u.pause > pause {
+		// Not all who were sent away come back at the same instant.
+		pause = lengthened(u.pause, r.options.IntervalJitter)
+	}
+	return ctrl.Result{RequeueAfter: pause}, nil
 }
 
 // announceFailure tells why a source could not be fetched, in the words of its condition.
@@ -148,7 +155,7 @@ func (r *sourceReconciler[T, R]) describeFailure(after T, err error, stalled boo
 	reason := r.reasonOf(err)
 	condition := failureCondition(reason)
 	message := err.Error()
-	if a := *status.artifact; a != nil && !stalled {
+	if a := *status.artifact; a != nil && (!stalled || lasting(reason)) {
 		message += fmt.Sprintf("; revision '%s' stays in force", a.Revision)
 	}
 	ready := c.get(meta.ReadyCondition)
@@ -192,10 +199,21 @@ func (r *sourceReconciler[T, R]) reasonOf(err error) string {
 	return failure
 }
 
+// lasting tells whether a failure with a reason stays until the object or what it is made
+// from changes, either of which has it looked at again: as in Flux it is not retried.
+func lasting(reason string) bool {
+	switch reason {
+	case invalidChartReference, metadataPatchError, valuesFilesError:
+		return true
+	}
+	return false
+}
+
 // failureCondition is the condition that stands for failures with a reason.
 func failureCondition(reason string) string {
 	switch reason {
-	case sourcev1.ArchiveOperationFailedReason, sourcev1.DirCreationFailedReason, sourcev1.StatOperationFailedReason:
+	case sourcev1.ArchiveOperationFailedReason, sourcev1.DirCreationFailedReason, sourcev1.StatOperationFailedReason,
+		includeIllegalPath, includeCopyFailure:
 		return sourcev1.StorageOperationFailedCondition
 	case includeNotFound, includeNoArtifact:
 		return sourcev1.IncludeUnavailableCondition
@@ -212,6 +230,9 @@ const (
 	includeNotFound   = "NotFound"
 	includeNoArtifact = "NoArtifact"
 
+	includeIllegalPath = "IllegalPath"
+	includeCopyFailure = "CopyFailure"
+
 	invalidTagSignature     = "InvalidTagSignature"
 	invalidCommitSignature  = "InvalidCommitSignature"
 	invalidVerificationMode = "InvalidVerificationMode"
@@ -220,6 +241,7 @@ const (
 	noSourceArtifact      = "NoSourceArtifact"
 	sourceUnavailable     = "SourceUnavailable"
 	unsupportedSourceKind = "UnsupportedSourceKind"
+	invalidChartReference = "InvalidChartReference"
 	metadataPatchError    = "MetadataPatchError"
 	valuesFilesError      = "ValuesFilesError"
 	dependencyBuildError  = "DependencyBuildError"
@@ -235,6 +257,10 @@ func (r *sourceReconciler[T, R]) fetchError(obj T, ctx context.Context, timeout 
 		return err
 	}
 	_, failure := r.kind.reasons(fetched{})
+	limit := "spec.timeout"
+	if timeout == longestTimeout {
+		limit += ", which can be no longer"
+	}
 	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: failure,
-		Cause: fmt.Errorf("no answer from %q within %s (spec.timeout): %w", r.kind.settings(obj).address, timeout, context.DeadlineExceeded)}
+		Cause: fmt.Errorf("no answer from %q within %s (%s): %w", r.kind.settings(obj).address, timeout, limit, context.DeadlineExceeded)}
 }

@@ -1,0 +1,279 @@
+package flux
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/plumb-gitops/plumb/internal/egress"
+	"github.com/plumb-gitops/plumb/internal/source"
+)
+
+// flights are the looks at remotes that are under way, by object, and the objects whose
+// last one was slow.
+type flights[R any] struct {
+	mu sync.Mutex
+	// byObject and slow are guarded by mu.
+	byObject map[types.UID]*flight[R]
+	slow     map[types.UID]slow
+}
+
+// slow is what is known of an object whose last look lasted: what that was at, and since
+// when there has been no place for another one; zero where there was.
+type slow struct {
+	key   string
+	since time.Time
+}
+
+// flight is one look at a remote. A worker waits for it a moment and goes on to other work
+// then; the object is reconciled once it has landed.
+type flight[R any] struct {
+	// key is what the look depends on, and request the one for which it was begun.
+	key       string
+	request   string
+	following pursuit[R]
+	cancel    context.CancelFunc
+	// done is closed when it has landed; result and err may be read then.
+	done   chan struct{}
+	result source.Result
+	err    error
+	// place gives back the place on the lane that it has; nil while a worker waits for it.
+	// It is guarded by flights.mu, as are landed, and abandoned: nobody wants it any more.
+	place             func()
+	landed, abandoned bool
+}
+
+func newFlights[R any]() *flights[R] {
+	return &flights[R]{byObject: map[types.UID]*flight[R]{}, slow: map[types.UID]slow{}}
+}
+
+// of gives the flight of an object that was begun with a key, nil for none, and whether the
+// last one with this key was slow. One with another key is abandoned.
+func (f *flights[R]) of(uid types.UID, key string) (under *flight[R], slow bool) {
+	f.mu.Lock()
+	under, slow = f.byObject[uid], f.slow[uid].key == key
+	f.mu.Unlock()
+	if under != nil && under.key != key {
+		f.abandon(uid)
+		under = nil
+	}
+	return under, slow
+}
+
+// abandon ends the flight of an object of which nobody wants to know what it brings.
+func (f *flights[R]) abandon(uid types.UID) {
+	f.mu.Lock()
+	under := f.byObject[uid]
+	if under == nil {
+		f.mu.Unlock()
+		return
+	}
+	delete(f.byObject, uid)
+	under.abandoned = true
+	landed := under.landed
+	f.mu.Unlock()
+	under.cancel()
+	if landed {
+		under.release()
+	}
+}
+
+// forget drops an object that is gone.
+func (f *flights[R]) forget(uid types.UID) {
+	f.abandon(uid)
+	f.quick(uid)
+}
+
+// lasts remembers that a look with a key lasts.
+func (f *flights[R]) lasts(uid types.UID, key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.slow[uid].key != key {
+		f.slow[uid] = slow{key: key}
+	}
+}
+
+// quick forgets that a look lasted.
+func (f *flights[R]) quick(uid types.UID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.slow, uid)
+}
+
+// waited is for how long there has been no place for the look of a slow object; placed says
+// that there is one now.
+func (f *flights[R]) waited(uid types.UID, now time.Time, placed bool) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	of, known := f.slow[uid]
+	if !known {
+		return 0
+	}
+	if of.since.IsZero() {
+		of.since = now
+	}
+	waited := now.Sub(of.since)
+	if placed {
+		of.since = time.Time{}
+	}
+	f.slow[uid] = of
+	return waited
+}
+
+// take gives what a flight has brought, whose caller releases it; nil while it is under way.
+func (f *flights[R]) take(uid types.UID, under *flight[R]) *flight[R] {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !under.landed {
+		return nil
+	}
+	delete(f.byObject, uid)
+	return under
+}
+
+// board has a flight go on without a worker; false where it has landed meanwhile.
+func (f *flights[R]) board(under *flight[R], place func()) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !under.landed {
+		under.place = place
+	}
+	return !under.landed
+}
+
+// land tells that a flight has ended. The place that it had is given back; where it had one
+// nobody waits for it.
+func (f *flights[R]) land(under *flight[R], result source.Result, err error) (unwatched bool) {
+	f.mu.Lock()
+	under.result, under.err, under.landed = result, err, true
+	place, abandoned := under.place, under.abandoned
+	f.mu.Unlock()
+	under.cancel()
+	close(under.done)
+	if place != nil {
+		place()
+	}
+	if abandoned {
+		under.release()
+	}
+	return place != nil && !abandoned
+}
+
+func (f *flight[R]) release() {
+	if f.err == nil {
+		f.result.Release()
+	}
+	f.following.parts.release()
+}
+
+// fetch looks at the remote, or takes what a look has brought that was begun before. It is
+// nil where there is nothing yet: the object is reconciled when there is, or has to be
+// looked at again where the error says so. A flight takes the parts of what is followed
+// with it.
+func (r *sourceReconciler[T, R]) fetch(ctx context.Context, obj T, following *pursuit[R], known string) (*flight[R], error) {
+	uid := obj.GetUID()
+	of := r.serverOf(obj)
+	key := contentOf(following.request, following.content, obj.GetGeneration(), known)
+	under, slow := r.flights.of(uid, key)
+	if under != nil {
+		landed := r.flights.take(uid, under)
+		if landed == nil || landed.err != nil || landed.request == requestOf(obj) {
+			return landed, nil
+		}
+		// Somebody has asked since: there may be more by now. What was brought needs not
+		// be brought again.
+		landed.release()
+	}
+	var place func()
+	patient := false
+	if slow {
+		if place, patient = r.lane.take(of); place == nil && !patient {
+			return nil, r.noPlace(obj, r.timeout(obj, following.timeout))
+		}
+		r.flights.waited(uid, r.clock.Now(), true)
+	}
+	under = r.takeOff(ctx, obj, following, known, key, place)
+	if place != nil {
+		return nil, nil
+	}
+	timer := time.NewTimer(workerWait)
+	defer timer.Stop()
+	if !patient {
+		select {
+		case <-under.done:
+			return r.flights.take(uid, under), nil
+		case <-timer.C:
+		}
+		r.flights.lasts(uid, key)
+		place, patient = r.lane.take(of)
+	}
+	switch {
+	case place != nil && r.flights.board(under, place):
+		return nil, nil
+	case place != nil:
+		place()
+	case !patient:
+		// Its namespace waits for others already: it begins anew when there is a place.
+		timeout := r.timeout(obj, under.following.timeout)
+		r.flights.abandon(uid)
+		return nil, r.noPlace(obj, timeout)
+	}
+	<-under.done // at its deadline at the latest
+	return r.flights.take(uid, under), nil
+}
+
+// noPlace has an object wait for a place. It is worth a status where that takes longer than
+// the look might.
+func (r *sourceReconciler[T, R]) noPlace(obj T, timeout time.Duration) error {
+	_, reason := r.kind.reasons(fetched{})
+	return &blocked{
+		reason: reason, retry: lanePause, quiet: r.flights.waited(obj.GetUID(), r.clock.Now(), false) < timeout,
+		cause: fmt.Errorf("no answer from %q within %s, and no place to wait longer for one: too many sources of namespace '%s' wait for servers that do not answer; it is tried again when one of these has ended",
+			r.kind.settings(obj).address, workerWait, obj.GetNamespace()),
+	}
+}
+
+func (r *sourceReconciler[T, R]) serverOf(obj T) server {
+	return server{namespace: obj.GetNamespace(), host: hostOf(r.kind.settings(obj).address)}
+}
+
+// unfetched is the error of a look at a remote.
+type unfetched struct {
+	error
+	// pause is for how long the server asks to be left alone.
+	pause time.Duration
+}
+
+// Unwrap gives the error itself.
+func (u *unfetched) Unwrap() error { return u.error }
+
+// takeOff begins a look at the remote.
+func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *pursuit[R], known, key string, place func()) *flight[R] {
+	uid, name := obj.GetUID(), client.ObjectKeyFromObject(obj)
+	timeout := r.timeout(obj, following.timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	under := &flight[R]{key: key, request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
+	following.parts = nil
+	r.flights.mu.Lock()
+	r.flights.byObject[uid] = under
+	r.flights.mu.Unlock()
+	r.work.Go(func() {
+		begun := time.Now()
+		noting, asked := egress.Wishes(ctx)
+		result, err := r.fetcher.Fetch(noting, under.following.request, known)
+		if err != nil {
+			err = &unfetched{error: r.fetchError(obj, ctx, timeout, err), pause: r.lane.left(r.serverOf(obj), asked(), r.clock.Now())}
+		}
+		if time.Since(begun) < workerWait {
+			r.flights.quick(uid)
+		}
+		if r.flights.land(under, result, err) {
+			r.triggers.add(name, urgent)
+		}
+	})
+	return under
+}

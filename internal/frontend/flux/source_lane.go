@@ -1,0 +1,85 @@
+package flux
+
+import (
+	"maps"
+	"net/url"
+	"sync"
+	"time"
+)
+
+const (
+	// workerWait is how long a worker stays with a fetch before that goes on without it.
+	workerWait = time.Second
+	// lanePause is how soon it is looked again for a place on the lane.
+	lanePause = 2 * time.Second
+	// lanePlaces is how many fetches may go on without a worker, at most half of them for
+	// one namespace, and serverPlaces for one server: what they do takes memory, too.
+	lanePlaces   = 64
+	serverPlaces = 8
+)
+
+// lane is where slow fetches go on without a worker: servers that do not answer must not
+// keep the workers from all other sources.
+type lane struct {
+	mu sync.Mutex
+	// all, byNamespace and byServer are how many places are taken; guarded by mu.
+	all         int
+	byNamespace map[string]int
+	byServer    map[server]int
+	// quiet is until when servers have asked to be left alone; guarded by mu.
+	quiet map[server]time.Time
+}
+
+// server is one as the objects of a namespace name it: what others do with it is their own.
+type server struct{ namespace, host string }
+
+func newLane() *lane {
+	return &lane{byNamespace: map[string]int{}, byServer: map[server]int{}, quiet: map[server]time.Time{}}
+}
+
+// take gives a function that gives the place back; nil where there is none. Alone is set
+// where the namespace has no fetch on the lane all the same: it may keep a worker.
+func (l *lane) take(of server) (release func(), alone bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all >= lanePlaces || l.byNamespace[of.namespace] >= lanePlaces/2 || l.byServer[of] >= serverPlaces {
+		return nil, l.byNamespace[of.namespace] == 0
+	}
+	l.all++
+	l.byNamespace[of.namespace]++
+	l.byServer[of]++
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.all--
+		if l.byNamespace[of.namespace]--; l.byNamespace[of.namespace] == 0 {
+			delete(l.byNamespace, of.namespace)
+		}
+		if l.byServer[of]--; l.byServer[of] == 0 {
+			delete(l.byServer, of)
+		}
+	}), false
+}
+
+// left notes that a server asks to be left alone for a time, which may be 0, and gives for how
+// long it does. A look that several objects share is told to one of them.
+func (l *lane) left(of server, asked time.Duration, now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if until := now.Add(asked); until.After(l.quiet[of]) && asked > 0 {
+		l.quiet[of] = until
+	}
+	maps.DeleteFunc(l.quiet, func(_ server, until time.Time) bool { return !until.After(now) })
+	if until, ok := l.quiet[of]; ok {
+		return until.Sub(now)
+	}
+	return 0
+}
+
+// hostOf is the server of an address; the address itself where that is no URL.
+func hostOf(address string) string {
+	if u, err := url.Parse(address); err == nil && u.Host != "" {
+		return u.Host
+	}
+	return address
+}

@@ -1,0 +1,133 @@
+package flux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestLane(t *testing.T) {
+	t.Parallel()
+	l := newLane()
+	a := server{"a", "one"}
+	var places []func()
+	take := func(of server, what string) {
+		t.Helper()
+		place, _ := l.take(of)
+		if place == nil {
+			t.Fatalf("%s has no place", what)
+		}
+		places = append(places, place)
+	}
+	full := func(of server, what string, alone bool) {
+		t.Helper()
+		if place, got := l.take(of); place != nil || got != alone {
+			t.Errorf("%s has a place: %t, and may keep a worker: %t, want %t", what, place != nil, got, alone)
+		}
+	}
+	for range serverPlaces {
+		take(a, "one server")
+	}
+	full(a, "one more at the server", false)
+	take(server{"b", "one"}, "the same server in another namespace")
+	for i := range lanePlaces/2 - serverPlaces {
+		take(server{"a", fmt.Sprint(i)}, "another server")
+	}
+	full(server{"a", "another"}, "one more in the namespace", false)
+	for i := range lanePlaces/2 - 1 {
+		take(server{fmt.Sprint("c", i), "one"}, "another namespace")
+	}
+	full(server{"b", "two"}, "a namespace that has one, on a full lane,", false)
+	full(server{"d", "two"}, "a namespace that has none, on a full lane,", true)
+	places[0]()
+	places[0]()
+	take(a, "what was given back")
+	full(a, "what was given back twice", false)
+	for _, place := range places {
+		place()
+	}
+	if l.all != 0 || len(l.byNamespace) != 0 || len(l.byServer) != 0 {
+		t.Errorf("places are taken after all were given back: %+v", l)
+	}
+}
+
+func TestLaneLeavesServersAlone(t *testing.T) {
+	t.Parallel()
+	l, start := newLane(), time.Unix(1000, 0)
+	a, b := server{"a", "one"}, server{"b", "one"}
+	for i, step := range []struct {
+		at          time.Duration
+		of          server
+		asked, want time.Duration
+	}{
+		{0, a, 0, 0},
+		{0, a, time.Minute, time.Minute},
+		{10 * time.Second, a, 0, 50 * time.Second}, // another one that shared the look
+		{10 * time.Second, b, 0, 0},                // whose credential may be another one
+		{20 * time.Second, a, 10 * time.Second, 40 * time.Second},
+		{30 * time.Second, b, 5 * time.Second, 5 * time.Second},
+		{time.Minute, a, 0, 0},
+	} {
+		if got := l.left(step.of, step.asked, start.Add(step.at)); got != step.want {
+			t.Errorf("step %d: left alone for %s, want %s", i, got, step.want)
+		}
+	}
+	if len(l.quiet) != 0 {
+		t.Errorf("what is over is kept: %v", l.quiet)
+	}
+}
+
+func TestHostOf(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"https://example.com:8443/a/b":    "example.com:8443",
+		"ssh://git@example.com/a":         "example.com",
+		"oci://registry/a":                "registry",
+		"minio:9000/bucket":               "minio:9000/bucket",
+		"chart 'a' of HelmRepository 'b'": "chart 'a' of HelmRepository 'b'",
+		"":                                "",
+	} {
+		if got := hostOf(address); got != want {
+			t.Errorf("%q is at %q, want %q", address, got, want)
+		}
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	const m = time.Minute
+	r := &sourceReconciler[*sourcev1.GitRepository, GitRequest]{kind: gitRepositories{}}
+	for name, test := range map[string]struct {
+		own, other, want time.Duration
+		words            string
+	}{
+		"none":                           {0, 0, m, "within 1m0s (spec.timeout)"},
+		"its own":                        {5 * m, 0, 5 * m, "within 5m0s (spec.timeout)"},
+		"its own, of years":              {9999999 * m, 0, 60 * m, "within 1h0m0s (spec.timeout, which can be no longer)"},
+		"that of what it is made from":   {5 * m, 2 * m, 2 * m, "within 2m0s (spec.timeout)"},
+		"that of what it is made, years": {5 * m, 9999999 * m, 60 * m, "within 1h0m0s (spec.timeout, which can be no longer)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			obj := &sourcev1.GitRepository{Spec: sourcev1.GitRepositorySpec{URL: "https://example.com/a"}}
+			if test.own > 0 {
+				obj.Spec.Timeout = &metav1.Duration{Duration: test.own}
+			}
+			got := r.timeout(obj, test.other)
+			if got != test.want {
+				t.Errorf("timeout %s, want %s", got, test.want)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 0)
+			defer cancel()
+			if err := r.fetchError(obj, ctx, got, errors.New("cut off")); !strings.Contains(err.Error(), test.words) {
+				t.Errorf("error %q, want %q", err, test.words)
+			}
+		})
+	}
+}

@@ -1,0 +1,246 @@
+package operator_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/plumb-gitops/plumb/internal/config"
+	"github.com/plumb-gitops/plumb/internal/testenv"
+)
+
+// unavailable has a Git server answer nothing but that it is not there.
+func unavailable(s *testenv.GitServer) {
+	s.Around(func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "gone fishing", http.StatusServiceUnavailable)
+		})
+	})
+}
+
+// patchStatus changes the status of the source.
+func (w *world) patchStatus(merge string) {
+	w.t.Helper()
+	w.check(w.client.Status().Patch(w.context(), w.namedSource("repo"), client.RawPatch(types.MergePatchType, []byte(merge))))
+}
+
+// The last good artifact of a source is served and kept in order after a restart, whatever
+// keeps the operator from fetching it.
+func TestRestartServesWhatCannotBeFetched(t *testing.T) {
+	t.Parallel()
+	for name, breaks := range map[string]func(w *world, dir string){
+		"its Secret is gone": func(w *world, _ string) { w.check(w.client.Delete(w.context(), w.namedSecret("login"))) },
+		"what was fetched is lost and the remote is away": func(w *world, dir string) {
+			unavailable(w.server)
+			w.check(os.RemoveAll(filepath.Join(dir, "git")))
+		},
+		"what was fetched is lost and the remote hangs": func(w *world, dir string) {
+			w.server.Hang()
+			w.check(os.RemoveAll(filepath.Join(dir, "git")))
+		},
+		"it is suspended and its Secret is gone": func(w *world, _ string) {
+			w.check(w.client.Delete(w.context(), w.namedSecret("login")))
+			w.patchSource(`{"spec":{"suspend":true}}`)
+		},
+		"it is suspended and what was fetched is lost": func(w *world, dir string) {
+			w.check(os.RemoveAll(filepath.Join(dir, "git")))
+			w.patchSource(`{"spec":{"suspend":true}}`)
+		},
+		"what was fetched is another revision than was told and the remote is away": func(w *world, _ string) {
+			unavailable(w.server)
+			w.patchStatus(`{"status":{"artifact":{"revision":"main@sha1:0123456789012345678901234567890123456789"}}}`)
+		},
+		"what was fetched is another revision than was told and it is suspended": func(w *world, _ string) {
+			w.patchStatus(`{"status":{"artifact":{"revision":"main@sha1:0123456789012345678901234567890123456789"}}}`)
+			w.patchSource(`{"spec":{"suspend":true}}`)
+		},
+		"its URL cannot be used": func(w *world, _ string) { w.patchSource(`{"spec":{"url":"https://"}}`) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			dir, address := t.TempDir(), closedPort(w)
+			fixed := func(c *config.Operator) { c.Storage.Address = address }
+			stop := w.runOwn(dir, fixed)
+			first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1"), "app/README.md": "left out"})
+			w.secret("login", map[string]string{"username": "ann", "password": "any"})
+			w.source(func(s *sourcev1.GitRepository) {
+				w.owned(s)
+				s.Spec.SecretRef = &meta.LocalObjectReference{Name: "login"}
+				s.Spec.Ignore = new("*.md\n")
+			})
+			w.kustomization("app", func(k *kustomizev1.Kustomization) { w.owned(k) })
+			w.ready("app", first)
+			kept := w.data("kept", "1")
+			before := w.sourceReady(first)
+			stop()
+			breaks(w, dir)
+			broken := w.namedSource("repo")
+			w.check(w.client.Get(w.context(), w.key("repo"), broken))
+
+			stop = w.runOwn(dir, fixed)
+			w.patch(w.namedConfig("kept"), `{"data":{"key":"drift"}}`)
+			w.data("kept", "1")
+			w.same(kept)
+			if files := w.load(before.GetArtifact()); len(files) != 1 || files["app/kept.yaml"] == "" {
+				t.Errorf("the artifact has %v", files)
+			}
+			after := w.namedSource("repo")
+			w.check(w.client.Get(w.context(), w.key("repo"), after))
+			if a := after.Status.Artifact; a == nil || a.Digest != before.Status.Artifact.Digest || a.URL != before.Status.Artifact.URL {
+				t.Errorf("the status names another artifact: %+v, before %+v", a, before.Status.Artifact)
+			}
+			if after.Spec.Suspend && after.ResourceVersion != broken.ResourceVersion {
+				t.Errorf("the suspended source was written: %+v", after)
+			}
+			stop()
+		})
+	}
+}
+
+// The index of a Helm repository and a chart of it are served after a restart without the
+// Secret of the repository.
+func TestRestartServesCharts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir, address := t.TempDir(), closedPort(w)
+	fixed := func(c *config.Operator) { c.Storage.Address = address }
+	stop := w.runOwn(dir, fixed)
+	repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{Username: "ann", Password: "s3cret"})
+	repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
+	w.secret("login", map[string]string{"username": "ann", "password": "s3cret"})
+	charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{
+		URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}, SecretRef: &meta.LocalObjectReference{Name: "login"},
+	}}
+	web := &sourcev1.HelmChart{ObjectMeta: w.meta("web"), Spec: sourcev1.HelmChartSpec{
+		Chart: "web", Interval: metav1.Duration{Duration: time.Hour},
+		SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: "charts"},
+	}}
+	w.owned(charts)
+	w.owned(web)
+	w.check(w.client.Create(w.context(), charts))
+	w.check(w.client.Create(w.context(), web))
+	index, chart := stored(w, charts, "sha256:"), stored(w, web, "1.0.0")
+	stop()
+	w.check(w.client.Delete(w.context(), w.namedSecret("login")))
+	w.runOwn(dir, fixed)
+	unstored(w, charts, "AuthenticationFailed", "not found")
+	unstored(w, web, "AuthenticationFailed", "not found|'1.0.0' stays in force")
+	for _, url := range []string{index.Status.URL, index.Status.Artifact.URL, chart.Status.Artifact.URL} {
+		w.body(url)
+	}
+}
+
+// again waits until an artifact is served with its digest.
+func (w *world) again(a *meta.Artifact) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		response, err := http.Get(a.URL)
+		w.check(err)
+		content, err := io.ReadAll(response.Body)
+		w.check(errors.Join(err, response.Body.Close()))
+		sum := sha256.Sum256(content)
+		if response.StatusCode == http.StatusOK && a.Digest == "sha256:"+hex.EncodeToString(sum[:]) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			w.t.Fatalf("%s is not served again; at last: %s, %d bytes", a.URL, response.Status, len(content))
+		case <-ticker.C:
+		}
+	}
+}
+
+// A stored file that is not as it was is stored again from what the consumers have, whatever
+// state its source is in, and nobody has to ask.
+func TestStoredFileIsMended(t *testing.T) {
+	t.Parallel()
+	harms := map[string]struct {
+		harm  func(w *world, file string) error
+		words string
+	}{
+		"gone":            {func(_ *world, file string) error { return os.Remove(file) }, "not there"},
+		"cut short":       {func(_ *world, file string) error { return os.Truncate(file, 7) }, "has 7 bytes"},
+		"other content":   {func(_ *world, file string) error { return tamper(file) }, "has digest"},
+		"folder gone":     {func(_ *world, file string) error { return os.RemoveAll(filepath.Dir(file)) }, "not there"},
+		"gone, suspended": {func(w *world, file string) error { w.patchSource(`{"spec":{"suspend":true}}`); return os.Remove(file) }, "not there"},
+		"gone, bad URL": {func(w *world, file string) error {
+			w.patchSource(`{"spec":{"url":"https://"}}`)
+			unstored(w, w.namedSource("repo"), "URLInvalid", "host")
+			return os.Remove(file)
+		}, "not there"},
+		"gone, remote away": {func(w *world, file string) error {
+			unavailable(w.server)
+			w.request(w.namedSource("repo"))
+			unstored(w, w.namedSource("repo"), "GitOperationFailed", "503")
+			return os.Remove(file)
+		}, "not there"},
+	}
+	for name, test := range harms {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1")})
+			w.source()
+			before := w.sourceReady(first)
+			w.check(test.harm(w, filepath.Join(operator.dir, "artifacts", before.Status.Artifact.Path)))
+			w.event("GitRepository", "repo", "ArtifactVerificationFailed", "failed to verify integrity of artifact|"+test.words)
+			w.again(before.Status.Artifact)
+			after := w.namedSource("repo")
+			w.check(w.client.Get(w.context(), w.key("repo"), after))
+			if !reflect.DeepEqual(after.Status.Artifact, before.Status.Artifact) {
+				t.Errorf("the status names another artifact: %+v, before %+v", after.Status.Artifact, before.Status.Artifact)
+			}
+		})
+	}
+	t.Run("an index and a chart", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+		repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
+		charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}}}
+		web := &sourcev1.HelmChart{ObjectMeta: w.meta("web"), Spec: sourcev1.HelmChartSpec{
+			Chart: "web", Interval: metav1.Duration{Duration: time.Hour},
+			SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: "charts"},
+		}}
+		w.check(w.client.Create(w.context(), charts))
+		w.check(w.client.Create(w.context(), web))
+		index, chart := stored(w, charts, "sha256:").GetArtifact(), stored(w, web, "1.0.0").GetArtifact()
+		for _, a := range []*meta.Artifact{index, chart} {
+			w.check(tamper(filepath.Join(operator.dir, "artifacts", a.Path)))
+		}
+		w.event("HelmRepository", "charts", "ArtifactVerificationFailed", "has digest")
+		w.event("HelmChart", "web", "ArtifactVerificationFailed", "has digest")
+		w.again(index)
+		w.again(chart)
+	})
+}
+
+// tamper changes a byte of a file.
+func tamper(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	data[len(data)/2] ^= 1
+	return os.WriteFile(file, data, 0o600)
+}
