@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/plumb-gitops/plumb/internal/config"
 	"github.com/plumb-gitops/plumb/internal/testenv"
@@ -292,6 +294,68 @@ func TestDefinitionIsHeld(t *testing.T) {
 	}
 }
 
+// TestDefinitionThatSomebodyElseDeletes: while a kind is not there, what is of other kinds
+// stays as it is, and once it is there again so are its objects.
+func TestDefinitionThatSomebodyElseDeletes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	install := func() {
+		t.Helper()
+		crd := &unstructured.Unstructured{}
+		w.check(yaml.Unmarshal([]byte(w.filled(testenv.Files{"crd": definition})["crd"]), &crd.Object))
+		w.check(w.client.Create(w.context(), crd))
+		w.established(crd.GetName())
+	}
+	remove := func() {
+		t.Helper()
+		crd := &unstructured.Unstructured{}
+		crd.SetAPIVersion("apiextensions.k8s.io/v1")
+		crd.SetKind("CustomResourceDefinition")
+		crd.SetName("widgets." + w.namespace + ".example.com")
+		w.check(w.client.Delete(w.context(), crd))
+		w.gone(crd)
+	}
+	install()
+	first := w.push(w.filled(testenv.Files{
+		"app/widget.yaml": widget, "app/a.yaml": configMap("a", "1"), "app/goes.yaml": configMap("goes", "1"),
+		"other/other.yaml": configMap("other", "1"),
+	}))
+	w.source()
+	w.kustomization("app", func(k *kustomizev1.Kustomization) { k.Spec.RetryInterval = &metav1.Duration{Duration: time.Second} })
+	w.kustomization("other")
+	w.ready("app", first)
+	w.ready("other", first)
+	a, goes, other := w.data("a", "1"), w.data("goes", "1"), w.data("other", "1")
+
+	remove()
+	second := w.push(testenv.Files{"app/a.yaml": configMap("a", "2"), "app/goes.yaml": testenv.Delete, "other/other.yaml": configMap("other", "2")})
+	k := w.notReady("app", "ReconciliationFailed", "Widget/"+w.namespace+"/widget (app/widget.yaml:1)|kind Widget."+w.namespace+".example.com|install its CustomResourceDefinition, or declare it")
+	w.ready("other", second)
+	w.handled("app")
+	for _, object := range []client.Object{a, goes, other} {
+		w.same(object)
+	}
+	if n := len(k.Status.Inventory.Entries); n != 3 {
+		t.Errorf("the inventory has %d entries, want 3", n)
+	}
+	install()
+	w.ready("app", second)
+	waitFor(w, w.namedWidget(), "made again", func(*unstructured.Unstructured) bool { return true })
+	w.gone(goes)
+	w.same(a)
+
+	// What is declared no more when its kind is gone is gone itself.
+	remove()
+	third := w.push(testenv.Files{"app/widget.yaml": testenv.Delete})
+	w.ready("app", third)
+	waitFor(w, w.named("app"), "without the widget in its inventory", func(k *kustomizev1.Kustomization) bool { return len(k.Status.Inventory.Entries) == 1 })
+	w.same(a)
+	w.same(other)
+	if deleted := w.deletions(); !slices.Equal(deleted, []string{"goes"}) {
+		t.Errorf("deleted: %v", deleted)
+	}
+}
+
 func TestObjectsMayGoUnguarded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -404,166 +468,6 @@ func TestHeldStaysHeldWhateverFollows(t *testing.T) {
 	w.annotate(w.named("app"), approval, fourth)
 	w.gone(old)
 	w.notHeld("app", fourth)
-}
-
-// child is a manifest of a Kustomization that builds a folder.
-func child(w *world, name, path string, dependsOn ...string) string {
-	text := fmt.Sprintf(`apiVersion: kustomize.toolkit.fluxcd.io/v1
-kind: Kustomization
-metadata:
-  name: %s
-  namespace: %s
-spec:
-  interval: 1h
-  prune: true
-  path: ./%s
-  targetNamespace: %[2]s
-  sourceRef: {kind: GitRepository, name: repo}
-`, name, w.namespace, path)
-	if len(dependsOn) > 0 {
-		text += "  dependsOn:\n"
-	}
-	for _, on := range dependsOn {
-		text += "  - name: " + on + "\n"
-	}
-	return text
-}
-
-// TestReorganisations changes in one commit which Kustomization declares what. No
-// object is deleted on its way, whoever has to wait for whom.
-func TestReorganisations(t *testing.T) {
-	t.Parallel()
-	folder := func(name string, objects ...string) testenv.Files {
-		files := testenv.Files{name + "/own.yaml": configMap("own-"+name, "1")}
-		for _, object := range objects {
-			files[name+"/"+object+".yaml"] = configMap(object, "1")
-		}
-		return files
-	}
-	type owners map[string][]string // name of a Kustomization, and those that it waits for
-	tests := map[string]struct {
-		before, after owners
-		// given and change are files of the folders that have the names of the owners.
-		given, change []testenv.Files
-		// goes are the objects that the change asks to delete.
-		goes []string
-	}{
-		"a split into two new ones": {
-			before: owners{"all": nil}, given: []testenv.Files{folder("all", "a", "b")},
-			after: owners{"left": nil, "right": nil}, change: []testenv.Files{{"all": testenv.Delete}, folder("left", "a"), folder("right", "b")},
-			goes: []string{"own-all"},
-		},
-		"a split into two new ones, one after the other": {
-			before: owners{"all": nil}, given: []testenv.Files{folder("all", "a", "b")},
-			after: owners{"left": {"right"}, "right": nil}, change: []testenv.Files{{"all": testenv.Delete}, folder("left", "a"), folder("right", "b")},
-			goes: []string{"own-all"},
-		},
-		"a part that is split off": {
-			before: owners{"all": nil}, given: []testenv.Files{folder("all", "a", "b")},
-			after: owners{"all": nil, "right": nil}, change: []testenv.Files{{"all/b.yaml": testenv.Delete}, folder("right", "b")},
-		},
-		"a part that is split off, and waits for the rest": {
-			before: owners{"all": nil}, given: []testenv.Files{folder("all", "a", "b")},
-			after: owners{"all": nil, "right": {"all"}}, change: []testenv.Files{{"all/b.yaml": testenv.Delete}, folder("right", "b")},
-		},
-		"a part that is split off, and the rest waits for it": {
-			before: owners{"all": nil}, given: []testenv.Files{folder("all", "a", "b")},
-			after: owners{"all": {"right"}, "right": nil}, change: []testenv.Files{{"all/b.yaml": testenv.Delete}, folder("right", "b")},
-		},
-		"a merge into a new one": {
-			before: owners{"left": nil, "right": nil}, given: []testenv.Files{folder("left", "a"), folder("right", "b")},
-			after: owners{"all": nil}, change: []testenv.Files{{"left": testenv.Delete, "right": testenv.Delete}, folder("all", "a", "b")},
-			goes: []string{"own-left", "own-right"},
-		},
-		"a merge into one of the two": {
-			before: owners{"left": nil, "right": nil}, given: []testenv.Files{folder("left", "a"), folder("right", "b")},
-			after: owners{"left": nil}, change: []testenv.Files{{"right": testenv.Delete}, folder("left", "b")},
-			goes: []string{"own-right"},
-		},
-		"a merge into one that waited for the other": {
-			before: owners{"left": {"right"}, "right": nil}, given: []testenv.Files{folder("left", "a"), folder("right", "b")},
-			after: owners{"left": nil}, change: []testenv.Files{{"right": testenv.Delete}, folder("left", "b")},
-			goes: []string{"own-right"},
-		},
-		"a swap": {
-			before: owners{"left": nil, "right": nil}, given: []testenv.Files{folder("left", "a"), folder("right", "b")},
-			after: owners{"left": nil, "right": nil}, change: []testenv.Files{{"left/a.yaml": testenv.Delete, "right/b.yaml": testenv.Delete}, {"left/b.yaml": configMap("b", "1"), "right/a.yaml": configMap("a", "1")}},
-		},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t)
-			fleet := func(owners owners, files ...testenv.Files) testenv.Files {
-				all := testenv.Files{"fleet/fleet.yaml": configMap("fleet", "1")}
-				for _, more := range files {
-					for name, content := range more {
-						all[name] = content
-					}
-				}
-				for owner, on := range owners {
-					all["fleet/"+owner+".yaml"] = child(w, owner, owner, on...)
-				}
-				return all
-			}
-			first := w.push(fleet(tt.before, tt.given...))
-			w.source()
-			w.kustomization("fleet")
-			for owner := range tt.before {
-				w.ready(owner, first)
-			}
-			a, b := w.data("a", "1"), w.data("b", "1")
-			change := fleet(tt.after, tt.change...)
-			for owner := range tt.before {
-				if _, stays := tt.after[owner]; !stays {
-					change["fleet/"+owner+".yaml"] = testenv.Delete
-				}
-			}
-			second := w.push(change)
-			for owner := range tt.after {
-				w.ready(owner, second)
-			}
-			for owner := range tt.before {
-				if _, stays := tt.after[owner]; !stays {
-					w.gone(w.named(owner))
-				}
-			}
-			for _, name := range tt.goes {
-				w.gone(w.namedConfig(name))
-			}
-			w.ready("fleet", second)
-			w.same(a)
-			w.same(b)
-			deleted := w.deletions()
-			slices.Sort(deleted)
-			if strings.Join(deleted, " ") != strings.Join(tt.goes, " ") {
-				t.Errorf("deleted %v, want %v", deleted, tt.goes)
-			}
-			for owner := range tt.after {
-				w.quiet(owner)
-			}
-		})
-	}
-}
-
-// A Kustomization that is renamed hands its objects to its successor.
-func TestRename(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	first := w.push(testenv.Files{"fleet/old.yaml": child(w, "old", "app"), "fleet/fleet.yaml": configMap("fleet", "1"), "app/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1")})
-	w.source()
-	w.kustomization("fleet")
-	w.ready("old", first)
-	a, b := w.data("a", "1"), w.data("b", "1")
-	second := w.push(testenv.Files{"fleet/old.yaml": testenv.Delete, "fleet/new.yaml": child(w, "new", "app")})
-	w.ready("new", second)
-	w.gone(w.named("old"))
-	w.same(a)
-	w.same(b)
-	if deleted := w.deletions(); len(deleted) > 0 {
-		t.Errorf("deleted: %v", deleted)
-	}
-	w.quiet("new")
 }
 
 // To delete a Kustomization is to ask for the deletion of its objects, guarded kinds

@@ -12,6 +12,7 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -63,7 +64,7 @@ func referencesIn(schema map[string]any, path string, found map[string]bool) {
 func isReference(path string) bool {
 	last := path[strings.LastIndexByte(path, '.')+1:]
 	return strings.HasSuffix(last, "Ref") || strings.HasSuffix(last, "From") || strings.HasSuffix(last, "Refs") ||
-		slices.Contains([]string{"dependsOn", "healthChecks", "repository"}, last)
+		slices.Contains([]string{"dependsOn", "healthChecks", "repository", "sources"}, last)
 }
 
 // where is where the object is that a reference names.
@@ -86,8 +87,10 @@ type probe struct {
 	// namespace leaves it out.
 	kustomization func(k *kustomizev1.Kustomization, namespace string)
 	source        func(s *sourcev1.GitRepository)
-	// object is one of another kind with the reference.
-	object func(w *world, meta metav1.ObjectMeta) sourced
+	// object is one of another kind with the reference, and refer puts the namespace into
+	// one that can name it.
+	object func(w *world, meta metav1.ObjectMeta) conditioned
+	refer  func(o conditioned, namespace string)
 	// found is what is said where the object was read: "" for Ready.
 	found string
 	// lost is what is said where it was not.
@@ -97,6 +100,12 @@ type probe struct {
 	denied, foreign string
 	// watches is set where the operator watches the metadata of what is named.
 	watches bool
+}
+
+// conditioned is an object that says how it is.
+type conditioned interface {
+	client.Object
+	GetConditions() []metav1.Condition
 }
 
 // repositoryIn creates a GitRepository with the name of a target.
@@ -184,6 +193,18 @@ func probes(identity string) map[string]probe {
 			},
 			found: `ReconciliationFailed provider "none"`, lost: "ReconciliationFailed not found",
 		},
+		"ArtifactGenerator spec.sources": {
+			make: repositoryIn,
+			object: func(_ *world, m metav1.ObjectMeta) conditioned {
+				g := &swapi.ArtifactGenerator{ObjectMeta: m, Spec: swapi.ArtifactGeneratorSpec{Sources: []swapi.SourceReference{{Alias: "repo", Kind: "GitRepository", Name: target}}}}
+				makes(m.Name, "@repo/app/** @artifact/")(g)
+				return g
+			},
+			refer: func(o conditioned, namespace string) {
+				o.(*swapi.ArtifactGenerator).Spec.Sources[0].Namespace = namespace
+			},
+			lost: "SourceFetchFailed not found", denied: "AccessDenied cross-namespace references have been blocked",
+		},
 		"GitRepository spec.secretRef": {
 			make:   secret(map[string]string{"username": "only"}),
 			source: func(s *sourcev1.GitRepository) { s.Spec.SecretRef = &meta.LocalObjectReference{Name: target} },
@@ -223,15 +244,15 @@ func sourceProbes() map[string]probe {
 		}
 	}
 	half, certificate, other := map[string]string{"username": "only"}, map[string]string{"tls.crt": "only"}, map[string]string{"other": "x"}
-	oci := func(change func(*sourcev1.OCIRepositorySpec)) func(*world, metav1.ObjectMeta) sourced {
-		return func(_ *world, m metav1.ObjectMeta) sourced {
+	oci := func(change func(*sourcev1.OCIRepositorySpec)) func(*world, metav1.ObjectMeta) conditioned {
+		return func(_ *world, m metav1.ObjectMeta) conditioned {
 			o := &sourcev1.OCIRepository{ObjectMeta: m, Spec: sourcev1.OCIRepositorySpec{URL: "oci://127.0.0.1:1/x", Interval: metav1.Duration{Duration: time.Hour}}}
 			change(&o.Spec)
 			return o
 		}
 	}
-	bucket := func(change func(*sourcev1.BucketSpec)) func(*world, metav1.ObjectMeta) sourced {
-		return func(_ *world, m metav1.ObjectMeta) sourced {
+	bucket := func(change func(*sourcev1.BucketSpec)) func(*world, metav1.ObjectMeta) conditioned {
+		return func(_ *world, m metav1.ObjectMeta) conditioned {
 			b := &sourcev1.Bucket{ObjectMeta: m, Spec: sourcev1.BucketSpec{
 				Provider: "generic", BucketName: "target", Endpoint: "127.0.0.1:1", Region: "us-east-1", Insecure: true, Interval: metav1.Duration{Duration: time.Hour},
 			}}
@@ -239,15 +260,15 @@ func sourceProbes() map[string]probe {
 			return b
 		}
 	}
-	helm := func(change func(*sourcev1.HelmRepositorySpec)) func(*world, metav1.ObjectMeta) sourced {
-		return func(_ *world, m metav1.ObjectMeta) sourced {
+	helm := func(change func(*sourcev1.HelmRepositorySpec)) func(*world, metav1.ObjectMeta) conditioned {
+		return func(_ *world, m metav1.ObjectMeta) conditioned {
 			h := &sourcev1.HelmRepository{ObjectMeta: m, Spec: sourcev1.HelmRepositorySpec{URL: "http://127.0.0.1:1", Interval: metav1.Duration{Duration: time.Hour}}}
 			change(&h.Spec)
 			return h
 		}
 	}
-	chart := func(repository string, verify *sourcev1.HelmChartVerification) func(*world, metav1.ObjectMeta) sourced {
-		return func(w *world, m metav1.ObjectMeta) sourced {
+	chart := func(repository string, verify *sourcev1.HelmChartVerification) func(*world, metav1.ObjectMeta) conditioned {
+		return func(w *world, m metav1.ObjectMeta) conditioned {
 			registry := &sourcev1.HelmRepository{ObjectMeta: w.meta("registry"), Spec: sourcev1.HelmRepositorySpec{URL: "oci://127.0.0.1:1", Type: "oci"}}
 			w.mine(registry)
 			w.check(client.IgnoreAlreadyExists(w.client.Create(w.context(), registry)))
@@ -383,9 +404,12 @@ func (w *world) try(p probe, at where, flag, namespaced bool) {
 	switch {
 	case p.object != nil:
 		o := p.object(w, w.meta(name))
+		if p.refer != nil {
+			p.refer(o, named)
+		}
 		w.mine(o)
 		w.check(w.client.Create(w.context(), o))
-		waitFor(w, o, string(at)+": "+want, func(s sourced) bool { return outcome(s.GetConditions(), reason, words) })
+		waitFor(w, o, string(at)+": "+want, func(s conditioned) bool { return outcome(s.GetConditions(), reason, words) })
 		w.check(w.client.Delete(w.context(), o))
 		w.gone(o)
 	case p.source != nil:
