@@ -21,7 +21,6 @@ package git
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,9 +96,15 @@ type Store struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
-	mu      sync.Mutex // guards remotes and closed
+	mu      sync.Mutex // guards all below
 	remotes map[string]*remote
 	closed  bool
+	// roots are the tips that are followed for their own sake; nil until that is known.
+	roots map[root]bool
+	// held counts for each tip of a submodule the fetches that need it just now.
+	held map[child]int
+	// kept is set where something was kept only because it was held.
+	kept bool
 }
 
 // Open opens the stores below a folder, which is made where it is missing.
@@ -118,6 +123,7 @@ func Open(path string, o Options) (*Store, error) {
 		dirs:    lru.New[treeKey, *dir](o.CacheBytes / 2),
 		extents: lru.New[treeKey, extent](extentBytes),
 		remotes: map[string]*remote{},
+		held:    map[child]int{},
 		dial:    wire.New,
 	}
 	s.life, s.end = context.WithCancel(context.Background())
@@ -188,47 +194,4 @@ func (s *Store) known(key string, client *wire.Client) (*remote, error) {
 		s.remotes[key] = r
 	}
 	return r, nil
-}
-
-// Retain removes the stores, and the tips in them, that none of the requests
-// needs, with those of their submodules. It must be given everything that is
-// still followed.
-func (s *Store) Retain(requests []Request) error {
-	wanted := map[string]map[string]bool{}
-	want := func(key, tip string) bool {
-		if wanted[key] == nil {
-			wanted[key] = map[string]bool{}
-		}
-		seen := wanted[key][tip]
-		wanted[key][tip] = true
-		return !seen
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var follow func(key, tip string)
-	follow = func(key, tip string) {
-		if !want(key, tip) {
-			return
-		}
-		if r, ok := s.remotes[key]; ok {
-			for _, child := range r.children(tip) {
-				follow(child.Remote, child.Tip)
-			}
-		}
-	}
-	for _, request := range requests {
-		follow(s.key(request), request.tip())
-	}
-	for key, r := range s.remotes {
-		if wanted[key] == nil {
-			delete(s.remotes, key)
-			r.close()
-			continue
-		}
-		r.retain(wanted[key])
-	}
-	if err := s.folder.Sweep(func(key string) bool { return wanted[key] != nil }); err != nil {
-		return fmt.Errorf("clean git store: %w", err)
-	}
-	return nil
 }
