@@ -112,7 +112,7 @@ func (o *objects) dir(id pack.ID) (*dir, error) {
 	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.name, b.name) })
 	for i := 1; i < len(entries); i++ {
 		if entries[i].name == entries[i-1].name {
-			return nil, invalid(fmt.Errorf("tree %s has %q twice", id, entries[i].name))
+			return nil, invalid(fmt.Errorf("tree %s has %s twice", id, quoted(entries[i].name)))
 		}
 	}
 	d := &dir{entries: entries}

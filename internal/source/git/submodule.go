@@ -22,6 +22,8 @@ const (
 	// mostSubmodules is how many submodules a repository may have, with those
 	// of its submodules.
 	mostSubmodules = 200
+	// longestModules is the most bytes of .gitmodules.
+	longestModules = 1 << 20
 )
 
 // addSubmodules shows the files of submodules where the tree links to them. A
@@ -46,6 +48,9 @@ func (s *Store) mountSubmodules(ctx context.Context, request Request, result *Re
 	}
 	if err != nil {
 		return nil, err
+	}
+	if len(data) > longestModules {
+		return nil, invalid(fmt.Errorf("%s has %d bytes, at most %d are read", modulesFile, len(data), longestModules))
 	}
 	if len(v.above) == deepestSubmodule {
 		return nil, invalid(fmt.Errorf("submodules are nested deeper than %d", deepestSubmodule))
@@ -78,16 +83,16 @@ func (s *Store) mountSubmodules(ctx context.Context, request Request, result *Re
 		}
 		inner, err := submoduleRequest(request, m, commit)
 		if err != nil {
-			return children, invalid(fmt.Errorf("submodule %q: %w", m.path, err))
+			return children, invalid(fmt.Errorf("submodule %s: %w", quoted(m.path), err))
 		}
 		if err := v.descend(request, result.Commit.Hash, inner); err != nil {
-			return children, invalid(fmt.Errorf("submodule %q: %w", m.path, err))
+			return children, invalid(fmt.Errorf("submodule %s: %w", quoted(m.path), err))
 		}
 		children = append(children, s.hold(v, inner))
 		below, err := s.fetch(ctx, inner, v)
 		v.ascend()
 		if err != nil {
-			return children, failure(request, fmt.Errorf("submodule %q: %w", m.path, failure(inner, err)))
+			return children, failure(request, fmt.Errorf("submodule %s: %w", quoted(m.path), failure(inner, err)))
 		}
 		releases = append(releases, below.Release)
 		mounts = append(mounts, source.Mount{At: m.path, Tree: below.Files})
@@ -207,7 +212,7 @@ func parseModules(text string) ([]module, error) {
 	modules = slices.DeleteFunc(modules, func(m module) bool { return m.path == "" || m.url == "" })
 	for _, m := range modules {
 		if !fs.ValidPath(m.path) || m.path == "." {
-			return nil, fmt.Errorf(".gitmodules: %q is not a path below the root", m.path)
+			return nil, fmt.Errorf(".gitmodules: %s is not a path below the root", quoted(m.path))
 		}
 	}
 	return modules, nil
