@@ -99,6 +99,9 @@ type Operator struct {
 	AgeSecret string
 	// NoPrivateSources refuses sources at loopback and private addresses.
 	NoPrivateSources bool
+	// ArtifactServers are the servers, host or host:port, whose artifacts are taken from
+	// private addresses even so.
+	ArtifactServers []string
 	// NoPlainCredentials refuses to send the credential of a source over HTTP without TLS.
 	NoPlainCredentials bool
 	// Rewrites say where sources are that cannot be reached where their objects say.

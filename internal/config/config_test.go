@@ -64,6 +64,9 @@ func TestDefaultsAreThoseOfFlux(t *testing.T) {
 		DeletionGuard: true,
 		NoRemoteBases: true,
 		Helm:          Helm{IndexBytes: 50 << 20, ChartBytes: 10 << 20, ChartFileBytes: 5 << 20},
+		ArtifactServers: []string{
+			"source-controller.flux-system.svc.cluster.local", "source-watcher.flux-system.svc.cluster.local",
+		},
 	}
 	got, err := Default()
 	if err != nil {
@@ -99,6 +102,13 @@ func TestFlags(t *testing.T) {
 			want: func(o *Operator) {
 				o.RuntimeNamespace, o.MetricsAddress, o.EventsAddress = "gitops", ":1", "http://e"
 				o.Storage.Path, o.Storage.Address, o.Storage.Advertised = "/d", ":3", "a"
+				o.ArtifactServers = []string{"source-controller.gitops.svc.cluster.local", "source-watcher.gitops.svc.cluster.local"}
+			},
+		},
+		"servers of artifacts": {
+			args: []string{"--no-private-sources", "--artifact-server=builder.apps.svc", "--artifact-server=[fd00::1]:80"},
+			want: func(o *Operator) {
+				o.NoPrivateSources, o.ArtifactServers = true, []string{"builder.apps.svc", "[fd00::1]:80"}
 			},
 		},
 		"servers can be off": {
@@ -227,6 +237,8 @@ func TestRefusedFlags(t *testing.T) {
 		"a kind without name":                 {[]string{"--custom-apply-stage-kinds=apps/"}, `has the entry "apps/", which is not group/Kind`},
 		"no data folder":                      {[]string{"--storage-path="}, `--storage-path "" is no folder`},
 		"an advertised URL":                   {[]string{"--storage-adv-addr=http://x"}, `--storage-adv-addr "http://x" must be a host or host:port`},
+		"a server of artifacts that is a URL": {[]string{"--artifact-server=http://x"}, `--artifact-server "http://x" must be a host or host:port`},
+		"a server of artifacts without name":  {[]string{"--artifact-server="}, `--artifact-server "" must be a host or host:port`},
 		"no artifact kept":                    {[]string{"--artifact-retention-records=0"}, `--artifact-retention-records "0" must be 1 or more`},
 		"a negative retention":                {[]string{"--artifact-retention-ttl=-1s"}, `--artifact-retention-ttl "-1s" must be 0s or more`},
 		"another digest":                      {[]string{"--artifact-digest-algo=blake3"}, `--artifact-digest-algo "blake3" is not served, only sha256 is`},

@@ -73,6 +73,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.BoolVar(&c.NoCrossNamespaceRefs, "no-cross-namespace-refs", false, "refuse references to objects of other namespaces")
 	set.StringVar(&c.AgeSecret, "sops-age-secret", "", "`name` of a Secret in RUNTIME_NAMESPACE with age identities, for Kustomizations with decryption that name no Secret")
 	set.BoolVar(&c.NoPrivateSources, "no-private-sources", false, "refuse sources at loopback and private addresses (no flag of Flux)")
+	set.StringArrayVar(&c.ArtifactServers, "artifact-server", nil, "`host` or host:port whose artifacts are taken from a private address despite --no-private-sources; may be repeated; default: Flux's controllers in RUNTIME_NAMESPACE (no flag of Flux)")
 	set.BoolVar(&c.NoPlainCredentials, "no-plain-credentials", false, "refuse to send the credential of a source over http (no flag of Flux)")
 	set.StringArrayVar(&f.rewrites, "rewrite-source", nil, "`FROM=TO`: sources whose URLs begin with FROM are at TO; may be repeated (no flag of Flux)")
 	set.Int64Var(&c.Helm.IndexBytes, "helm-index-max-size", 50<<20, "most `bytes` of the index of a Helm repository")

@@ -75,6 +75,16 @@ func (f *Flags) Operator() (Operator, error) {
 	v.atLeast("token-cache-max-duration", c.TokenCacheDuration, time.Second)
 	c.CustomStageKinds = v.kinds("custom-apply-stage-kinds", f.customStageKinds)
 	v.storage(c.Storage)
+	for _, server := range c.ArtifactServers {
+		if !isServer(server) {
+			v.wrong("artifact-server", server, "must be a host or host:port, without scheme and path")
+		}
+	}
+	if len(c.ArtifactServers) == 0 {
+		for _, name := range []string{"source-controller", "source-watcher"} {
+			c.ArtifactServers = append(c.ArtifactServers, name+"."+c.RuntimeNamespace+".svc.cluster.local")
+		}
+	}
 	if f.digestAlgorithm != "sha256" {
 		v.wrong("artifact-digest-algo", f.digestAlgorithm, "is not served, only sha256 is")
 	}
@@ -241,6 +251,9 @@ func (v *validator) kinds(flag, value string) []gitops.GroupKind {
 	return kinds
 }
 
+// isServer tells whether a text can be a host or host:port.
+func isServer(text string) bool { return text != "" && !strings.ContainsAny(text, "/ ?#@,") }
+
 func (v *validator) storage(s Storage) {
 	if s.Path == "" {
 		v.wrong("storage-path", s.Path, "is no folder")
@@ -248,7 +261,7 @@ func (v *validator) storage(s Storage) {
 	if v.address("storage-addr", s.Address) == "" {
 		v.wrong("storage-addr", s.Address, "cannot be off: artifacts are promised to be served")
 	}
-	if strings.ContainsAny(s.Advertised, "/ ?#@") {
+	if s.Advertised != "" && !isServer(s.Advertised) {
 		v.wrong("storage-adv-addr", s.Advertised, "must be a host or host:port, without scheme and path")
 	}
 	v.atLeast("artifact-retention-ttl", s.RetentionTTL, 0)

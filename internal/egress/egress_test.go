@@ -226,16 +226,13 @@ func TestUnusableOptions(t *testing.T) {
 
 func TestExplain(t *testing.T) {
 	t.Parallel()
-	closed := httptest.NewServer(http.HandlerFunc(fine))
-	closed.Close()
 	plain := newSeen(t, httptest.NewServer, fine)
 	secure := newSeen(t, httptest.NewTLSServer, fine)
 	for name, row := range map[string]struct {
 		target string
 		want   Code
 	}{
-		"nobody listens":       {closed.URL, Network},
-		"no such host":         {"http://plumb.invalid/", Network},
+		"nobody listens":       {"http://127.0.0.1:1/", Network},
 		"no TLS":               {strings.Replace(plain.URL, "http:", "https:", 1), Certificate},
 		"an unknown authority": {secure.URL, Certificate},
 	} {
@@ -246,6 +243,10 @@ func TestExplain(t *testing.T) {
 		if !ok || code != row.want || text == "" || text != again {
 			t.Errorf("%s: %q: %q, then %q", name, code, text, again)
 		}
+	}
+	none := &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "git.example.org", IsNotFound: true}}
+	if code, text, ok := Explain(t.Context(), &url.Error{Op: "Get", URL: "https://git.example.org/", Err: none}); !ok || code != Network || !strings.Contains(text, "cannot be resolved") {
+		t.Errorf("no such host: %q: %q", code, text)
 	}
 	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()

@@ -101,6 +101,9 @@ type helmCharts struct{ *server }
 
 // Fetch finds a chart and gets or makes it.
 func (h helmCharts) Fetch(ctx context.Context, request flux.HelmChartRequest, known string) (source.Result, error) {
+	if err := verifiable(request); err != nil {
+		return source.Result{}, err
+	}
 	h.followed.follow(func(f *followedHelm) { h.add(f, request) })
 	var chart helmrepo.Chart
 	var err error
@@ -114,6 +117,9 @@ func (h helmCharts) Fetch(ctx context.Context, request flux.HelmChartRequest, kn
 
 // Last gives the chart that an earlier Fetch brought.
 func (h helmCharts) Last(ctx context.Context, request flux.HelmChartRequest) (source.Result, error) {
+	if err := verifiable(request); err != nil {
+		return source.Result{}, err
+	}
 	var chart helmrepo.Chart
 	var err error
 	if request.Repository != nil {
@@ -122,6 +128,17 @@ func (h helmCharts) Last(ctx context.Context, request flux.HelmChartRequest) (so
 		chart, err = h.charts.LastPackage(ctx, h.packageRequest(request))
 	}
 	return chartResult(request, chart, err)
+}
+
+// verifiable refuses a chart that is to be verified where nobody would do it.
+func verifiable(request flux.HelmChartRequest) error {
+	if request.Verification == nil || request.Repository != nil && isOCI(request.Repository.URL) {
+		return nil
+	}
+	return &gitops.Error{
+		Stage: gitops.StageFetch, Kind: gitops.Stalled, Reason: flux.ChartVerificationError,
+		Cause: errors.New("only charts of OCI registries can be verified; use a HelmRepository of type oci, or take spec.verify away"),
+	}
 }
 
 // Retain removes what none of the requests needs.

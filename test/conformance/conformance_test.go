@@ -416,7 +416,8 @@ func (s *script) objects(n int, content string) []*unstructured.Unstructured {
 }
 
 func (s *script) filled(content string) string {
-	return strings.NewReplacer("@NS@", s.namespace, "@HEAD@", s.revision, "@KUBECONFIG@", s.kubeconfig).Replace(content)
+	return strings.NewReplacer("@NS@", s.namespace, "@HEAD@", s.revision, "@KUBECONFIG@", s.kubeconfig,
+		"@SERVER@", s.cluster.REST.Host, "@CA@", strings.ReplaceAll(string(s.cluster.REST.CAData), "\n", `\n`)).Replace(content)
 }
 
 func (s *script) check(err error) {

@@ -21,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
@@ -107,11 +108,7 @@ func completeTyped(object runtime.Object) {
 	case *batchv1.CronJob:
 		completePod(&o.Spec.JobTemplate.Spec.Template.Spec)
 	case *corev1.Service:
-		for i := range o.Spec.Ports {
-			if o.Spec.Ports[i].Protocol == "" {
-				o.Spec.Ports[i].Protocol = corev1.ProtocolTCP
-			}
-		}
+		completeService(o.Spec.Ports)
 	case *corev1.Secret:
 		completeSecret(o)
 	}
@@ -125,6 +122,20 @@ func completePod(spec *corev1.PodSpec) {
 			if ports[j].Protocol == "" {
 				ports[j].Protocol = corev1.ProtocolTCP
 			}
+		}
+	}
+}
+
+// completeService names the protocol of each port, and its target as the API server
+// would. The type cannot but print a target: as 0, which the server's answer would
+// never hold, and somebody would seem to have changed it.
+func completeService(ports []corev1.ServicePort) {
+	for i := range ports {
+		if ports[i].Protocol == "" {
+			ports[i].Protocol = corev1.ProtocolTCP
+		}
+		if target := ports[i].TargetPort; target == intstr.FromInt32(0) || target == intstr.FromString("") {
+			ports[i].TargetPort = intstr.FromInt32(ports[i].Port)
 		}
 	}
 }

@@ -17,6 +17,10 @@ func TestNormalise(t *testing.T) {
 			"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, creationTimestamp: null}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec: {containers: [{name: c, image: i, ports: [{containerPort: 80}]}]}\nstatus: {replicas: 3}\n",
 			`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a"},"spec":{"selector":{"matchLabels":{"a":"b"}},"strategy":{},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"image":"i","name":"c","ports":[{"containerPort":80,"protocol":"TCP"}],"resources":{}}]}}}}`,
 		},
+		"a port of a service that names no target has its own number as target": {
+			"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}, {port: 81, targetPort: 8081}, {port: 82, targetPort: http}, {port: 83, targetPort: 0}]}\n",
+			`{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"},"spec":{"ports":[{"port":80,"protocol":"TCP","targetPort":80},{"port":81,"protocol":"TCP","targetPort":8081},{"port":82,"protocol":"TCP","targetPort":"http"},{"port":83,"protocol":"TCP","targetPort":83}]}}`,
+		},
 		"stringData becomes data": {
 			"apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: YQ==, b: YQ==}\nstringData: {b: b}\n",
 			`{"apiVersion":"v1","data":{"a":"YQ==","b":"Yg=="},"kind":"Secret","metadata":{"name":"a"}}`,

@@ -70,13 +70,14 @@ func (g gitRepositories) request(obj *sourcev1.GitRepository) (GitRequest, error
 		URL:               rewritten(g.options.Rewrites, spec.URL),
 		RecurseSubmodules: spec.RecurseSubmodules,
 		Sparse:            spec.SparseCheckout,
+		Follower:          client.ObjectKeyFromObject(obj).String(),
 	}
 	if ref := spec.Reference; ref != nil {
 		request.Ref = GitRef{Branch: ref.Branch, Tag: ref.Tag, SemVer: ref.SemVer, Name: ref.Name, Commit: ref.Commit}
 	}
 	if !asked(obj, obj.Status.LastHandledReconcileAt, obj.Status.ObservedGeneration) {
-		// A poll that is due takes what was said to another within half of an interval.
-		request.NotBefore = g.clock.Now().Add(-obj.GetRequeueAfter() / 2)
+		// A poll that is due takes what was said to another within the interval.
+		request.NotBefore = g.clock.Now().Add(-obj.GetRequeueAfter())
 	}
 	wanted := []*meta.LocalObjectReference{spec.SecretRef, spec.ProxySecretRef}
 	if spec.Verification != nil {

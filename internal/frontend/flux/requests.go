@@ -24,6 +24,8 @@ type GitRequest struct {
 	// NotBefore is the moment from which on what the server said is new enough; zero for
 	// now. Those who follow one repository share what they are told.
 	NotBefore time.Time `json:"-"`
+	// Follower is the namespace and name of who asks, for Parts.GitNews.
+	Follower string `json:"-"`
 }
 
 // GitRef chooses a commit; see sourcev1.GitRepositoryRef.

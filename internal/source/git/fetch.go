@@ -57,14 +57,14 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
-	found, err := r.choose(ctx, request.Ref, request.NotBefore)
+	found, err := r.choose(ctx, request, request.NotBefore)
 	if err != nil {
 		return Result{}, err
 	}
 	t, objects, err := r.bring(ctx, request, found)
 	if wire.CodeOf(err) == wire.CodeMissing && !request.NotBefore.IsZero() {
 		// The answer may be older than a force-push.
-		if found, err = r.choose(ctx, request.Ref, time.Time{}); err == nil {
+		if found, err = r.choose(ctx, request, time.Time{}); err == nil {
 			t, objects, err = r.bring(ctx, request, found)
 		}
 	}
@@ -101,12 +101,13 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	return result, nil
 }
 
-// choose asks the server what the ref stands for.
-func (r *remote) choose(ctx context.Context, ref Ref, notBefore time.Time) (choice, error) {
+// choose asks the server what the ref of a request stands for.
+func (r *remote) choose(ctx context.Context, request Request, notBefore time.Time) (choice, error) {
+	ref := request.Ref
 	var refs []wire.Ref
 	var err error
 	if prefix := ref.prefix(); prefix != "" {
-		if refs, err = r.lists.ask(ctx, prefix, notBefore); err != nil {
+		if refs, err = r.lists.ask(ctx, question{prefix: prefix, notBefore: notBefore, follower: request.Follower}); err != nil {
 			return choice{}, err
 		}
 	}

@@ -3,6 +3,9 @@ package git
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -16,9 +19,11 @@ import (
 // asked, so that nobody sees the state of a moment before their call; and with those
 // who say that an answer of that moment is new enough for them.
 //
-// The server is asked for everything that will be looked at soon, not only for what
-// is waited for: all that is followed in a repository costs one request in a while,
-// not one each.
+// The server is asked for everything that will be looked at before the next question,
+// not only for what is waited for, and a follower does not take an answer twice: so
+// all that is followed in a repository costs one request in an interval. Whoever was
+// given an older answer is told of news, and so learns of them with the first one who
+// asks.
 //
 // Those who share need not know or trust each other. A prefix that is answered by many
 // refs, and one that a server may have failed for, is listed alone, so that neither is
@@ -26,13 +31,28 @@ import (
 type listings struct {
 	now  func() time.Time
 	list func(context.Context, []string) ([]wire.Ref, error)
+	// news is called with followers whose refs have changed since they asked.
+	news func(follower string)
 
 	mu       sync.Mutex // guards all below
 	clock    uint64     // counts calls and requests
 	waiting  map[string]int
-	followed map[string]follower
-	shared   *lane
-	apart    map[string]*lane // by prefix
+	followed map[string]tracked
+	// followers are those who ask again and again, at most mostFollowed.
+	followers map[string]follower
+	shared    *lane
+	apart     map[string]*lane // by prefix
+}
+
+// question is for the refs with a prefix.
+type question struct {
+	prefix string
+	// notBefore is the moment from which on an answer is new enough; zero for that at
+	// which the question was asked.
+	notBefore time.Time
+	// follower is who asks again and again; empty for nobody.
+	follower string
+	arrived  uint64
 }
 
 // lane is where one request is under way at a time.
@@ -50,13 +70,21 @@ type listing struct {
 	err      error
 }
 
-// follower is when a prefix was asked for last, and after what time it is asked for
+// tracked is when a prefix was asked for last, and after what time it is asked for
 // again; zero where that is not known yet.
-type follower struct {
+type tracked struct {
 	last   time.Time
 	period time.Duration
 	// apart is set while the prefix is listed alone.
 	apart bool
+	// refs identifies the refs that it stood for last; empty where that is not known.
+	refs string
+}
+
+// follower is what somebody asked for last, and of when the answer was.
+type follower struct {
+	prefix string
+	given  time.Time
 }
 
 const (
@@ -65,8 +93,8 @@ const (
 	mostKeptBytes = 1 << 20
 	// mostLanes is the number of prefixes listed alone for which answers are kept.
 	mostLanes = 16
-	// mostFollowed is the largest number of prefixes that are known. Others are listed
-	// alone.
+	// mostFollowed is the largest number of prefixes, and of followers, that are known.
+	// Other prefixes are listed alone, and other followers are not told of news.
 	mostFollowed = 4096
 	// mostAsked and mostAskedBytes bound the prefixes that are asked for together.
 	// Servers have limits too: Git's own is 65,536 prefixes.
@@ -85,24 +113,23 @@ const (
 	harmless = "HEAD"
 )
 
-func newListings(now func() time.Time, list func(context.Context, []string) ([]wire.Ref, error)) *listings {
+func newListings(now func() time.Time, list func(context.Context, []string) ([]wire.Ref, error), news func(follower string)) *listings {
 	return &listings{
-		now: now, list: list, waiting: map[string]int{}, followed: map[string]follower{},
+		now: now, list: list, news: news, waiting: map[string]int{}, followed: map[string]tracked{}, followers: map[string]follower{},
 		shared: &lane{turn: newGate()}, apart: map[string]*lane{},
 	}
 }
 
-// ask lists the refs with a prefix, or takes an answer that somebody shares. Zero for
-// notBefore asks for an answer that the server gave after this call began.
-func (l *listings) ask(ctx context.Context, prefix string, notBefore time.Time) ([]wire.Ref, error) {
-	arrived := l.arrive(prefix)
-	defer l.leave(prefix)
+// ask gives an answer to a question, or one that somebody shares.
+func (l *listings) ask(ctx context.Context, q question) ([]wire.Ref, error) {
+	q.arrived = l.arrive(q.prefix)
+	defer l.leave(q.prefix)
 	for {
-		at, alone := l.lane(prefix)
+		at, alone := l.lane(q.prefix)
 		if at.turn.lock(ctx) != nil {
-			return l.list(ctx, []string{prefix}) // says how the context ended
+			return l.list(ctx, []string{q.prefix}) // says how the context ended
 		}
-		answer, done := l.take(ctx, at, alone, arrived, prefix, notBefore)
+		answer, done := l.take(ctx, at, alone, q)
 		at.turn.unlock()
 		if done {
 			return answer.refs, answer.err
@@ -112,11 +139,11 @@ func (l *listings) ask(ctx context.Context, prefix string, notBefore time.Time) 
 
 // take gives an answer, from the server where none is there that can be shared. It is
 // false where the prefix must be asked for in another lane. The caller has the turn.
-func (l *listings) take(ctx context.Context, at *lane, alone bool, arrived uint64, prefix string, notBefore time.Time) (listing, bool) {
-	if now, _ := l.lane(prefix); now != at {
+func (l *listings) take(ctx context.Context, at *lane, alone bool, q question) (listing, bool) {
+	if now, _ := l.lane(q.prefix); now != at {
 		return listing{}, false // it was put apart, or back, while we waited
 	}
-	all, known := l.begin(at, alone, arrived, notBefore, prefix)
+	all, known := l.begin(at, alone, q)
 	if known != nil {
 		return *known, true
 	}
@@ -135,7 +162,9 @@ func (l *listings) take(ctx context.Context, at *lane, alone bool, arrived uint6
 			return listing{}, false
 		}
 	}
-	l.finish(at, alone, answer)
+	for _, other := range l.finish(at, alone, answer, q) {
+		l.news(other)
+	}
 	return answer, true
 }
 
@@ -224,41 +253,65 @@ func (a listing) kept() bool {
 }
 
 // begin gives an answer that can be shared, or all prefixes to ask for.
-func (l *listings) begin(at *lane, alone bool, arrived uint64, notBefore time.Time, prefix string) ([]string, *listing) {
+func (l *listings) begin(at *lane, alone bool, q question) ([]string, *listing) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, covered := slices.BinarySearch(at.last.prefixes, prefix)
-	fresh := at.last.asked > arrived || !notBefore.IsZero() && at.last.err == nil && !at.last.at.Before(notBefore)
-	if covered && fresh {
+	if _, covered := slices.BinarySearch(at.last.prefixes, q.prefix); covered && l.fresh(at.last, q) {
 		last := at.last
+		l.given(last, q)
 		return nil, &last
 	}
 	if alone {
-		return []string{prefix}, nil
+		return []string{q.prefix}, nil
 	}
-	return l.together(prefix), nil
+	return l.together(q), nil
 }
 
-// together gives a prefix and those that are listed with it. The caller has the mutex.
-func (l *listings) together(prefix string) []string {
+// fresh tells whether an answer is new enough. A follower takes one that it was given
+// already, or may have been, in the first half of its time only: then each of many whose
+// times are the same takes what another one heard, and one of them hears anew. The
+// caller has the mutex.
+func (l *listings) fresh(answer listing, q question) bool {
+	switch {
+	case answer.asked > q.arrived:
+		return true
+	case q.notBefore.IsZero() || answer.err != nil || answer.at.Before(q.notBefore):
+		return false
+	case q.follower == "":
+		return true
+	}
+	if f, known := l.followers[q.follower]; known && f.prefix == q.prefix && f.given.Before(answer.at) {
+		return true
+	}
+	return !answer.at.Before(q.notBefore.Add(l.now().Sub(q.notBefore) / 2))
+}
+
+// given keeps in mind which answer a follower has. The caller has the mutex.
+func (l *listings) given(answer listing, q question) {
+	if _, known := l.followers[q.follower]; q.follower != "" && (known || len(l.followers) < mostFollowed) {
+		l.followers[q.follower] = follower{prefix: q.prefix, given: answer.at}
+	}
+}
+
+// together gives the prefix of a question and those that are listed with it: all that
+// will be asked for before the same question comes again. The caller has the mutex.
+func (l *listings) together(q question) []string {
 	var others []string
 	now := l.now()
 	for p, f := range l.followed {
-		idle := now.Sub(f.last)
-		if l.waiting[p] == 0 && idle > max(3*f.period, forgotten) {
-			delete(l.followed, p)
-			delete(l.apart, p)
+		if l.waiting[p] == 0 && now.Sub(f.last) > max(3*f.period, forgotten) {
+			l.forget(p)
 			continue
 		}
-		// Whoever follows it looks soon, and may take this answer.
-		if p != prefix && !f.apart && (l.waiting[p] > 0 || idle >= f.period/2) {
+		soon := q.notBefore.IsZero() || !f.last.Add(f.period).After(now.Add(now.Sub(q.notBefore)))
+		if p != q.prefix && !f.apart && (l.waiting[p] > 0 || soon) {
 			others = append(others, p)
 		}
 	}
 	// Where not all are asked for, long names, which are seldom honest, go last.
 	slices.SortFunc(others, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
-	all := []string{prefix}
-	bytes := len(prefix)
+	all := []string{q.prefix}
+	bytes := len(q.prefix)
 	for _, p := range others {
 		if bytes += len(p); len(all) == mostAsked || bytes > mostAskedBytes {
 			break
@@ -269,32 +322,72 @@ func (l *listings) together(prefix string) []string {
 	return all
 }
 
-// finish keeps an answer, and decides what is listed alone next time.
-func (l *listings) finish(at *lane, alone bool, answer listing) {
-	var apart []bool
-	if answer.err == nil && (alone || len(answer.refs) > mostOwn) {
-		apart = tooMany(answer.refs, answer.prefixes)
+// forget drops what is known of a prefix and of its followers. The caller has the mutex.
+func (l *listings) forget(prefix string) {
+	delete(l.followed, prefix)
+	delete(l.apart, prefix)
+	maps.DeleteFunc(l.followers, func(_ string, f follower) bool { return f.prefix == prefix })
+}
+
+// finish keeps an answer, decides what is listed alone next time, and gives the followers
+// to whom it is news and who have not asked for it.
+func (l *listings) finish(at *lane, alone bool, answer listing, q question) []string {
+	var stood []standing
+	if answer.err == nil {
+		stood = standings(answer.refs, answer.prefixes)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at.last = answer
-	for i, is := range apart {
-		l.mark(answer.prefixes[i], is)
+	l.given(answer, q)
+	changed := map[string]bool{}
+	for i, s := range stood {
+		p := answer.prefixes[i]
+		f, known := l.followed[p]
+		if !known {
+			continue
+		}
+		if alone || len(answer.refs) > mostOwn {
+			f.apart = s.count > mostOwn
+		}
+		if f.refs != "" && f.refs != s.refs {
+			changed[p] = true
+		}
+		f.refs = s.refs
+		l.followed[p] = f
 	}
+	var told []string
+	if len(changed) > 0 {
+		for name, f := range l.followers {
+			if name != q.follower && changed[f.prefix] {
+				told = append(told, name)
+			}
+		}
+	}
+	return told
 }
 
-// tooMany tells of each prefix whether it brings more refs than others should pay for.
-func tooMany(refs []wire.Ref, prefixes []string) []bool {
-	names := make([]string, len(refs))
-	for i, ref := range refs {
-		names[i] = ref.Name
-	}
-	slices.Sort(names)
-	many := make([]bool, len(prefixes))
+// standing is what a prefix stands for.
+type standing struct {
+	count int
+	refs  string
+}
+
+// standings tell of each prefix how many refs it stands for, and which.
+func standings(refs []wire.Ref, prefixes []string) []standing {
+	sorted := slices.SortedFunc(slices.Values(refs), func(a, b wire.Ref) int { return cmp.Compare(a.Name, b.Name) })
+	all := make([]standing, len(prefixes))
 	for i, p := range prefixes {
-		first, _ := slices.BinarySearch(names, p)
-		behind := first + mostOwn
-		many[i] = behind < len(names) && strings.HasPrefix(names[behind], p)
+		first, _ := slices.BinarySearchFunc(sorted, p, func(ref wire.Ref, p string) int { return cmp.Compare(ref.Name, p) })
+		sum := sha256.New()
+		for _, ref := range sorted[first:] {
+			if !strings.HasPrefix(ref.Name, p) {
+				break
+			}
+			all[i].count++
+			fmt.Fprintf(sum, "%s %s\n", ref.ID, ref.Name)
+		}
+		all[i].refs = string(sum.Sum(nil))
 	}
-	return many
+	return all
 }

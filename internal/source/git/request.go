@@ -39,10 +39,13 @@ type Request struct {
 	Known string
 	// NotBefore is the moment from which on what the server said of its refs is new
 	// enough. Zero is the call itself: what was pushed before it is seen. A poll that
-	// is due takes what somebody else heard up to half an interval ago, so that all who
-	// follow a repository cost few polls; one that was asked for takes the moment when
-	// it was.
+	// is due takes what somebody else heard in the interval that has passed, so that all
+	// who follow a repository cost one poll.
 	NotBefore time.Time
+	// Follower names who asks, where that is the same one again and again. An answer that
+	// it was given already is new enough for half of the time only, and Options.News tells
+	// it of newer ones.
+	Follower string
 }
 
 // tip names what is kept for the request among the tips of a store. Requests that

@@ -60,6 +60,10 @@ type Options struct {
 	Packs int
 	// Policy refuses connections that Flux makes; none by default.
 	Policy egress.Policy
+	// News is called with the followers, as requests name them, for whom a server has
+	// answered with other refs than when they asked, because somebody else asked. It must
+	// not wait for a fetch. Nobody is told by default.
+	News func(follower string)
 	// Now is the clock; time.Now by default.
 	Now func() time.Time
 }
@@ -73,6 +77,9 @@ func (o Options) withDefaults() Options {
 	o.TreeEntries = source.Limit(o.TreeEntries, 1_000_000)
 	o.TreeBytes = source.Limit(o.TreeBytes, 4<<30)
 	o.Packs = source.Limit(o.Packs, 32)
+	if o.News == nil {
+		o.News = func(string) {}
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}

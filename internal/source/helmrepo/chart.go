@@ -243,15 +243,16 @@ func (s *Store) repack(ctx context.Context, r *remote, request ChartRequest, pac
 	if _, err := packed.Seek(0, io.SeekStart); err != nil {
 		return Chart{}, err
 	}
-	files, err := readArchive(packed, newBudget(ctx, s.options.FileBytes))
+	budget := newBudget(ctx, s.options.FileBytes)
+	files, err := readArchive(packed, budget)
 	if err != nil {
 		return Chart{}, s.unusable(ctx, ReasonPackage, err)
 	}
-	loaded, err := loadFiles(files)
+	loaded, err := loadFiles(budget, files)
 	if err != nil {
 		return Chart{}, fault(gitops.Invalid, ReasonPackage, err)
 	}
-	values, merged, err := mergeValues(chartFiles(loaded), request.ValuesFiles, request.IgnoreMissingValuesFiles)
+	values, merged, err := mergeValues(chartFiles(budget, loaded), request.ValuesFiles, request.IgnoreMissingValuesFiles)
 	if err != nil {
 		return Chart{}, fault(gitops.Invalid, ReasonValues, err)
 	}
@@ -283,7 +284,7 @@ func (s *shelf) enter(ctx context.Context, book, file string, state chartState, 
 func (s *shelf) present(ctx context.Context, state chartState, release func(), known string) (Chart, error) {
 	open := s.packed(state)
 	unpacked, err := s.store.unpacked.Load(ctx, artifact.Packed{
-		Digest: state.Digest, Open: func(context.Context) (io.ReadCloser, error) { return open() },
+		Digest: state.Digest, Scope: s.key, Open: func(context.Context) (io.ReadCloser, error) { return open() },
 	})
 	if err != nil {
 		release()
