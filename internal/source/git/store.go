@@ -35,7 +35,8 @@ import (
 // Options configure a Store. Zero values mean the defaults.
 type Options struct {
 	// CacheBytes bounds the objects and directories that are kept decoded in
-	// memory, over all repositories: 16 MiB by default.
+	// memory, over all repositories: 16 MiB by default. Directories of many
+	// thousands of files come to that while somebody reads them, up to 104 MiB.
 	CacheBytes int64
 	// PackBytes is the largest pack that is taken, in bytes: 2 GiB by default.
 	PackBytes int64
@@ -127,7 +128,7 @@ func Open(path string, o Options) (*Store, error) {
 		// Most builds read a file once, while directories are looked up again
 		// and again.
 		objects: pack.NewCache(o.CacheBytes / 2),
-		dirs:    lru.New[treeKey, *dir](o.CacheBytes / 2),
+		dirs:    newDirCache(o.CacheBytes / 2),
 		extents: lru.New[treeKey, extent](extentBytes),
 		remotes: map[string]*remote{},
 		held:    map[child]int{},
@@ -146,6 +147,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.end()
 	s.work.Wait()
+	s.dirs.close()
 	for _, r := range remotes {
 		r.close()
 	}
