@@ -121,7 +121,7 @@ func (r *remote) open() error {
 
 func (r *remote) limits() pack.Limits {
 	o := r.store.options
-	return pack.Limits{Bytes: o.PackBytes, Objects: o.PackObjects, Object: o.FileBytes}
+	return pack.Limits{Bytes: o.PackBytes, Objects: o.PackObjects, Object: o.FileBytes, Slots: r.store.slots}
 }
 
 // load opens what the state file names. A store with any fault is as good as

@@ -96,6 +96,7 @@ type Store struct {
 	dirs    *dirCache
 	extents *extentCache
 	serial  atomic.Uint64
+	slots   *pack.Slots
 	// dial makes the client of a repository.
 	dial func(wire.Options) (*wire.Client, error)
 
@@ -130,6 +131,7 @@ func Open(path string, o Options) (*Store, error) {
 		objects: pack.NewCache(o.CacheBytes / 2),
 		dirs:    newDirCache(o.CacheBytes / 2),
 		extents: lru.New[treeKey, extent](extentBytes),
+		slots:   pack.NewSlots(),
 		remotes: map[string]*remote{},
 		held:    map[child]int{},
 		dial:    wire.New,
