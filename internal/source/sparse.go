@@ -45,16 +45,31 @@ func SparseDirs(dirs []string) ([]string, error) {
 		clean = append(clean, path)
 	}
 	slices.Sort(clean)
-	var outer []string
+	clean = slices.Compact(clean)
+	outer := make([]string, 0, len(clean))
 	for _, dir := range clean {
 		if dir == "." {
 			return nil, nil
 		}
-		if !slices.ContainsFunc(outer, func(above string) bool { return contains(above, dir) }) {
+		if above := path.Dir(dir); above == "." || !inside(clean, above) {
 			outer = append(outer, dir)
 		}
 	}
+	if len(outer) == 0 {
+		return nil, nil
+	}
 	return outer, nil
+}
+
+// inside tells whether a path is one of some directories, which are in order, or in one.
+// There may be very many, and as many paths.
+func inside(dirs []string, name string) bool {
+	for ; name != "." && name != "/"; name = path.Dir(name) {
+		if _, found := slices.BinarySearch(dirs, name); found {
+			return true
+		}
+	}
+	return false
 }
 
 // cleanPath makes a path of io/fs of what people write: ./apps/, /apps, apps.
@@ -82,13 +97,19 @@ type sparse struct {
 }
 
 // inside tells whether a path is in one of the directories.
-func (s *sparse) inside(name string) bool {
-	return slices.ContainsFunc(s.dirs, func(dir string) bool { return contains(dir, name) })
-}
+func (s *sparse) inside(name string) bool { return inside(s.dirs, name) }
 
 // leads tells whether a path is above one of the directories.
 func (s *sparse) leads(name string) bool {
-	return slices.ContainsFunc(s.dirs, func(dir string) bool { return contains(name, dir) })
+	if name == "." {
+		return true
+	}
+	if _, found := slices.BinarySearch(s.dirs, name); found {
+		return true
+	}
+	// Between a directory and what is in it stands what has the same beginning: a, a-b, a/b.
+	first, _ := slices.BinarySearch(s.dirs, name+"/")
+	return first < len(s.dirs) && contains(name, s.dirs[first])
 }
 
 func (s *sparse) check(op, name string) error {

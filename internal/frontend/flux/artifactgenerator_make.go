@@ -256,7 +256,7 @@ func (g *generators) pack(ctx context.Context, obj *swapi.ArtifactGenerator, nam
 		}
 		ctrl.LoggerFrom(ctx).Info("The stored file of an artifact is missing or was changed, it is packed again", "artifact", name)
 	}
-	number, err := composed.Number(name)
+	number, err := composed.Number(ctx, name)
 	if err != nil {
 		return made{}, failed(fmt.Errorf("read the sources: %w", err))
 	}

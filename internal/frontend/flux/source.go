@@ -168,6 +168,9 @@ type sourceReconciler[T sourceObject, R any] struct {
 	// requests, what each object follows: nil for one that follows nothing.
 	fetched  map[types.UID]fetched
 	requests map[types.UID]*followed[R]
+	// unknown is since when it has not been known of an object what it follows; guarded by
+	// mu.
+	unknown map[types.UID]time.Time
 }
 
 // followed is what an object follows, with a text that tells it from others.

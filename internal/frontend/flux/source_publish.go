@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/go-logr/logr"
@@ -130,15 +131,38 @@ func (r *sourceReconciler[T, R]) packedAs(uid types.UID, of fetched, change func
 // packing tells whether the file of a revision is still being written.
 func (f fetched) packing() bool { return f.artifact.Digest == "" && f.failure == nil }
 
-// Start has the data removed of a kind of which there is no object left, and waits, when
-// the process ends, for the packing that is under way.
+const (
+	// cleanEvery is how often the data folder is cleaned where nothing happens that is a
+	// reason for it: what could not be removed is tried again, and what was read is free.
+	cleanEvery = 10 * time.Minute
+	// patience is how long an object of which it is not known what it follows keeps the
+	// data folder from being cleaned. After that what it may have followed is fetched again,
+	// should it be known one day.
+	patience = 30 * time.Minute
+)
+
+// Start has the data removed of a kind of which there is no object left, and from time to
+// time that which nobody follows. It waits, when the process ends, for the packing that is
+// under way.
 func (r *sourceReconciler[T, R]) Start(ctx context.Context) error {
-	if err := r.retain(ctx); err != nil {
-		r.events.log.Error(err, "Cleaning the data folder failed")
-	}
-	<-ctx.Done()
+	r.keepClean(ctx, cleanEvery)
 	r.work.Wait()
 	return nil
+}
+
+func (r *sourceReconciler[T, R]) keepClean(ctx context.Context, every time.Duration) {
+	again := time.NewTicker(every)
+	defer again.Stop()
+	for {
+		if err := r.retain(ctx); err != nil && ctx.Err() == nil {
+			r.events.log.Error(err, "Cleaning the data folder failed")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+	}
 }
 
 // NeedLeaderElection says that only the process that works packs.
@@ -271,7 +295,8 @@ func (r *sourceReconciler[T, R]) followsUnknown(ctx context.Context, uid types.U
 }
 
 // retain removes the data that no object follows. It removes nothing until it is known
-// of every object what it follows.
+// of every object what it follows, or has not been for long: one that fails, or waits for
+// another one that does, must not keep others' data for ever.
 func (r *sourceReconciler[T, R]) retain(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -280,11 +305,21 @@ func (r *sourceReconciler[T, R]) retain(ctx context.Context) error {
 		return err
 	}
 	var owners []gitops.OwnerRef
+	now, unknown, wait := r.clock.Now(), map[types.UID]time.Time{}, false
 	for _, item := range items {
-		if _, known := r.requests[item.GetUID()]; !known && item.GetDeletionTimestamp().IsZero() && serves(r.selector, item) {
-			return nil
+		uid := item.GetUID()
+		if _, known := r.requests[uid]; !known && item.GetDeletionTimestamp().IsZero() && serves(r.selector, item) {
+			since, before := r.unknown[uid]
+			if !before {
+				since = now
+			}
+			unknown[uid] = since
+			wait = wait || now.Sub(since) < patience
 		}
 		owners = append(owners, r.ref(item))
+	}
+	if r.unknown = unknown; wait {
+		return nil
 	}
 	requests := make([]R, 0, len(r.requests))
 	for _, f := range r.requests {

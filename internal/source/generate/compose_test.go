@@ -280,7 +280,7 @@ func TestNumber(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := got.Number("git-artifact")
+	first, err := got.Number(t.Context(), "git-artifact")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +288,12 @@ func TestNumber(t *testing.T) {
 	if want := "1062736634"; first != want {
 		t.Errorf("the number is %s, want %s", first, want)
 	}
-	if second, err := got.Number("oci-artifact"); err != nil || second == first {
+	if second, err := got.Number(t.Context(), "oci-artifact"); err != nil || second == first {
 		t.Errorf("under another name the number is %s, %v, as before", second, err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := got.Number(ended, "git-artifact"); !errors.Is(err, context.Canceled) {
+		t.Errorf("all files are read for nobody: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -224,14 +225,15 @@ func (e entry) Info() (fs.FileInfo, error) { return e.tree.Stat(e.path) }
 
 // Number is what Flux calls the file of an artifact after: a checksum of the names and
 // contents of all files, those among them that are not packed. It is short, and not for
-// telling contents apart. Name is that of the artifact. All files are read.
-func (c Composition) Number(name string) (string, error) {
+// telling contents apart. Name is that of the artifact. All files are read, until
+// the context ends.
+func (c Composition) Number(ctx context.Context, name string) (string, error) {
 	var files []string
 	err := fs.WalkDir(c.all, ".", func(at string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			files = append(files, path.Join(name, at))
 		}
-		return err
+		return errors.Join(err, ctx.Err())
 	})
 	if err != nil {
 		return "", err
@@ -239,6 +241,9 @@ func (c Composition) Number(name string) (string, error) {
 	slices.Sort(files)
 	all := adler32.New()
 	for _, file := range files {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
 		sum, err := checksum(c.all, strings.TrimPrefix(file, name+"/"))
 		if err != nil {
 			return "", err

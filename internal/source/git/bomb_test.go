@@ -160,3 +160,52 @@ func TestBrokenTreesAreReadOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestLargeDirectoriesAreReadOnce: not once for each file in them; and they are not kept
+// for long.
+func TestLargeDirectoriesAreReadOnce(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewGitServer(t, testenv.GitServerOptions{})
+	repo := server.Repository(t, "app")
+	blob := gitOutput(t, repo.Dir, "x", "hash-object", "-w", "--stdin")
+	const count = 60_000
+	var lines strings.Builder
+	for i := range count {
+		fmt.Fprintf(&lines, "100644 blob %s\tf%d\n", blob, i)
+	}
+	flat := gitOutput(t, repo.Dir, lines.String(), "mktree")
+	root := gitOutput(t, repo.Dir, fmt.Sprintf("040000 tree %s\ta\n", flat), "mktree")
+	repo.Branch(t, "main", gitOutput(t, repo.Dir, "", "commit-tree", "-m", "flat", root))
+	s := store(t, Options{})
+	soon(t, "reading all files", func(ctx context.Context) {
+		result, err := s.Fetch(ctx, Request{URL: server.URL("app"), Ref: Ref{Branch: "main"}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer result.Release()
+		files := 0
+		err = fs.WalkDir(result.Files, ".", func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || ctx.Err() != nil {
+				return errors.Join(err, ctx.Err())
+			}
+			files++
+			_, err = result.Files.ReadFile(name)
+			return err
+		})
+		if err != nil || files != count {
+			t.Errorf("%d files, error %v", files, err)
+		}
+	})
+	if kept := s.dirs.large.Cost(); kept < entryCost*count {
+		t.Errorf("%d bytes of large directories are kept while they are read", kept)
+	}
+	s.dirs.expire() // it has just been used
+	if s.dirs.large.Cost() == 0 {
+		t.Error("a large directory that is read is dropped")
+	}
+	s.dirs.expire()
+	if kept := s.dirs.large.Cost(); kept != 0 {
+		t.Errorf("%d bytes of large directories are kept that nobody reads", kept)
+	}
+}

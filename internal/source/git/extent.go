@@ -108,6 +108,10 @@ type visit struct {
 	limit      extent
 	total      extent
 	submodules int
+	// holds are the tips of submodules that must not be removed meanwhile.
+	holds []child
+	// moved is set where a tip has other submodules than before.
+	moved bool
 	// above are the repositories that the present one is a submodule of, the
 	// outermost first.
 	above []origin

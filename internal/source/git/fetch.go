@@ -29,7 +29,10 @@ type Result struct {
 // Fetch finds out what a request's ref stands for, and gets what is missing of
 // it. See source.Fetcher for what it promises.
 func (s *Store) Fetch(ctx context.Context, request Request) (Result, error) {
-	result, err := s.fetch(ctx, request, s.newVisit())
+	v := s.newVisit()
+	defer s.leave(v)
+	s.follow(request)
+	result, err := s.fetch(ctx, request, v)
 	if err != nil {
 		return Result{}, failure(request, err)
 	}
@@ -218,8 +221,10 @@ func (r *remote) update(ctx context.Context, request Request, found choice) erro
 	if err != nil {
 		return err
 	}
-	next := tip{Want: found.want.String(), Ref: found.name}
 	old, followed := st.Tips[key]
+	// The submodules stay those of before until those of the new commit are there, which
+	// come as the difference to them.
+	next := tip{Want: found.want.String(), Ref: found.name, Children: old.Children}
 	same := followed && old.Ref == next.Ref && found.name != ""
 	asks := same || ref.Commit != "" && ref.Branch != ""
 	for _, other := range st.Tips {

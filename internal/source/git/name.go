@@ -9,7 +9,7 @@ import (
 // in it: here, or where somebody unpacks the artifact.
 func checkName(name string) error {
 	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") || isDotGit(name) {
-		return fmt.Errorf("%q is not a valid file name", name)
+		return fmt.Errorf("%s is not a valid file name", quoted(name))
 	}
 	return nil
 }

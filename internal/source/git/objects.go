@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/source/git/lru"
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 )
 
@@ -41,9 +40,6 @@ type treeKey struct {
 	owner string
 	id    pack.ID
 }
-
-// dirCache holds decoded directories.
-type dirCache = lru.Cache[treeKey, *dir]
 
 // objects reads decoded objects from a Set.
 type objects struct {
@@ -95,7 +91,7 @@ func (o *objects) object(id pack.ID, kind pack.Kind) ([]byte, error) {
 }
 
 func (o *objects) dir(id pack.ID) (*dir, error) {
-	if d, ok := o.dirs.Get(treeKey{o.owner, id}); ok {
+	if d, ok := o.dirs.get(treeKey{o.owner, id}); ok {
 		return d, nil
 	}
 	data, err := o.object(id, pack.Tree)
@@ -112,11 +108,11 @@ func (o *objects) dir(id pack.ID) (*dir, error) {
 	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.name, b.name) })
 	for i := 1; i < len(entries); i++ {
 		if entries[i].name == entries[i-1].name {
-			return nil, invalid(fmt.Errorf("tree %s has %q twice", id, entries[i].name))
+			return nil, invalid(fmt.Errorf("tree %s has %s twice", id, quoted(entries[i].name)))
 		}
 	}
 	d := &dir{entries: entries}
-	o.dirs.Put(treeKey{o.owner, id}, d, int64(len(data)+entryCost*len(entries)))
+	o.dirs.put(treeKey{o.owner, id}, d, int64(len(data)+entryCost*len(entries)))
 	return d, nil
 }
 

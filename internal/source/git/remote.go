@@ -121,7 +121,7 @@ func (r *remote) open() error {
 
 func (r *remote) limits() pack.Limits {
 	o := r.store.options
-	return pack.Limits{Bytes: o.PackBytes, Objects: o.PackObjects, Object: o.FileBytes}
+	return pack.Limits{Bytes: o.PackBytes, Objects: o.PackObjects, Object: o.FileBytes, Slots: r.store.slots}
 }
 
 // load opens what the state file names. A store with any fault is as good as
@@ -218,29 +218,42 @@ func (r *remote) name() string {
 	return fmt.Sprintf("pack-%06d", r.state.Next)
 }
 
-// children gives the submodules that a tip was shown with.
-func (r *remote) children(tip string) []child {
+// children gives the submodules that a tip was shown with; false where the store is not
+// open yet.
+func (r *remote) children(tip string) ([]child, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.state.Tips[tip].Children
+	return r.state.Tips[tip].Children, r.set != nil
 }
 
-// setChildren remembers the submodules of a tip.
-func (r *remote) setChildren(key string, children []child) error {
+// setChildren remembers the submodules of a tip, and tells whether they are others than
+// before. Where they are only a part, those that are remembered stay, as far as there is
+// room: the next fetch may get further.
+func (r *remote) setChildren(key string, children []child, part bool) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t, ok := r.state.Tips[key]
-	if !ok || r.closed || slices.Equal(t.Children, children) {
-		return nil
+	if !ok || r.closed {
+		return false, nil
+	}
+	if part {
+		for _, old := range t.Children {
+			if len(children) < mostSubmodules && !slices.Contains(children, old) {
+				children = append(children, old)
+			}
+		}
+	}
+	if slices.Equal(t.Children, children) {
+		return false, nil
 	}
 	next := r.state.clone()
 	t.Children = children
 	next.Tips[key] = t
 	if err := writeState(r.dir, next); err != nil {
-		return err
+		return false, err
 	}
 	r.state = next
-	return nil
+	return true, nil
 }
 
 // retain forgets tips. Their objects go when packs are joined next.

@@ -265,7 +265,7 @@ func parseURL(text string) (*url.URL, error) {
 	switch u.Scheme {
 	case "http", "https", "ssh":
 	default:
-		return nil, &wire.Error{Code: wire.CodeURL, Text: fmt.Sprintf("scheme %q is not supported; use http, https or ssh", u.Scheme)}
+		return nil, &wire.Error{Code: wire.CodeURL, Text: fmt.Sprintf("scheme %s is not supported; use http, https or ssh", quoted(u.Scheme))}
 	}
 	if u.Hostname() == "" || strings.HasPrefix(u.Hostname(), "-") {
 		return nil, &wire.Error{Code: wire.CodeURL, Text: "it names no host"}

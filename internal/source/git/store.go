@@ -21,7 +21,6 @@ package git
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +35,8 @@ import (
 // Options configure a Store. Zero values mean the defaults.
 type Options struct {
 	// CacheBytes bounds the objects and directories that are kept decoded in
-	// memory, over all repositories: 16 MiB by default.
+	// memory, over all repositories: 16 MiB by default. Directories of many
+	// thousands of files come to that while somebody reads them, up to 104 MiB.
 	CacheBytes int64
 	// PackBytes is the largest pack that is taken, in bytes: 2 GiB by default.
 	PackBytes int64
@@ -98,6 +98,7 @@ type Store struct {
 	dirs    *dirCache
 	extents *extentCache
 	serial  atomic.Uint64
+	slots   *pack.Slots
 	// dial makes the client of a repository.
 	dial func(wire.Options) (*wire.Client, error)
 
@@ -106,9 +107,15 @@ type Store struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
-	mu      sync.Mutex // guards remotes and closed
+	mu      sync.Mutex // guards all below
 	remotes map[string]*remote
 	closed  bool
+	// roots are the tips that are followed for their own sake; nil until that is known.
+	roots map[root]bool
+	// held counts for each tip of a submodule the fetches that need it just now.
+	held map[child]int
+	// kept is set where something was kept only because it was held.
+	kept bool
 }
 
 // Open opens the stores below a folder, which is made where it is missing.
@@ -127,9 +134,11 @@ func Open(path string, o Options) (*Store, error) {
 		// Most builds read a file once, while directories are looked up again
 		// and again.
 		objects: pack.NewCache(o.CacheBytes / 2),
-		dirs:    lru.New[treeKey, *dir](o.CacheBytes / 2),
+		dirs:    newDirCache(o.CacheBytes / 2),
 		extents: lru.New[treeKey, extent](extentBytes),
+		slots:   pack.NewSlots(),
 		remotes: map[string]*remote{},
+		held:    map[child]int{},
 		dial:    wire.New,
 	}
 	s.life, s.end = context.WithCancel(context.Background())
@@ -145,6 +154,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.end()
 	s.work.Wait()
+	s.dirs.close()
 	for _, r := range remotes {
 		r.close()
 	}
@@ -200,47 +210,4 @@ func (s *Store) known(key string, client *wire.Client) (*remote, error) {
 		s.remotes[key] = r
 	}
 	return r, nil
-}
-
-// Retain removes the stores, and the tips in them, that none of the requests
-// needs, with those of their submodules. It must be given everything that is
-// still followed.
-func (s *Store) Retain(requests []Request) error {
-	wanted := map[string]map[string]bool{}
-	want := func(key, tip string) bool {
-		if wanted[key] == nil {
-			wanted[key] = map[string]bool{}
-		}
-		seen := wanted[key][tip]
-		wanted[key][tip] = true
-		return !seen
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var follow func(key, tip string)
-	follow = func(key, tip string) {
-		if !want(key, tip) {
-			return
-		}
-		if r, ok := s.remotes[key]; ok {
-			for _, child := range r.children(tip) {
-				follow(child.Remote, child.Tip)
-			}
-		}
-	}
-	for _, request := range requests {
-		follow(s.key(request), request.tip())
-	}
-	for key, r := range s.remotes {
-		if wanted[key] == nil {
-			delete(s.remotes, key)
-			r.close()
-			continue
-		}
-		r.retain(wanted[key])
-	}
-	if err := s.folder.Sweep(func(key string) bool { return wanted[key] != nil }); err != nil {
-		return fmt.Errorf("clean git store: %w", err)
-	}
-	return nil
 }

@@ -22,28 +22,45 @@ const (
 	// mostSubmodules is how many submodules a repository may have, with those
 	// of its submodules.
 	mostSubmodules = 200
+	// longestModules is the most bytes of .gitmodules.
+	longestModules = 1 << 20
 )
 
 // addSubmodules shows the files of submodules where the tree links to them. A
 // link that .gitmodules does not know is left out.
 func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, result *Result, o *objects, v *visit) error {
-	shown := result.Files.(*tree)
-	data, err := shown.ReadFile(modulesFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	children, err := s.mountSubmodules(ctx, request, result, o, v)
+	moved, failed := r.setChildren(request.tip(), children, err != nil)
+	v.moved = v.moved || moved
 	if err != nil {
 		return err
 	}
+	return failed
+}
+
+// mountSubmodules fetches the submodules. It gives their tips, also where it
+// fails: those so far.
+func (s *Store) mountSubmodules(ctx context.Context, request Request, result *Result, o *objects, v *visit) ([]child, error) {
+	shown := result.Files.(*tree)
+	data, err := shown.ReadFile(modulesFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > longestModules {
+		return nil, invalid(fmt.Errorf("%s has %d bytes, at most %d are read", modulesFile, len(data), longestModules))
+	}
 	if len(v.above) == deepestSubmodule {
-		return invalid(fmt.Errorf("submodules are nested deeper than %d", deepestSubmodule))
+		return nil, invalid(fmt.Errorf("submodules are nested deeper than %d", deepestSubmodule))
 	}
 	modules, err := parseModules(string(data))
 	if err != nil {
-		return invalid(err)
+		return nil, invalid(err)
 	}
 	if len(modules) > mostSubmodules {
-		return invalid(fmt.Errorf("the repository has %d submodules, at most %d are followed", len(modules), mostSubmodules))
+		return nil, invalid(fmt.Errorf("the repository has %d submodules, at most %d are followed", len(modules), mostSubmodules))
 	}
 	var mounts []source.Mount
 	var children []child
@@ -55,38 +72,35 @@ func (s *Store) addSubmodules(ctx context.Context, r *remote, request Request, r
 	}
 	for _, m := range modules {
 		if err := ctx.Err(); err != nil {
-			return endOf(err)
+			return children, endOf(err)
 		}
 		commit, ok, err := o.link(shown.root, m.path)
 		if err != nil {
-			return err
+			return children, err
 		}
 		if !ok {
 			continue
 		}
 		inner, err := submoduleRequest(request, m, commit)
 		if err != nil {
-			return invalid(fmt.Errorf("submodule %q: %w", m.path, err))
+			return children, invalid(fmt.Errorf("submodule %s: %w", quoted(m.path), err))
 		}
 		if err := v.descend(request, result.Commit.Hash, inner); err != nil {
-			return invalid(fmt.Errorf("submodule %q: %w", m.path, err))
+			return children, invalid(fmt.Errorf("submodule %s: %w", quoted(m.path), err))
 		}
+		children = append(children, s.hold(v, inner))
 		below, err := s.fetch(ctx, inner, v)
 		v.ascend()
 		if err != nil {
-			return failure(request, fmt.Errorf("submodule %q: %w", m.path, failure(inner, err)))
+			return children, failure(request, fmt.Errorf("submodule %s: %w", quoted(m.path), failure(inner, err)))
 		}
 		releases = append(releases, below.Release)
 		mounts = append(mounts, source.Mount{At: m.path, Tree: below.Files})
-		children = append(children, child{Remote: s.key(inner), Tip: inner.tip()})
-	}
-	if err := r.setChildren(request.tip(), children); err != nil {
-		return err
 	}
 	if result.Files, err = source.Overlay(shown, mounts...); err != nil {
-		return invalid(err)
+		return children, invalid(err)
 	}
-	return nil
+	return children, nil
 }
 
 // link gives the commit that a path of the tree links to.
@@ -198,7 +212,7 @@ func parseModules(text string) ([]module, error) {
 	modules = slices.DeleteFunc(modules, func(m module) bool { return m.path == "" || m.url == "" })
 	for _, m := range modules {
 		if !fs.ValidPath(m.path) || m.path == "." {
-			return nil, fmt.Errorf(".gitmodules: %q is not a path below the root", m.path)
+			return nil, fmt.Errorf(".gitmodules: %s is not a path below the root", quoted(m.path))
 		}
 	}
 	return modules, nil

@@ -71,6 +71,11 @@ func (r *remote) join(ctx context.Context) error {
 		return nil
 	}
 	defer set.Release()
+	release, err := r.store.slots.Take(ctx, set.Disk(), 0)
+	if err != nil {
+		return err
+	}
+	defer release()
 
 	var names []pack.ID
 	seen := map[pack.ID]bool{}

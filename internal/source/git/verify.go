@@ -109,7 +109,7 @@ func (o *objects) verify(v Verify, found choice, commit pack.ID) ([]Verified, er
 		}
 		if err == nil && tagName(tag.Data) != name {
 			// Whoever may push could else show an old version under a new name.
-			err = fmt.Errorf("the signed tag is called %q", tagName(tag.Data))
+			err = fmt.Errorf("the signed tag is called %s", quoted(tagName(tag.Data)))
 		}
 		if err != nil {
 			return nil, refusal(gitops.Denied, ReasonTag, fmt.Errorf("verify tag %q: %w", name, err))

@@ -99,6 +99,8 @@ type Limits struct {
 	// Object is the largest object that is held in memory, in bytes. A larger
 	// one that is stored whole can still be streamed.
 	Object int64
+	// Slots bound the packs that are indexed at once; nil is no bound.
+	Slots *Slots
 }
 
 // Pack is a pack file with its index, open for reading by any number of

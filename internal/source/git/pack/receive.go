@@ -45,6 +45,12 @@ func (p *Pack) receive(ctx context.Context, r io.Reader, dir *os.Root, older *Se
 	if p.Size, err = in.finish(); err != nil {
 		return err
 	}
+	// All is there: from here on nobody waits for the server.
+	release, err := limits.Slots.Take(ctx, p.Size, len(entries))
+	if err != nil {
+		return err
+	}
+	defer release()
 	x := &indexer{ctx: ctx, pack: p, entries: entries, older: older, limits: limits}
 	slots, err := x.slots()
 	if err != nil {
