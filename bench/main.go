@@ -38,12 +38,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}}
 	b.began = time.Now()
 	var failed error
-	if o.sources {
+	if o.fleets() {
+		failed = b.measure(ctx)
+	}
+	if failed == nil && o.scenarios[sources] {
 		if b.results.Sources, failed = b.measureSources(ctx); failed == nil {
 			b.results.Registry, failed = b.measureRegistry(ctx)
 		}
-	} else {
-		failed = b.measure(ctx)
 	}
 	b.results.Took = duration(time.Since(b.began))
 	b.results.Figures, b.results.Growth = judge(b.results.Sizes)

@@ -26,10 +26,13 @@ const (
 	variable scenario = "variable"
 	idle     scenario = "idle"
 	deletion scenario = "delete"
+	// sources is fetching from a Git repository with a long history and from an OCI
+	// registry. It needs none of the others.
+	sources scenario = "sources"
 )
 
 func scenarios() []scenario {
-	return []scenario{install, oneApp, allApps, drift, variable, restart, idle, deletion}
+	return []scenario{install, oneApp, allApps, drift, variable, restart, idle, deletion, sources}
 }
 
 // options say what is measured, and how often.
@@ -44,7 +47,6 @@ type options struct {
 	workers    int
 	skipBare   bool
 	tenants    bool
-	sources    bool
 	history    historySize
 	flags      []string
 	plumb      string
@@ -63,12 +65,11 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	set.IntVar(&o.samples, "samples", 30, "`number` of one-app commits, and of drifts")
 	set.IntVar(&o.allCommits, "all-commits", 3, "`number` of commits that change all apps")
 	set.DurationVar(&o.idle, "idle", time.Minute, "how `long` nothing happens in the scenario idle")
-	wanted := set.String("scenarios", "all", "`names`: all, or some of "+join(scenarios())+"; install always runs")
+	wanted := set.String("scenarios", "all", "`names`: all, or some of "+join(scenarios())+"; install always runs, but with sources alone")
 	set.IntVar(&o.namespaces, "namespaces", 20, "`number` of namespaces that the apps are spread over")
 	set.IntVar(&o.workers, "workers", 16, "`number` of the bare client's workers, and of those that create custom resources")
 	set.BoolVar(&o.skipBare, "no-bare", false, "leave out the bare client: no ratios, for work on the operator")
 	set.BoolVar(&o.tenants, "tenants", false, "one more turn: the operator with a service account, an encrypted Secret and five variables for each app")
-	set.BoolVar(&o.sources, "sources", false, "measure fetching from a Git repository with a long history and from an OCI registry, and nothing else")
 	flags := set.String("operator-flags", "", "more `flags` for the operator, separated by spaces")
 	set.StringVar(&o.plumb, "plumb", filepath.Join("bin", "plumb"), "operator `program`")
 	set.StringVar(&o.cluster, "localcluster", filepath.Join("bin", "localcluster"), "control plane `program`")
@@ -132,6 +133,9 @@ func (o *options) complete(sizes, wanted string) error {
 	}
 	return nil
 }
+
+// fleets tells whether anything but sources is measured.
+func (o *options) fleets() bool { return len(o.scenarios) > 1 || !o.scenarios[sources] }
 
 func join(names []scenario) string {
 	var words []string

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -98,7 +97,11 @@ func (b *bench) registryRound(ctx context.Context, r *registryResult, program, h
 	if err != nil {
 		return err
 	}
-	reconcile, requests, err := b.reconcileRegistry(ctx, host, r.Repositories)
+	objects, err := registryObjects(host, r.Repositories)
+	if err != nil {
+		return err
+	}
+	reconcile, requests, err := b.reconcileSources(ctx, ociRepositories(), objects, nil)
 	if err != nil {
 		return err
 	}
@@ -117,61 +120,6 @@ func timed(ctx context.Context, program string, args ...string) (time.Duration, 
 	}
 	took, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
 	return time.Duration(took * float64(time.Second)), err
-}
-
-// reconcileRegistry has the operator reconcile an OCIRepository for each repository of the
-// registry, on a fresh control plane.
-func (b *bench) reconcileRegistry(ctx context.Context, host string, count int) (took time.Duration, requests tally, err error) {
-	f, err := newFleet(1, 1)
-	if err != nil {
-		return 0, requests, err
-	}
-	p, err := b.plane(ctx, f)
-	if err != nil {
-		return 0, requests, err
-	}
-	defer func() { err = errors.Join(err, p.stop()) }()
-	o, err := newOperator(p, b.options.plumb, b.options.flags)
-	if err != nil {
-		return 0, requests, err
-	}
-	defer func() { err = errors.Join(err, o.stop(syscall.SIGTERM), o.close()) }()
-	if err := o.start(); err != nil {
-		return 0, requests, err
-	}
-	if err := o.ready(ctx); err != nil {
-		return 0, requests, err
-	}
-	if _, err := o.settled(ctx, 0, time.Minute); err != nil {
-		return 0, requests, err
-	}
-	objects, err := registryObjects(host, count)
-	if err != nil {
-		return 0, requests, err
-	}
-	watch, err := track(ctx, p.client, ociRepositories(), "")
-	if err != nil {
-		return 0, requests, err
-	}
-	defer watch.stop()
-	from, err := p.audit.now()
-	if err != nil {
-		return 0, requests, err
-	}
-	ready := watch.expect(object.ready, atLeast(count))
-	began := time.Now()
-	err = parallel(ctx, b.options.workers, len(objects), func(ctx context.Context, i int) error {
-		return p.apply(ctx, objects[i], foreignManager, false)
-	})
-	if err != nil {
-		return 0, requests, err
-	}
-	at, err := ready(ctx, allWithin)
-	if err != nil {
-		return 0, requests, errors.Join(err, o.alive(), errors.New(o.tail()))
-	}
-	requests, err = o.settled(ctx, from, time.Minute)
-	return at.Sub(began), requests, err
 }
 
 // registryObjects are the OCIRepositories that follow a registry.

@@ -41,14 +41,13 @@ type sourceResult struct {
 	// Poll is one that finds nothing new.
 	Poll      samples `json:"pollSeconds"`
 	PollBytes int64   `json:"pollBytes"`
-	// Followers are the objects of which all polls of an interval cost SharedPolls
-	// requests.
-	Followers   int   `json:"followers"`
-	SharedPolls int64 `json:"sharedPolls"`
+	// Followers are the GitRepositories of which all polls cost Polls requests in
+	// Intervals. Reconcile is from the first one created to the last one Ready.
+	Followers int      `json:"followers"`
+	Intervals int      `json:"intervals"`
+	Polls     int64    `json:"polls"`
+	Reconcile duration `json:"reconcileSeconds"`
 }
-
-// followers is how many objects follow one repository.
-const followers = 500
 
 // measureSources measures fetching.
 func (b *bench) measureSources(ctx context.Context) (_ *sourceResult, err error) {
@@ -68,11 +67,11 @@ func (b *bench) measureSources(ctx context.Context) (_ *sourceResult, err error)
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
-	r := &sourceResult{Size: size, Followers: followers}
+	r := &sourceResult{Size: size}
 	if r.Packs, err = repo.disk(); err != nil {
 		return nil, err
 	}
-	for _, part := range []func(context.Context, *history, *historyServer, string, *sourceResult) error{b.memory, b.fetches, b.shared} {
+	for _, part := range []func(context.Context, *history, *historyServer, string, *sourceResult) error{b.memory, b.fetches, b.followed} {
 		if err := part(ctx, repo, server, dir, r); err != nil {
 			return nil, err
 		}
@@ -282,40 +281,6 @@ func fetchOnce(ctx context.Context, store *git.Store, request *git.Request, chan
 	return nil
 }
 
-// shared counts the requests of an interval in which many objects look at their
-// branches, one after the other.
-func (b *bench) shared(ctx context.Context, repo *history, server *historyServer, dir string, r *sourceResult) error {
-	store, err := git.Open(filepath.Join(dir, "shared"), git.Options{})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = store.Close() }() // the folder goes at once
-	const branches = 10
-	requests := make([]git.Request, followers)
-	for i := range requests {
-		branch := fmt.Sprintf("team-%d", i%branches)
-		requests[i] = git.Request{URL: server.url, Ref: git.Ref{Branch: branch}, Sparse: []string{"apps"}}
-		if i < branches {
-			if _, err := repo.git(ctx, "update-ref", "refs/heads/"+branch, "refs/heads/main"); err != nil {
-				return err
-			}
-			if err := fetchOnce(ctx, store, &requests[i], true); err != nil {
-				return err
-			}
-		}
-		requests[i].Known = requests[i%branches].Known
-	}
-	before, due := server.requests.Load(), time.Now()
-	for i := range requests {
-		requests[i].NotBefore = due
-		if err := fetchOnce(ctx, store, &requests[i], false); err != nil {
-			return err
-		}
-	}
-	r.SharedPolls = server.requests.Load() - before
-	return nil
-}
-
 // figures judges the result.
 func (r *sourceResult) figures() []figure {
 	f := &figures{group: fmt.Sprintf("Git: %d commits, %d files, %d MiB in packs", r.Size.Commits, r.Size.Files, r.Packs>>20)}
@@ -330,7 +295,9 @@ func (r *sourceResult) figures() []figure {
 	}
 	f.add("unchanged poll: moves, at most", "kB", kb(r.PollBytes), same(2), "")
 	f.add("unchanged poll: p50", "ms", ms(r.Poll.p50()), noBound(), "")
-	f.add(fmt.Sprintf("polls of %d objects in an interval: requests", r.Followers), "", float64(r.SharedPolls), same(1), "")
+	f.add(fmt.Sprintf("%d GitRepositories: requests to the server in an interval", r.Followers), "", float64(r.Polls)/float64(r.Intervals), same(1.2),
+		fmt.Sprintf("%d in %d intervals of %s", r.Polls, r.Intervals, followInterval))
+	f.add(fmt.Sprintf("%d GitRepositories: all Ready", r.Followers), "s", seconds(r.Reconcile), noBound(), "")
 	f.add("one-file commit: moves, at most", "kB", kb(most(r.FetchBytes)), same(20), fmt.Sprintf("git fetch moves %s kB", number(kb(most(r.GitBytes)))))
 	f.add("one-file commit: p50", "ms", ms(r.Fetch.p50()), noBound(), fmt.Sprintf("max %s ms", number(ms(r.Fetch.max()))))
 	f.add("git fetch of it: p50", "ms", ms(r.Git.p50()), noBound(), fmt.Sprintf("max %s ms", number(ms(r.Git.max()))))

@@ -26,7 +26,7 @@ if ! command -v "$(go env CC)" >/dev/null; then
 	notes+=("race detector: it needs a C compiler, and $(go env CC) is not there")
 fi
 # shellcheck disable=SC2086 # the packages are words
-run operator . $cgo ${race[@]+"${race[@]}"} -timeout 30m "$@" $packages
+run operator . $cgo ${race[@]+"${race[@]}"} -timeout 60m "$@" $packages
 # Compiled as build.sh compiles, so that Kubernetes is not compiled twice.
 run "local control plane" localcluster 0 -trimpath -vet=off ./...
 # These read all of Kubernetes: some minutes the first time.

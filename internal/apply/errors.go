@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// maxShown is how many errors of a round are spelled out.
-	maxShown = 10
+	// maxShown is how many bytes of the errors of a round are spelled out: what fits
+	// into a condition, with room for what is put before it.
+	maxShown = 12 << 10
 	// maxMessage bounds the text of one error, in bytes.
 	maxMessage = 1000
 )
@@ -34,16 +35,18 @@ type Errors struct {
 // All are the errors in the order of their refs.
 func (e *Errors) All() []*gitops.Error { return slices.Clone(e.list) }
 
-// Error shows the first ten, one a line, and says how many there are.
+// Error shows them one a line, as many as a condition has room for, and says how many
+// there are.
 func (e *Errors) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d objects were refused:", len(e.list))
 	for i, err := range e.list {
-		if i == maxShown {
-			fmt.Fprintf(&b, "\nand %d more", len(e.list)-maxShown)
+		text := err.Error()
+		if b.Len()+len(text) > maxShown {
+			fmt.Fprintf(&b, "\nand %d more", len(e.list)-i)
 			break
 		}
-		b.WriteString("\n" + err.Error())
+		b.WriteString("\n" + text)
 	}
 	return b.String()
 }

@@ -234,10 +234,14 @@ metadata: {name: settings, namespace: $NS}
 data: {a: "2"}
 `
 	uid := w.must(w.ref("", "ConfigMap", "settings")).GetUID()
+	w.env.Kubectl(t, "-n", w.namespace, "label", "configmap/settings", "example.org/mark=1", "--field-manager=somebody")
 	w.mustApply(docs)
 	obj := w.must(w.ref("", "ConfigMap", "settings"))
 	if diff := cmp.Diff(map[string]any{"a": "2"}, field(obj, "data")); diff != "" {
 		t.Error(diff)
+	}
+	if _, kept := obj.GetLabels()["example.org/mark"]; kept {
+		t.Error("a label that is to be dropped stayed")
 	}
 	if _, kept := obj.GetAnnotations()["kubectl.kubernetes.io/last-applied-configuration"]; kept {
 		t.Error("kubectl's annotation stayed")
@@ -249,6 +253,30 @@ data: {a: "2"}
 		if entry.Manager != keys().Manager {
 			t.Errorf("manager %q still has fields", entry.Manager)
 		}
+	}
+}
+
+// What the live object asks for counts as what the declaration does.
+func TestLiveObjectAsksForForce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const docs = `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, namespace: $NS}
+immutable: true
+data: {a: %q}
+`
+	w.mustApply(fmt.Sprintf(docs, "1"))
+	before := w.must(w.ref("", "ConfigMap", "settings"))
+	if out := w.apply(fmt.Sprintf(docs, "2")); out.err == nil {
+		t.Fatal("an immutable field was changed")
+	}
+	w.env.Kubectl(t, "-n", w.namespace, "annotate", "configmap/settings", keys().Force+"=enabled", "--field-manager=somebody")
+	w.mustApply(fmt.Sprintf(docs, "2"))
+	after := w.must(w.ref("", "ConfigMap", "settings"))
+	if diff := cmp.Diff(map[string]any{"a": "2"}, field(after, "data")); diff != "" || after.GetUID() == before.GetUID() {
+		t.Errorf("uid %s after %s; %s", after.GetUID(), before.GetUID(), diff)
 	}
 }
 

@@ -36,6 +36,7 @@ func keys() gitops.Keys {
 		TakeOver:        []string{"kubectl", "before-first-apply"},
 		KeepFields:      []string{"kubectl.kubernetes.io/restartedAt"},
 		DropAnnotations: []string{"kubectl.kubernetes.io/last-applied-configuration"},
+		DropLabels:      []string{"example.org/mark"},
 	}
 }
 

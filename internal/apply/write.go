@@ -167,10 +167,18 @@ func (r *run) takeOverPatch(s *step, obj *unstructured.Unstructured) ([]byte, er
 		patch = append(patch, operation{Op: "test", Path: path, Value: entry}, operation{Op: "remove", Path: path})
 	}
 	patch = append(patch, operation{Op: "add", Path: "/metadata/managedFields/-", Value: own})
-	annotations := obj.GetAnnotations()
-	for _, name := range r.Keys.DropAnnotations {
-		if _, ok := annotations[name]; ok {
-			patch = append(patch, operation{Op: "remove", Path: "/metadata/annotations/" + pointer(name)})
+	for _, drop := range []struct {
+		at    string
+		has   map[string]string
+		names []string
+	}{
+		{"/metadata/annotations/", obj.GetAnnotations(), r.Keys.DropAnnotations},
+		{"/metadata/labels/", obj.GetLabels(), r.Keys.DropLabels},
+	} {
+		for _, name := range drop.names {
+			if _, ok := drop.has[name]; ok {
+				patch = append(patch, operation{Op: "remove", Path: drop.at + pointer(name)})
+			}
 		}
 	}
 	return json.Marshal(patch)

@@ -3,7 +3,6 @@ package artifact
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -25,6 +24,9 @@ const (
 	// maxPathBytes and maxPathDepth bound the names of files.
 	maxPathBytes = 4096
 	maxPathDepth = 100
+	// maxUnpackedFile is how many bytes one file of an artifact may have: as many as a Store
+	// packs, so that what it makes can be unpacked again.
+	maxUnpackedFile = defaultFileBytes
 	// maxUnpacked is how many bytes the files of an artifact may have together.
 	maxUnpacked = 2 << 30
 	// maxCache is how many bytes the unpacked artifacts may have that nobody uses: where
@@ -35,9 +37,10 @@ const (
 	keepUnused = time.Hour
 )
 
-// Cache keeps artifacts that others have packed, each once, by its digest: sources of
-// the same content share it, and after a restart nothing is loaded again. It is safe
-// for use by several goroutines, and by one process at a time.
+// Cache keeps artifacts that others have packed, each once in a scope, by its digest: those
+// who may see the same share it, and after a restart nothing is loaded again. A digest is no
+// secret, so who only knows one is shown nothing that others have loaded. It is safe for use
+// by several goroutines, and by one process at a time.
 type Cache struct {
 	root   *os.Root
 	client *http.Client
@@ -45,15 +48,15 @@ type Cache struct {
 	most   cacheLimits
 
 	mu sync.Mutex
-	// held are the artifacts in use, by digest; guarded by mu.
+	// held are the artifacts in use, by digest and scope; guarded by mu.
 	held map[string]*cached
 }
 
-// cacheLimits bound an artifact when it is unpacked, in bytes, files and bytes of names, and
-// the bytes of those that nobody uses.
+// cacheLimits bound an artifact when it is unpacked, in bytes of one file and of all, files
+// and bytes of names, and the bytes of those that nobody uses.
 type cacheLimits struct {
-	total, unused  int64
-	entries, names int
+	file, total, unused int64
+	entries, names      int
 }
 
 // cached is an artifact in use.
@@ -74,7 +77,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, most: cacheLimits{total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, most: cacheLimits{file: maxUnpackedFile, total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 
@@ -98,6 +101,13 @@ type Packed struct {
 	Scope string
 }
 
+// NamespaceScope is the scope of what everybody in a namespace may see: artifacts that the
+// status of an object there names, and what is made of them.
+func NamespaceScope(namespace string) string {
+	sum := sha256.Sum256([]byte("namespace " + namespace))
+	return hex.EncodeToString(sum[:16])
+}
+
 // Unpacked is an artifact in use. It can be read until Release is called, which may be
 // called more than once.
 type Unpacked struct {
@@ -107,11 +117,11 @@ type Unpacked struct {
 	Packed func() (io.ReadCloser, error)
 }
 
-// Get gives the files of the artifact at a URL, whose digest is that of Packed. They can
-// be read until release is called. Errors name the URL and what is wrong with the
+// Get gives the files of the artifact at a URL, whose digest and scope are those of Packed.
+// They can be read until release is called. Errors name the URL and what is wrong with the
 // artifact.
-func (c *Cache) Get(ctx context.Context, url, digest string) (files gitops.Tree, release func(), err error) {
-	unpacked, err := c.Load(ctx, Packed{Digest: digest, Open: func(ctx context.Context) (io.ReadCloser, error) { return c.open(ctx, url) }})
+func (c *Cache) Get(ctx context.Context, url, digest, scope string) (files gitops.Tree, release func(), err error) {
+	unpacked, err := c.Load(ctx, Packed{Digest: digest, Scope: scope, Open: func(ctx context.Context) (io.ReadCloser, error) { return c.open(ctx, url) }})
 	if err != nil {
 		return nil, nil, fmt.Errorf("artifact at %s: %w", url, err)
 	}
@@ -266,21 +276,15 @@ func (c *Cache) clean(unwanted func(name string) bool) error {
 
 // parseDigest gives the name of a digest's folder, and what to sum with.
 func parseDigest(digest string) (name string, sum hash.Hash, err error) {
-	algorithm, text, _ := strings.Cut(digest, ":")
-	switch algorithm {
-	case "sha256":
-		sum = sha256.New()
-	case "sha384":
-		sum = sha512.New384()
-	case "sha512":
-		sum = sha512.New()
-	default:
-		return "", nil, fmt.Errorf("digest %q is none of sha256, sha384 and sha512", digest)
+	algorithm, sum, err := summing(digest)
+	if err != nil {
+		return "", nil, err
 	}
+	_, text, _ := strings.Cut(digest, ":")
 	if raw, err := hex.DecodeString(text); err != nil || len(raw) != sum.Size() {
 		return "", nil, fmt.Errorf("digest %q is no %s sum", digest, algorithm)
 	}
-	return algorithm + "-" + strings.ToLower(text), sum, nil
+	return string(algorithm) + "-" + strings.ToLower(text), sum, nil
 }
 
 // An artifact is one file: the content of all its files, one after the other, then an index

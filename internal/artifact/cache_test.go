@@ -22,7 +22,7 @@ import (
 )
 
 // packedWith is a gzipped tar with the given headers, each with its name as content.
-func packedWith(t *testing.T, headers ...tar.Header) []byte {
+func packedWith(t testing.TB, headers ...tar.Header) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	zipped := gzip.NewWriter(&out)
@@ -93,11 +93,11 @@ func TestCache(t *testing.T) {
 	server := serve(t, content, http.StatusOK)
 	folder := t.TempDir()
 	c := openCache(t, folder)
-	files, release, err := c.Get(t.Context(), server.URL, digestOf(content))
+	files, release, err := c.Get(t.Context(), server.URL, digestOf(content), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, releaseAgain, err := c.Get(t.Context(), server.URL+"/elsewhere", digestOf(content))
+	again, releaseAgain, err := c.Get(t.Context(), server.URL+"/elsewhere", digestOf(content), "")
 	if err != nil || again != files {
 		t.Errorf("one digest is two trees: %v", err)
 	}
@@ -122,7 +122,7 @@ func TestCache(t *testing.T) {
 	}
 
 	// Another process finds it on the disk.
-	other, releaseOther, err := openCache(t, folder).Get(t.Context(), server.URL, digestOf(content))
+	other, releaseOther, err := openCache(t, folder).Get(t.Context(), server.URL, digestOf(content), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestCache(t *testing.T) {
 	if err := os.WriteFile(broken, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	mended, releaseMended, err := openCache(t, folder).Get(t.Context(), server.URL, digestOf(content))
+	mended, releaseMended, err := openCache(t, folder).Get(t.Context(), server.URL, digestOf(content), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestCacheDigests(t *testing.T) {
 	c := openCache(t, t.TempDir())
 	long, longer := sha512.Sum384(content), sha512.Sum512(content)
 	for _, digest := range []string{"sha384:" + hex.EncodeToString(long[:]), "sha512:" + hex.EncodeToString(longer[:])} {
-		if _, release, err := c.Get(t.Context(), server.URL, digest); err != nil {
+		if _, release, err := c.Get(t.Context(), server.URL, digest, ""); err != nil {
 			t.Error(err)
 		} else {
 			release()
@@ -210,6 +210,7 @@ func TestCacheRefuses(t *testing.T) {
 		"a sparse file":          {content: sparse(t), want: "is a sparse file"},
 		"many files":             {content: packedWith(t, file("a"), file("b"), file("c"), file("d")), want: "more than 3 files"},
 		"long names":             {content: packedWith(t, file(strings.Repeat("a", 75)), file(strings.Repeat("b", 76))), want: "names of its files have more than 150 bytes"},
+		"a large file":           {content: zeros(t, 2049), digest: digestOf(zeros(t, 2049)), want: `"zeros" has 2049 bytes, at most 2048 are unpacked of a file`},
 		"many bytes":             {content: packedWith(t, file(strings.Repeat("a", 10_000))), want: "more than 8192 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -223,8 +224,8 @@ func TestCacheRefuses(t *testing.T) {
 			folder := t.TempDir()
 			server := serve(t, test.content, test.status)
 			c := openCache(t, folder)
-			c.most = cacheLimits{total: 8192, unused: 1 << 20, entries: 3, names: 150}
-			_, _, err := c.Get(t.Context(), server.URL, test.digest)
+			c.most = cacheLimits{file: 2048, total: 8192, unused: 1 << 20, entries: 3, names: 150}
+			_, _, err := c.Get(t.Context(), server.URL, test.digest, "")
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
@@ -286,7 +287,7 @@ func TestCacheSize(t *testing.T) {
 		content := packedWith(t, file(strings.Repeat(string(rune('a'+i)), 20)))
 		digests = append(digests, strings.Replace(digestOf(content), ":", "-", 1))
 		c.now = func() time.Time { return now.Add(time.Duration(i) * time.Second) }
-		_, release, err := c.Get(t.Context(), serve(t, content, http.StatusOK).URL, digestOf(content))
+		_, release, err := c.Get(t.Context(), serve(t, content, http.StatusOK).URL, digestOf(content), "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,9 +10,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
 // from opens some content, and counts how often.
@@ -206,5 +209,68 @@ func TestCacheUnpacksWhatIsLargerThanItHoldsInMemory(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(folder, "*", packedFile)); err != nil || len(left) != 0 {
 		t.Errorf("%v is left, %v", left, err)
+	}
+}
+
+// zeros is an artifact of one file that takes nearly nothing while it is packed.
+func zeros(t *testing.T, size int64) []byte {
+	t.Helper()
+	return packedFrom(t, "zeros", endless{}, size)
+}
+
+// packedOf is an artifact of one file.
+func packedOf(t *testing.T, name string, content []byte) []byte {
+	t.Helper()
+	return packedFrom(t, name, bytes.NewReader(content), int64(len(content)))
+}
+
+func packedFrom(t *testing.T, name string, content io.Reader, size int64) []byte {
+	t.Helper()
+	var packed bytes.Buffer
+	zipped := gzip.NewWriter(&packed)
+	archive := tar.NewWriter(zipped)
+	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.CopyN(archive, content, size); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(archive.Close(), zipped.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return packed.Bytes()
+}
+
+// endless has zeros.
+type endless struct{}
+
+// Read gives zeros.
+func (endless) Read(to []byte) (int, error) { clear(to); return len(to), nil }
+
+// TestCacheHoldsNoLargeFileInMemory is not parallel: it counts what is allocated.
+func TestCacheHoldsNoLargeFileInMemory(t *testing.T) { //nolint:paralleltest // see above
+	const size = mostReadFile + 1
+	packed, opened := zeros(t, size), 0
+	cache := openCache(t, t.TempDir())
+	store, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	u, err := cache.Load(t.Context(), Packed{Digest: digestOf(packed), Open: from(packed, &opened)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Release()
+	if _, err := store.Pack(t.Context(), gitops.Artifact{Source: gitops.OwnerRef{Kind: "OCIRepository", Namespace: "apps", Name: "app"}}, "x.tar.gz", u.Files); err != nil {
+		t.Error(err)
+	}
+	if _, err := u.Files.ReadFile("zeros"); err == nil || !strings.Contains(err.Error(), "at most 67108864 are read of a file") {
+		t.Errorf("it is read: %v", err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > size/4 {
+		t.Errorf("%d bytes are allocated for a file of %d", took, size)
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -100,7 +98,7 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 			err = errors.Join(err, ignoreMissing(own(s.root.Remove(temporary))))
 		}
 	}()
-	sum := &counted{w: out, hash: sha256.New()}
+	sum := &counted{w: out, hash: s.digest.hash()}
 	err = content(ctx, sum)
 	if err == nil {
 		err = own(out.Sync())
@@ -124,7 +122,7 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 	if err := s.root.Rename(temporary, target); err != nil {
 		return modified, own(err)
 	}
-	artifact.Digest = "sha256:" + hex.EncodeToString(sum.hash.Sum(nil))
+	artifact.Digest = s.digest.digest(sum.hash)
 	artifact.Size = sum.size
 	artifact.Time = s.now()
 	return info.ModTime(), nil

@@ -5,8 +5,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +22,7 @@ const (
 )
 
 // Fetch reads the artifact at a URL into memory and checks its digest,
-// algorithm:hex with sha256, unless that is empty.
+// algorithm:hex, unless that is empty.
 func Fetch(ctx context.Context, url, digest string) (gitops.Tree, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -45,8 +43,15 @@ func Fetch(ctx context.Context, url, digest string) (gitops.Tree, error) {
 	case len(data) > maxReadBytes:
 		return nil, fmt.Errorf("get %s: more than %d bytes", url, maxReadBytes)
 	}
-	if sum := sha256.Sum256(data); digest != "" && digest != "sha256:"+hex.EncodeToString(sum[:]) {
-		return nil, fmt.Errorf("get %s: the content is not that of %s", url, digest)
+	if digest != "" {
+		algorithm, sum, err := summing(digest)
+		if err != nil {
+			return nil, fmt.Errorf("get %s: %w", url, err)
+		}
+		sum.Write(data)
+		if algorithm.digest(sum) != digest {
+			return nil, fmt.Errorf("get %s: the content is not that of %s", url, digest)
+		}
 	}
 	return Read(bytes.NewReader(data))
 }

@@ -41,6 +41,8 @@ type Options struct {
 	// Bytes is how many bytes the files of an artifact may have together, before
 	// they are compressed: 4 GiB by default.
 	Bytes int64
+	// Digest is the algorithm of the digests: SHA256 by default.
+	Digest Algorithm
 	// Now is the clock: time.Now by default.
 	Now func() time.Time
 }
@@ -54,6 +56,7 @@ type Store struct {
 	root    *os.Root
 	records int
 	ttl     time.Duration
+	digest  Algorithm
 	now     func() time.Time
 	limits  limits
 
@@ -91,6 +94,12 @@ var ErrSuperseded = errors.New("a newer artifact is being packed")
 // that an earlier process left are served again once they are adopted; what it
 // did not finish is removed.
 func Open(folder string, o Options) (*Store, error) {
+	if o.Digest == "" {
+		o.Digest = SHA256
+	}
+	if o.Digest.hash() == nil {
+		return nil, fmt.Errorf("open artifact store: there is no digest %q", o.Digest)
+	}
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, fmt.Errorf("open artifact store: %w", err)
 	}
@@ -98,7 +107,7 @@ func Open(folder string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact store: %w", err)
 	}
-	s := &Store{root: root, records: max(o.Records, 1), ttl: o.TTL, now: o.Now, sources: map[string]*source{}}
+	s := &Store{root: root, records: max(o.Records, 1), ttl: o.TTL, digest: o.Digest, now: o.Now, sources: map[string]*source{}}
 	s.limits = limits{file: o.FileBytes, total: o.Bytes, entries: mostEntries}
 	if s.limits.file <= 0 {
 		s.limits.file = defaultFileBytes

@@ -25,8 +25,8 @@ type memory struct {
 // memoryFile is a file or a directory.
 type memoryFile struct {
 	name string // its path
-	// load gives the content; sum is that of it, in hexadecimal.
-	load       func() ([]byte, error)
+	// open opens the content, which has size bytes; sum is that of it, in hexadecimal.
+	open       func() (io.ReadCloser, error)
 	sum        string
 	size       int64
 	executable bool
@@ -50,7 +50,7 @@ func (m *memory) add(name string, content []byte, executable bool) error {
 	sum := sha256.Sum256(content)
 	return m.file(&memoryFile{
 		name: name, executable: executable, size: int64(len(content)), sum: hex.EncodeToString(sum[:]),
-		load: func() ([]byte, error) { return content, nil },
+		open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
 	})
 }
 
@@ -129,7 +129,11 @@ func (m *memory) Sum(name string) (string, error) {
 	return m.sums[f.name], nil
 }
 
-// ReadFile implements gitops.Tree.
+// mostReadFile is the largest file that ReadFile reads, in bytes, as of other sources. Open
+// has no such bound: it holds nothing of a file.
+const mostReadFile = 64 << 20
+
+// ReadFile implements gitops.Tree. A file of more than mostReadFile bytes is an error.
 func (m *memory) ReadFile(name string) ([]byte, error) {
 	f, err := m.find("read", name)
 	if err != nil {
@@ -138,8 +142,19 @@ func (m *memory) ReadFile(name string) ([]byte, error) {
 	if f.isDir {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("is a directory")}
 	}
-	content, err := f.load()
-	return slices.Clone(content), err
+	if f.size > mostReadFile {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("it has %d bytes, at most %d are read of a file", f.size, mostReadFile)}
+	}
+	in, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	content := make([]byte, f.size)
+	_, err = io.ReadFull(in, content)
+	if err = errors.Join(own(err), in.Close()); err != nil {
+		return nil, err
+	}
+	return content, nil
 }
 
 // ReadDir implements gitops.Tree.
@@ -169,13 +184,13 @@ func (m *memory) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	var content []byte
+	o := &openMemory{memoryFile: f, rest: f.entries, left: f.size}
 	if !f.isDir {
-		if content, err = f.load(); err != nil {
+		if o.content, err = f.open(); err != nil {
 			return nil, err
 		}
 	}
-	return &openMemory{memoryFile: f, reader: bytes.NewReader(content), rest: f.entries}, nil
+	return o, nil
 }
 
 func (f *memoryFile) Name() string       { return path.Base(f.name) }
@@ -197,18 +212,29 @@ func (f *memoryFile) Mode() fs.FileMode {
 // openMemory is an open file or directory.
 type openMemory struct {
 	*memoryFile
-	reader *bytes.Reader
-	rest   []fs.DirEntry
+	content io.ReadCloser // of a file
+	left    int64         // how much of it was not read
+	rest    []fs.DirEntry // of a directory
 }
 
 func (o *openMemory) Stat() (fs.FileInfo, error) { return o.memoryFile, nil }
-func (o *openMemory) Close() error               { return nil }
+
+func (o *openMemory) Close() error {
+	if o.content == nil {
+		return nil
+	}
+	return own(o.content.Close())
+}
 
 func (o *openMemory) Read(p []byte) (int, error) {
 	if o.isDir {
 		return 0, &fs.PathError{Op: "read", Path: o.name, Err: errors.New("is a directory")}
 	}
-	return o.reader.Read(p)
+	n, err := o.content.Read(p)
+	if o.left -= int64(n); errors.Is(err, io.EOF) && o.left > 0 {
+		err = io.ErrUnexpectedEOF // the content file lost its end
+	}
+	return n, own(err)
 }
 
 // ReadDir lists the next n entries, all that are left where n is not positive.

@@ -111,7 +111,7 @@ func malformed(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	for _, disk := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.EACCES, syscall.EPERM} {
+	for _, disk := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.EACCES, syscall.EPERM} {
 		if errors.Is(err, disk) {
 			return err
 		}
@@ -214,6 +214,9 @@ func (u *unpacking) unpack(ctx context.Context, packed io.Reader) error {
 		if err := checkHeader(header, name); err != nil {
 			return err
 		}
+		if header.Size > most.file {
+			return fmt.Errorf("%q has %d bytes, at most %d are unpacked of a file", header.Name, header.Size, most.file)
+		}
 		if left -= header.Size; left < 0 {
 			return fmt.Errorf("its files have more than %d bytes", most.total)
 		}
@@ -278,17 +281,20 @@ func (u *unpacking) finish() error {
 func (c *Cache) entry(f indexed, content string, offset int64) *memoryFile {
 	return &memoryFile{
 		name: f.Name, size: f.Size, sum: f.Sum, executable: f.Executable,
-		load: func() ([]byte, error) {
+		open: func() (io.ReadCloser, error) {
 			in, err := c.root.Open(content)
 			if err != nil {
 				return nil, own(err)
 			}
-			defer in.Close()
-			text := make([]byte, f.Size)
-			_, err = io.ReadFull(io.NewSectionReader(in, offset, f.Size), text)
-			return text, own(err)
+			return section{io.NewSectionReader(in, offset, f.Size), in}, nil
 		},
 	}
+}
+
+// section is a part of a file, which is closed with it.
+type section struct {
+	io.Reader
+	io.Closer
 }
 
 // readIndex reads what stands behind the content.

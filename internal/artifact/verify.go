@@ -2,8 +2,6 @@ package artifact
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -152,7 +150,10 @@ func (s *Store) read(ctx context.Context, r record, read func(int) error) (time.
 		return broken("the stored file cannot be read: %s", own(err))
 	}
 	defer in.Close()
-	sum := sha256.New()
+	algorithm, sum, err := summing(r.artifact.Digest)
+	if err != nil {
+		return broken("%s", err)
+	}
 	for {
 		if err := errors.Join(ctx.Err(), read(readAtOnce)); err != nil {
 			return r.modified, err
@@ -165,7 +166,7 @@ func (s *Store) read(ctx context.Context, r record, read func(int) error) (time.
 			return broken("the stored file cannot be read: %s", own(err))
 		}
 	}
-	if digest := "sha256:" + hex.EncodeToString(sum.Sum(nil)); digest != r.artifact.Digest {
+	if digest := algorithm.digest(sum); digest != r.artifact.Digest {
 		return broken("the stored file has digest %s, and had %s", digest, r.artifact.Digest)
 	}
 	return info.ModTime(), nil

@@ -48,6 +48,9 @@ type Request struct {
 	// Provider is the cloud: aws, azure or gcp.
 	Provider string
 	Identity Identity
+	// Client is the managed identity of the machine, at Azure, as which the operator itself
+	// logs in, where it has several; empty for what its environment says.
+	Client string
 	// Audiences are those of the service account's token; the cloud's own where there
 	// are none.
 	Audiences []string
@@ -236,7 +239,7 @@ func (l *Logins) access(ctx context.Context, r Request, scope Scope) (Credential
 	}
 	key := l.key(r, claim, "access", scope.Resource, scope.Region, scope.Endpoint)
 	value, err := l.tokens.get(ctx, key, func(ctx context.Context) (any, time.Time, error) {
-		subject := Subject{Identity: r.Identity, Claim: claim, HTTP: l.own}
+		subject := Subject{Identity: r.Identity, Client: r.Client, Claim: claim, HTTP: l.own}
 		if !r.Identity.own() {
 			var err error
 			if subject.HTTP, err = l.way(way{proxy: r.Proxy}); err != nil {
@@ -277,7 +280,7 @@ func (l *Logins) claim(ctx context.Context, r Request) (Claim, error) {
 
 // key tells apart all that a login is made of.
 func (l *Logins) key(r Request, claim Claim, parts ...string) string {
-	all := append([]string{r.Provider, r.Identity.Namespace, r.Identity.ServiceAccount, claim.Identity,
+	all := append([]string{r.Provider, r.Identity.Namespace, r.Identity.ServiceAccount, r.Client, claim.Identity,
 		r.Proxy.Address, r.Proxy.Username, r.Proxy.Password, fmt.Sprint(len(claim.Audiences))}, claim.Audiences...)
 	return keyOf(append(all, parts...)...)
 }

@@ -57,7 +57,9 @@ type Claim struct {
 // Subject is who logs in.
 type Subject struct {
 	Identity Identity
-	Claim    Claim
+	// Client is that of the Request.
+	Client string
+	Claim  Claim
 	// Token is the service account's; empty for the operator itself, whose credentials
 	// are found in the environment.
 	Token string

@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -73,10 +74,12 @@ func TestGit(t *testing.T) {
 	t.Run("Azure DevOps takes a bearer token", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
-		login, err := w.Git(t.Context(), as("azure", "apps/all"), "https://dev.azure.com/acme/apps/_git/web")
-		must(t, err)
-		if got, want := authtest.Holder(login.Bearer), "system:serviceaccount:apps:all for 499b84ac-1321-427f-aa17-267ca6975798/.default"; got != want || login.Password != "" {
-			t.Errorf("got %q, want %q", got, want)
+		for _, repository := range []string{"https://dev.azure.com/acme/apps/_git/web", "https://Acme.visualstudio.com/apps/_git/web"} {
+			login, err := w.Git(t.Context(), as("azure", "apps/all"), repository)
+			must(t, err)
+			if got, want := authtest.Holder(login.Bearer), "system:serviceaccount:apps:all for 499b84ac-1321-427f-aa17-267ca6975798/.default"; got != want || login.Password != "" {
+				t.Errorf("%s: got %q, want %q", repository, got, want)
+			}
 		}
 	})
 	t.Run("CodeCommit takes a signature as AWS's helper makes it", func(t *testing.T) {
@@ -259,6 +262,23 @@ func TestOwnIdentity(t *testing.T) {
 		must(t, err)
 		if got := authtest.Holder(login.Bearer); got != "the machine for 499b84ac-1321-427f-aa17-267ca6975798" {
 			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("Azure by another identity of the machine", func(t *testing.T) {
+		noEnvironment(t)
+		t.Setenv("AZURE_CLIENT_ID", "the-operators-own")
+		w := newWorld(t)
+		for _, client := range []string{"one", "two", ""} {
+			login, err := w.Bucket(t.Context(), auth.Request{Provider: "azure", Client: client}, "", "")
+			must(t, err)
+			want := "the machine as " + cmp.Or(client, "the-operators-own") + " for https://storage.azure.com"
+			if got := authtest.Holder(login.Bearer); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+		_, err := w.Bucket(t.Context(), auth.Request{Provider: "azure", Client: "a&resource=b"}, "", "")
+		if err == nil || !strings.Contains(err.Error(), "is no id") {
+			t.Errorf("a client that is no id: %v", err)
 		}
 	})
 	t.Run("Azure by workload identity", func(t *testing.T) {

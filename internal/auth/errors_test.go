@@ -83,6 +83,8 @@ func TestErrors(t *testing.T) {
 		"a repository that is none of AWS":   {do: git(as("aws", "apps/all"), "https://user:canary@git-codecommit.eu-central-1.evil.example.com/v1"), kind: bad, reason: denied, want: "no repository of CodeCommit"},
 		"a repository without TLS":           {do: git(as("azure", "apps/all"), "http://dev.azure.com/x"), kind: bad, reason: denied, want: "use https"},
 		"a repository that is none of Azure": {do: git(as("azure", "apps/all"), "https://dev.azure.com.evil.example.com/x"), kind: bad, reason: denied, want: "no repository of Azure DevOps"},
+		"one deeper below visualstudio.com":  {do: git(as("azure", "apps/all"), "https://acme.app.visualstudio.com/x"), kind: bad, reason: denied, want: "no repository of Azure DevOps"},
+		"visualstudio.com itself":            {do: git(as("azure", "apps/all"), "https://.visualstudio.com/x"), kind: bad, reason: denied, want: "no repository of Azure DevOps"},
 		"one at a port":                      {do: git(as("azure", "apps/all"), "https://dev.azure.com:8443/x"), kind: bad, reason: denied, want: "no repository of Azure DevOps"},
 		"a bucket without region":            {do: bucket(as("aws", "apps/all"), "", ""), kind: bad, reason: denied, want: "needs a region"},
 		"an STS endpoint of somebody else":   {do: bucket(as("aws", "apps/all"), "eu-central-1", "https://evil.example.com/.sts.amazonaws.com"), kind: bad, reason: denied, want: "STS endpoint is none of AWS's"},

@@ -143,6 +143,10 @@ func (a App) check(policy egress.Policy) (api string, key *rsa.PrivateKey, err e
 	case a.InstallationID != "" && !number(a.InstallationID):
 		return "", nil, Misconfigured("the installation's id is not a number")
 	}
+	var large *egress.Misconfigured
+	if errors.As(egress.CheckKey(a.PrivateKey), &large) {
+		return "", nil, Misconfigured("%s", large.Text)
+	}
 	if key, err = jwt.ParseRSAPrivateKeyFromPEM(a.PrivateKey); err != nil {
 		return "", nil, Misconfigured("the private key is not an RSA key in PEM")
 	}

@@ -84,7 +84,7 @@ func (a *app) approve(ctx context.Context, c *clients, kind crds.Definition, nam
 		return err
 	}
 	if held := after.held(); held != "" {
-		return fmt.Errorf("%s has moved on to %s, at which %s", after, flux.HeldRevision(held), flux.HeldSummary(held))
+		return fmt.Errorf("%s has moved on to %s, at which %s", after, flux.HeldRevision(held), flux.Summary(held))
 	}
 	a.progress("%s: nothing is held any more", after)
 	return nil

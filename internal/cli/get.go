@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/frontend/flux/crds"
+	"github.com/plumb-gitops/plumb/internal/telemetry"
 	"github.com/plumb-gitops/plumb/internal/terminal"
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -52,7 +53,7 @@ is a kind's name, plural or short name, or sources, or all (the default).`,
 			return err
 		}
 		if *format != outputTable {
-			return format.print(a.streams.Out, asList(found))
+			return format.print(a.streams.Out, redacted(asList(found)))
 		}
 		return a.printTable(found, len(kinds) > 1, allNamespaces)
 	}
@@ -158,4 +159,26 @@ func shortRevision(revision string) string {
 		return revision
 	}
 	return revision[:i+1+digits]
+}
+
+// redacted is a value without the secrets that its texts show: a URL may have a password,
+// and what is printed is sent on and pasted elsewhere.
+func redacted(value any) any {
+	switch v := value.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, of := range v {
+			out[key] = redacted(of)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, of := range v {
+			out[i] = redacted(of)
+		}
+		return out
+	case string:
+		return telemetry.Redact(v)
+	}
+	return value
 }

@@ -82,11 +82,15 @@ func (r resource) condition(kind string) metav1.Condition {
 	return metav1.Condition{}
 }
 
-// message is what Ready says, and what deletions wait for a confirmation.
+// message is what Ready says, what deletions wait for a confirmation, and what is left
+// to other owners.
 func (r resource) message() string {
 	message := terminal.OneLine(r.condition("Ready").Message)
 	if held := r.held(); held != "" {
-		message += "; " + terminal.OneLine(flux.HeldSummary(held))
+		message += "; " + terminal.OneLine(flux.Summary(held))
+	}
+	if foreign := r.condition(flux.OwnedByOtherCondition); foreign.Status == metav1.ConditionTrue {
+		message += "; " + terminal.OneLine(flux.Summary(foreign.Message))
 	}
 	return message
 }

@@ -168,7 +168,7 @@ func (c *clients) lookAt(ctx context.Context, n *node) ([]*node, error) {
 		return nil, err
 	}
 	if held := r.held(); held != "" {
-		n.Message = strings.TrimPrefix(n.Message+"; "+terminal.OneLine(flux.HeldSummary(held)), "; ")
+		n.Message = strings.TrimPrefix(n.Message+"; "+terminal.OneLine(flux.Summary(held)), "; ")
 	}
 	rules, err := rulesOf(object)
 	if err != nil {

@@ -68,7 +68,8 @@ type Operator struct {
 	Controllers []string
 
 	// DefaultServiceAccount is whose rights are used for owners that name no service
-	// account; empty for the operator's own.
+	// account, and who logs in at clouds for sources that name none where service accounts
+	// do; empty for the operator's own.
 	DefaultServiceAccount string
 	// ReferencesAsOwner reads what an owner refers to with the rights of its service
 	// account instead of the operator's.
@@ -99,12 +100,17 @@ type Operator struct {
 	AgeSecret string
 	// NoPrivateSources refuses sources at loopback and private addresses.
 	NoPrivateSources bool
+	// ArtifactServers are the servers, host or host:port, whose artifacts are taken from
+	// private addresses even so.
+	ArtifactServers []string
 	// NoPlainCredentials refuses to send the credential of a source over HTTP without TLS.
 	NoPlainCredentials bool
 	// Rewrites say where sources are that cannot be reached where their objects say.
 	Rewrites []Rewrite
 	// Helm bounds what is read of Helm repositories.
 	Helm Helm
+	// SSH is what Git servers are offered.
+	SSH SSH
 	// NoRemoteBases refuses resources of a kustomization that are URLs.
 	NoRemoteBases bool
 	// OverrideManagers are names of field managers whose fields are taken over,
@@ -171,6 +177,8 @@ type Storage struct {
 	// removed: once the newer one is there for so long, or more than so many are there.
 	RetentionTTL     time.Duration
 	RetentionRecords int
+	// DigestAlgorithm is that of the digests of artifacts: sha256, sha384 or sha512.
+	DigestAlgorithm string
 }
 
 // Rewrite is a prefix of the URLs of sources, and what takes its place.
@@ -203,6 +211,11 @@ func ParseRewrite(text string) (Rewrite, error) {
 // Helm bounds what is read of Helm repositories, in bytes.
 type Helm struct {
 	IndexBytes, ChartBytes, ChartFileBytes int64
+}
+
+// SSH are names of algorithms, the most wanted first; none for the usual ones.
+type SSH struct {
+	KeyExchanges, HostKeys []string
 }
 
 // The controllers of Flux that Plumb serves.

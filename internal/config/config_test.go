@@ -50,7 +50,7 @@ func TestDefaultsAreThoseOfFlux(t *testing.T) {
 			RetryPeriod:     5 * time.Second,
 		},
 		API:               API{QPS: 50, Burst: 300},
-		Storage:           Storage{Path: "/data", Address: ":9090", RetentionTTL: time.Minute, RetentionRecords: 2},
+		Storage:           Storage{Path: "/data", Address: ":9090", RetentionTTL: time.Minute, RetentionRecords: 2, DigestAlgorithm: "sha256"},
 		Gates:             Gates{StrictPostBuildSubstitutions: true},
 		MinRetryDelay:     750 * time.Millisecond,
 		MaxRetryDelay:     15 * time.Minute,
@@ -64,6 +64,9 @@ func TestDefaultsAreThoseOfFlux(t *testing.T) {
 		DeletionGuard: true,
 		NoRemoteBases: true,
 		Helm:          Helm{IndexBytes: 50 << 20, ChartBytes: 10 << 20, ChartFileBytes: 5 << 20},
+		ArtifactServers: []string{
+			"source-controller.flux-system.svc.cluster.local", "source-watcher.flux-system.svc.cluster.local",
+		},
 	}
 	got, err := Default()
 	if err != nil {
@@ -99,6 +102,13 @@ func TestFlags(t *testing.T) {
 			want: func(o *Operator) {
 				o.RuntimeNamespace, o.MetricsAddress, o.EventsAddress = "gitops", ":1", "http://e"
 				o.Storage.Path, o.Storage.Address, o.Storage.Advertised = "/d", ":3", "a"
+				o.ArtifactServers = []string{"source-controller.gitops.svc.cluster.local", "source-watcher.gitops.svc.cluster.local"}
+			},
+		},
+		"servers of artifacts": {
+			args: []string{"--no-private-sources", "--artifact-server=builder.apps.svc", "--artifact-server=[fd00::1]:80"},
+			want: func(o *Operator) {
+				o.NoPrivateSources, o.ArtifactServers = true, []string{"builder.apps.svc", "[fd00::1]:80"}
 			},
 		},
 		"servers can be off": {
@@ -142,6 +152,25 @@ func TestFlags(t *testing.T) {
 				o.Gates.ObjectLevelWorkloadIdentity = true
 				o.DefaultDecryptionServiceAccount, o.VaultConfigMap = "sops", "vaults"
 				o.TokenCacheSize, o.TokenCacheDuration = 0, 5*time.Minute
+			},
+		},
+		"another digest": {
+			args: []string{"--artifact-digest-algo=sha512"},
+			want: func(o *Operator) { o.Storage.DigestAlgorithm = "sha512" },
+		},
+		"algorithms of ssh": {
+			args: []string{"--ssh-kex-algos=curve25519-sha256,ecdh-sha2-nistp256", "--ssh-hostkey-algos=ssh-ed25519"},
+			want: func(o *Operator) {
+				o.SSH = SSH{KeyExchanges: []string{"curve25519-sha256", "ecdh-sha2-nistp256"}, HostKeys: []string{"ssh-ed25519"}}
+			},
+		},
+		"the cache of Flux's source-controller": {
+			args: []string{"--helm-cache-max-size=10", "--helm-cache-ttl=60m", "--helm-cache-purge-interval=5m", "--helm-index-max-size=1", "--helm-chart-max-size=2", "--helm-chart-file-max-size=3"},
+			want: func(o *Operator) {
+				o.Helm = Helm{IndexBytes: 1, ChartBytes: 2, ChartFileBytes: 3}
+				for _, flag := range []string{"helm-cache-max-size", "helm-cache-ttl", "helm-cache-purge-interval"} {
+					o.notices = append(o.notices, "--"+flag+" changes nothing: the index of a Helm repository is kept on the disk, ready to be searched, and not in memory")
+				}
 			},
 		},
 		"gates that are followed": {
@@ -227,9 +256,12 @@ func TestRefusedFlags(t *testing.T) {
 		"a kind without name":                 {[]string{"--custom-apply-stage-kinds=apps/"}, `has the entry "apps/", which is not group/Kind`},
 		"no data folder":                      {[]string{"--storage-path="}, `--storage-path "" is no folder`},
 		"an advertised URL":                   {[]string{"--storage-adv-addr=http://x"}, `--storage-adv-addr "http://x" must be a host or host:port`},
+		"a server of artifacts that is a URL": {[]string{"--artifact-server=http://x"}, `--artifact-server "http://x" must be a host or host:port`},
+		"a server of artifacts without name":  {[]string{"--artifact-server="}, `--artifact-server "" must be a host or host:port`},
 		"less than no artifact kept":          {[]string{"--artifact-retention-records=-1"}, `--artifact-retention-records "-1" must be 0 or more`},
 		"a negative retention":                {[]string{"--artifact-retention-ttl=-1s"}, `--artifact-retention-ttl "-1s" must be 0s or more`},
-		"another digest":                      {[]string{"--artifact-digest-algo=blake3"}, `--artifact-digest-algo "blake3" is not served, only sha256 is`},
+		"a digest that is not served":         {[]string{"--artifact-digest-algo=blake3"}, `--artifact-digest-algo "blake3" is not served, though Flux has it; use sha256, sha384 or sha512`},
+		"a digest that there is not":          {[]string{"--artifact-digest-algo=md5"}, `--artifact-digest-algo "md5" must be one of sha256, sha384, sha512`},
 		"an unknown gate":                     {[]string{"--feature-gates=Magic=true"}, `--feature-gates: no gate "Magic"; there are AdditiveCELDependencyCheck, `},
 		"a gate that is neither":              {[]string{"--feature-gates=ExternalArtifact=maybe"}, `ExternalArtifact="maybe" is neither true nor false`},
 	}

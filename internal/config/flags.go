@@ -16,7 +16,6 @@ type Flags struct {
 	logLevel         string
 	logEncoding      string
 	customStageKinds string
-	digestAlgorithm  string
 	deletionGuard    string
 	gates            map[string]string
 	httpRetry        int
@@ -62,7 +61,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.StringToStringVar(&f.gates, "feature-gates", nil, "gates to set, as `Name=true,Name=false`")
 
 	set.StringSliceVar(&c.Controllers, "controllers", AllControllers(), "`names` of what this process works on; the rest is left to other controllers, whose artifacts are used")
-	set.StringVar(&c.DefaultServiceAccount, "default-service-account", "", "`name` of the service account with whose rights a Kustomization that names none is applied; empty for the operator's own rights")
+	set.StringVar(&c.DefaultServiceAccount, "default-service-account", "", "`name` of the service account with whose rights a Kustomization that names none is applied, and which logs in at clouds for a source that names none if the gate ObjectLevelWorkloadIdentity is on; empty for the operator's own rights")
 	set.BoolVar(&c.ReferencesAsOwner, "references-as-owner", false, "read ConfigMaps and Secrets that a Kustomization refers to with the rights of its service account (no flag of Flux)")
 	set.StringVar(&c.DefaultKubeconfigServiceAccount, "default-kubeconfig-service-account", "", "`name` of the service account whose tokens a remote cluster is given where the ConfigMap of a kubeConfig names none")
 	set.StringVar(&c.DefaultDecryptionServiceAccount, "default-decryption-service-account", "", "`name` of the service account as which services that keep keys are asked where a Kustomization names none; empty for the operator itself. It needs the gate ObjectLevelWorkloadIdentity")
@@ -73,11 +72,17 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.BoolVar(&c.NoCrossNamespaceRefs, "no-cross-namespace-refs", false, "refuse references to objects of other namespaces")
 	set.StringVar(&c.AgeSecret, "sops-age-secret", "", "`name` of a Secret in RUNTIME_NAMESPACE with age identities, for Kustomizations with decryption that name no Secret")
 	set.BoolVar(&c.NoPrivateSources, "no-private-sources", false, "refuse sources at loopback and private addresses (no flag of Flux)")
+	set.StringArrayVar(&c.ArtifactServers, "artifact-server", nil, "`host` or host:port whose artifacts are taken from a private address despite --no-private-sources; may be repeated; default: Flux's controllers in RUNTIME_NAMESPACE (no flag of Flux)")
 	set.BoolVar(&c.NoPlainCredentials, "no-plain-credentials", false, "refuse to send the credential of a source over http (no flag of Flux)")
 	set.StringArrayVar(&f.rewrites, "rewrite-source", nil, "`FROM=TO`: sources whose URLs begin with FROM are at TO; may be repeated (no flag of Flux)")
 	set.Int64Var(&c.Helm.IndexBytes, "helm-index-max-size", 50<<20, "most `bytes` of the index of a Helm repository")
 	set.Int64Var(&c.Helm.ChartBytes, "helm-chart-max-size", 10<<20, "most `bytes` of a Helm chart")
 	set.Int64Var(&c.Helm.ChartFileBytes, "helm-chart-file-max-size", 5<<20, "most `bytes` of a file in a Helm chart")
+	set.Int("helm-cache-max-size", 0, "no effect: indexes are kept on the disk and not in memory")
+	set.Duration("helm-cache-ttl", 15*time.Minute, "no effect, see --helm-cache-max-size")
+	set.Duration("helm-cache-purge-interval", time.Minute, "no effect, see --helm-cache-max-size")
+	set.StringSliceVar(&c.SSH.KeyExchanges, "ssh-kex-algos", nil, "key exchange `algorithms` that Git servers are offered over ssh, the most wanted first; default: the usual ones")
+	set.StringSliceVar(&c.SSH.HostKeys, "ssh-hostkey-algos", nil, "host key `algorithms` that Git servers are offered over ssh, the most wanted first; default: those of known_hosts")
 	set.StringVar(&c.VaultConfigMap, "sops-vault-configmap", "", "`name` of a ConfigMap in RUNTIME_NAMESPACE with the Vaults at which service accounts log in to decrypt, and their login paths")
 	set.BoolVar(&c.NoRemoteBases, "no-remote-bases", true, "refuse bases of a kustomization that are URLs (Flux's default is false)")
 	set.StringArrayVar(&c.OverrideManagers, "override-manager", nil, "field `manager` whose fields are taken over; may be repeated")
@@ -89,7 +94,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.StringVar(&s.Advertised, "storage-adv-addr", getenv("STORAGE_ADV_ADDR"), "`host` that stands in the URLs of artifacts; default: from --storage-addr")
 	set.DurationVar(&s.RetentionTTL, "artifact-retention-ttl", time.Minute, "`time` after which an artifact is removed that is not the newest any more; with 0 after a few seconds")
 	set.IntVar(&s.RetentionRecords, "artifact-retention-records", 2, "`number` of artifacts kept for each source; the newest always is")
-	set.StringVar(&f.digestAlgorithm, "artifact-digest-algo", "sha256", "`algorithm` of artifact digests: sha256, the only one")
+	set.StringVar(&s.DigestAlgorithm, "artifact-digest-algo", "sha256", "`algorithm` of artifact digests: sha256, sha384 or sha512")
 
 	set.StringVar(&f.deletionGuard, "deletion-guard", guardOn, "whether unlikely deletions wait for a confirmation: `on` or off (as Flux)")
 	set.DurationVar(&c.AuditPeriod, "audit-period", 24*time.Hour, "`time` in which every object is compared with what was applied, 0 for never")

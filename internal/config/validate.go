@@ -75,8 +75,15 @@ func (f *Flags) Operator() (Operator, error) {
 	v.atLeast("token-cache-max-duration", c.TokenCacheDuration, time.Second)
 	c.CustomStageKinds = v.kinds("custom-apply-stage-kinds", f.customStageKinds)
 	v.storage(c.Storage)
-	if f.digestAlgorithm != "sha256" {
-		v.wrong("artifact-digest-algo", f.digestAlgorithm, "is not served, only sha256 is")
+	for _, server := range c.ArtifactServers {
+		if !isServer(server) {
+			v.wrong("artifact-server", server, "must be a host or host:port, without scheme and path")
+		}
+	}
+	if len(c.ArtifactServers) == 0 {
+		for _, name := range []string{"source-controller", "source-watcher"} {
+			c.ArtifactServers = append(c.ArtifactServers, name+"."+c.RuntimeNamespace+".svc.cluster.local")
+		}
 	}
 	c.Controllers = v.controllers(c.Controllers)
 	v.account("default-service-account", c.DefaultServiceAccount)
@@ -99,6 +106,11 @@ func (f *Flags) Operator() (Operator, error) {
 	}
 	if f.set.Changed("http-retry") {
 		c.notices = append(c.notices, "--http-retry changes nothing: a download that fails is tried again, with back-off")
+	}
+	for _, flag := range []string{"helm-cache-max-size", "helm-cache-ttl", "helm-cache-purge-interval"} {
+		if f.set.Changed(flag) {
+			c.notices = append(c.notices, "--"+flag+" changes nothing: the index of a Helm repository is kept on the disk, ready to be searched, and not in memory")
+		}
 	}
 	if err := errors.Join(v.errs...); err != nil {
 		return Operator{}, err
@@ -241,6 +253,9 @@ func (v *validator) kinds(flag, value string) []gitops.GroupKind {
 	return kinds
 }
 
+// isServer tells whether a text can be a host or host:port.
+func isServer(text string) bool { return text != "" && !strings.ContainsAny(text, "/ ?#@,") }
+
 func (v *validator) storage(s Storage) {
 	if s.Path == "" {
 		v.wrong("storage-path", s.Path, "is no folder")
@@ -248,11 +263,16 @@ func (v *validator) storage(s Storage) {
 	if v.address("storage-addr", s.Address) == "" {
 		v.wrong("storage-addr", s.Address, "cannot be off: artifacts are promised to be served")
 	}
-	if strings.ContainsAny(s.Advertised, "/ ?#@") {
+	if s.Advertised != "" && !isServer(s.Advertised) {
 		v.wrong("storage-adv-addr", s.Advertised, "must be a host or host:port, without scheme and path")
 	}
 	v.atLeast("artifact-retention-ttl", s.RetentionTTL, 0)
 	if s.RetentionRecords < 0 {
 		v.wrong("artifact-retention-records", s.RetentionRecords, "must be 0 or more; the newest is always kept")
 	}
+	if s.DigestAlgorithm == "blake3" {
+		v.wrong("artifact-digest-algo", s.DigestAlgorithm, "is not served, though Flux has it; use sha256, sha384 or sha512")
+		return
+	}
+	oneOf(v, "artifact-digest-algo", s.DigestAlgorithm, "sha256", "sha384", "sha512")
 }

@@ -91,7 +91,11 @@ type Transport struct {
 }
 
 // Refused is the error of a connection that the rules refuse.
-type Refused struct{ Text string }
+type Refused struct {
+	Text string
+	// private is set where Policy.NoPrivate is the rule.
+	private bool
+}
 
 // Error says what is refused and why.
 func (e *Refused) Error() string { return e.Text }
@@ -149,7 +153,7 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	via, err := t.proxy(request.URL)
 	if err != nil {
-		return nil, &Refused{"the proxy of the environment is not a URL"}
+		return nil, &Refused{Text: "the proxy of the environment is not a URL"}
 	}
 	response, err := t.transport(foreign, via).RoundTrip(request)
 	if err != nil {
@@ -162,16 +166,16 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 // judge refuses what may not be sent.
 func (t *Transport) judge(request *http.Request) error {
 	if scheme := request.URL.Scheme; scheme != "http" && scheme != "https" {
-		return &Refused{fmt.Sprintf("scheme %s is refused; use https", Quote(scheme))}
+		return &Refused{Text: fmt.Sprintf("scheme %s is refused; use https", Quote(scheme))}
 	}
 	if from := request.Response; from != nil && from.Request != nil && from.Request.URL.Scheme == "https" && request.URL.Scheme == "http" {
-		return &Refused{"the server redirects from https to http, which is refused"}
+		return &Refused{Text: "the server redirects from https to http, which is refused"}
 	}
 	if err := t.policy.CheckHost(request.URL.Hostname()); err != nil {
 		return err
 	}
 	if t.policy.NoPlainCredentials && request.URL.Scheme == "http" && request.Header.Get("Authorization") != "" {
-		return &Refused{"a credential would be sent over http, which --no-plain-credentials refuses; use https"}
+		return &Refused{Text: "a credential would be sent over http, which --no-plain-credentials refuses; use https"}
 	}
 	return nil
 }
@@ -256,7 +260,7 @@ const longestRedirect = 10
 func (t *Transport) Client() *http.Client {
 	return &http.Client{Transport: t, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
 		if len(via) > longestRedirect {
-			return &Refused{fmt.Sprintf("the server redirects more than %d times", longestRedirect)}
+			return &Refused{Text: fmt.Sprintf("the server redirects more than %d times", longestRedirect)}
 		}
 		return nil
 	}}
@@ -273,6 +277,9 @@ func (c TLS) Config() (*tls.Config, error) {
 	}
 	if len(c.Certificate) == 0 && len(c.Key) == 0 {
 		return config, nil
+	}
+	if err := CheckKey(c.Key); err != nil {
+		return nil, err
 	}
 	certificate, err := tls.X509KeyPair(c.Certificate, c.Key)
 	if err != nil {
@@ -316,60 +323,10 @@ func (p Policy) Dialer() *net.Dialer {
 	return &net.Dialer{Timeout: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
 		if err != nil {
-			return &Refused{fmt.Sprintf("%s is not an address", Quote(address))}
+			return &Refused{Text: fmt.Sprintf("%s is not an address", Quote(address))}
 		}
 		return p.check(to.Addr())
 	}}
-}
-
-// CheckHost refuses a host that is written as an address which is refused, or as a number
-// that some take for an address. It is for connections that a proxy makes; a name is
-// looked at when it is dialed.
-func (p Policy) CheckHost(host string) error {
-	address, err := netip.ParseAddr(host)
-	if err == nil {
-		return p.check(address)
-	}
-	last := strings.TrimSuffix(host, ".")
-	last = strings.ToLower(last[strings.LastIndexByte(last, '.')+1:])
-	if digits := strings.TrimPrefix(last, "0x"); digits != "" && (digits != last || strings.Trim(digits, "0123456789") == "") && strings.Trim(digits, "0123456789abcdef") == "" {
-		return &Refused{fmt.Sprintf("host %s is refused; it is neither a name nor an address", Quote(host))}
-	}
-	return nil
-}
-
-// metadata are the addresses where clouds keep the metadata of a machine, beside the
-// link-local ones: of AWS, Google, Alibaba and Azure.
-func metadata() []netip.Addr {
-	return []netip.Addr{
-		netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd20:ce::254"),
-		netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("168.63.129.16"),
-	}
-}
-
-// translated are the prefixes behind which addresses of IPv4 are written as addresses of
-// IPv6: RFC 6052, RFC 8215, and RFC 4291 for what is not used any more.
-func translated() []netip.Prefix {
-	return []netip.Prefix{netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("::/96")}
-}
-
-// check refuses link-local addresses and those where clouds keep the metadata of a
-// machine, also where they are written as addresses of IPv6.
-func (p Policy) check(address netip.Addr) error {
-	plain := address.Unmap().WithZone("")
-	for _, prefix := range translated() {
-		if prefix.Contains(plain) && !plain.IsLoopback() && !plain.IsUnspecified() {
-			bytes := plain.As16()
-			plain = netip.AddrFrom4([4]byte(bytes[12:]))
-		}
-	}
-	switch {
-	case plain.IsLinkLocalUnicast() || slices.Contains(metadata(), plain):
-		return &Refused{fmt.Sprintf("connections to %s are refused; it is a link-local or metadata address", plain)}
-	case p.NoPrivate && (plain.IsPrivate() || plain.IsLoopback() || plain.IsUnspecified() || netip.MustParsePrefix("100.64.0.0/10").Contains(plain)):
-		return &Refused{fmt.Sprintf("connections to %s are refused; it is a private address, which --no-private-sources refuses", plain)}
-	}
-	return nil
 }
 
 // ContextDialer makes connections.

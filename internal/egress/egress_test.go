@@ -28,6 +28,15 @@ func TestAddresses(t *testing.T) {
 		"100.64.0.1": {private: true}, "0.0.0.0": {private: true}, "::ffff:10.1.1.1": {private: true}, "64:ff9b::a00:1": {private: true},
 		"100.100.100.200": {always: true}, "168.63.129.16": {always: true}, "fd20:ce::254": {always: true},
 		"64:ff9b:1::a9fe:a9fe": {always: true}, "::a9fe:a9fe": {always: true}, "::a00:1": {private: true},
+		"fd00:c1::a9fe:a9fe": {always: true}, "fd00:ec2::23": {always: true}, "fd00:c1::a9fe:a9ff": {private: true},
+		// Behind a local prefix of 48, 56 and 64 bits.
+		"64:ff9b:1:a9fe:a9:fe00::": {always: true}, "64:ff9b:1:a9:fe:a9fe::": {always: true}, "64:ff9b:1:0:a9:fea9:fe00:0": {always: true},
+		"64:ff9b:1::808:808": {}, "64:ff9b:1::a00:1": {private: true}, "64:ff9b::808:808": {}, "::ffff:0:a9fe:a9fe": {always: true}, "::ffff:0:808:808": {},
+		// 6to4, and the server and the client of Teredo.
+		"2002:a9fe:a9fe::1": {always: true}, "2002:a00:1::1": {private: true}, "2002:808:808::1": {}, "2003:a9fe:a9fe::1": {},
+		"2001:0:a9fe:a9fe::1": {always: true}, "2001:0:808:808::5601:5601": {always: true}, "2001:0:808:808::f5ff:fffe": {private: true},
+		"2001:0:808:808::f7f7:f7f7": {}, "2001:1:a9fe:a9fe::1": {},
+		"2001:db8::5efe:a9fe:a9fe": {always: true}, "2001:db8::200:5efe:a9fe:a9fe": {always: true}, "2001:db8::5efe:808:808": {}, "2001:db8::5eff:a9fe:a9fe": {},
 		"fd00:ec2::253": {private: true}, "169.253.0.1": {}, "2001:db8::1": {}, "100.128.0.1": {},
 	} {
 		at := netip.MustParseAddr(address)
@@ -51,6 +60,22 @@ func TestDialerLooksAtWhatIsDialed(t *testing.T) {
 	}
 	if _, err := (Policy{NoPrivate: true}).Dialer().DialContext(t.Context(), "tcp", "127.0.0.1:1"); !isRefused(err) {
 		t.Errorf("a loopback address is dialed: %v", err)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	for host, refused := range map[string]bool{
+		"metadata.google.internal": true, "METADATA.Google.Internal.": true, "metadata": true, "metadata.goog": true, "metadata.tencentyun.com": true,
+		"instance-data": true, "instance-data.ec2.internal": true, "instance-data.eu-central-1.compute.internal": true,
+		"metadata.google.internal.example.com": false, "metadata.example.com": false, "instance-data.example.com": false, "my-metadata": false,
+		"ip-10-0-0-1.eu-central-1.compute.internal": false, "git.example.com": false, "git.exa_mple.com": false, "metadata-git": false,
+		// Other forms of the same, and names that have them by right.
+		"metadata。google。internal": true, "ｍetadata.google.internal": true, "１６９.254.169.254": true, "bücher.example": false, "metadata\u200b.goog": true, "\u202ea.example": true,
+	} {
+		if err := (Policy{}).CheckHost(host); isRefused(err) != refused {
+			t.Errorf("%q: %v", host, err)
+		}
 	}
 }
 
@@ -84,7 +109,7 @@ func TestLiteralAddressesAreRefusedThroughProxies(t *testing.T) {
 	t.Parallel()
 	// Nothing of this leaves the machine, even where nobody refuses it: the proxies
 	// are not there.
-	for _, target := range []string{"http://169.254.169.254/x", "https://[fe80::1]/x", "http://[fd00:ec2::254]/x", "ftp://host/x", "http://2852039166/", "http://0xa9fea9fe/", "http://169.254.0xa9fe/", "http://0251.0376.0251.0376/"} {
+	for _, target := range []string{"http://169.254.169.254/x", "https://[fe80::1]/x", "http://[fd00:ec2::254]/x", "ftp://host/x", "http://2852039166/", "http://0xa9fea9fe/", "http://169.254.0xa9fe/", "http://0251.0376.0251.0376/", "http://metadata.google.internal/x", "http://metadata。google。internal./x", "http://[2002:a9fe:a9fe::1]/x"} {
 		for _, proxy := range []string{"", "http://127.0.0.1:1", "socks5://127.0.0.1:1"} {
 			if _, err := get(t, Options{Proxy: Proxy{Address: proxy}}, target); !isRefused(err) {
 				t.Errorf("%s through %q: %v", target, proxy, err)
@@ -226,16 +251,13 @@ func TestUnusableOptions(t *testing.T) {
 
 func TestExplain(t *testing.T) {
 	t.Parallel()
-	closed := httptest.NewServer(http.HandlerFunc(fine))
-	closed.Close()
 	plain := newSeen(t, httptest.NewServer, fine)
 	secure := newSeen(t, httptest.NewTLSServer, fine)
 	for name, row := range map[string]struct {
 		target string
 		want   Code
 	}{
-		"nobody listens":       {closed.URL, Network},
-		"no such host":         {"http://plumb.invalid/", Network},
+		"nobody listens":       {"http://127.0.0.1:1/", Network},
 		"no TLS":               {strings.Replace(plain.URL, "http:", "https:", 1), Certificate},
 		"an unknown authority": {secure.URL, Certificate},
 	} {
@@ -246,6 +268,10 @@ func TestExplain(t *testing.T) {
 		if !ok || code != row.want || text == "" || text != again {
 			t.Errorf("%s: %q: %q, then %q", name, code, text, again)
 		}
+	}
+	none := &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "git.example.org", IsNotFound: true}}
+	if code, text, ok := Explain(t.Context(), &url.Error{Op: "Get", URL: "https://git.example.org/", Err: none}); !ok || code != Network || !strings.Contains(text, "cannot be resolved") {
+		t.Errorf("no such host: %q: %q", code, text)
 	}
 	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()

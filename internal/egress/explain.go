@@ -58,6 +58,7 @@ func Explain(ctx context.Context, err error) (code Code, text string, ok bool) {
 	var refused *Refused
 	var bad *Misconfigured
 	var status *ProxyStatus
+	var answer *ProxyAnswer
 	switch {
 	case err == nil:
 		return "", "", false
@@ -71,6 +72,8 @@ func Explain(ctx context.Context, err error) (code Code, text string, ok bool) {
 		return Canceled, "canceled", true
 	case errors.As(err, &status):
 		return Network, status.Error(), true
+	case errors.As(err, &answer):
+		return Network, answer.Error(), true
 	}
 	if code, text = explainTLS(err); code != "" {
 		return code, text, true

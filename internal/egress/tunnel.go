@@ -4,10 +4,14 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"golang.org/x/net/proxy"
 )
@@ -23,13 +27,33 @@ func Tunnel(via Proxy, policy Policy) (ContextDialer, error) {
 		return policy.Dialer(), nil
 	}
 	if u.Scheme == "http" || u.Scheme == "https" {
-		return &connectDialer{via: u, direct: policy.Dialer()}, nil
+		return &connectDialer{via: u, direct: policy.Dialer(), timeout: proxyTimeout}, nil
 	}
 	d, err := proxy.FromURL(u, proxyDialer{policy.Dialer()})
 	if err != nil {
 		return nil, &Misconfigured{"the proxy cannot be used"}
 	}
-	return d.(proxy.ContextDialer), nil
+	return &patientDialer{dialer: d.(proxy.ContextDialer), timeout: proxyTimeout}, nil
+}
+
+const (
+	// proxyTimeout is how long a proxy may take to connect, as in the standard library.
+	proxyTimeout = time.Minute
+	// proxyAnswer is how many bytes a proxy may answer before the connection begins.
+	proxyAnswer = 64 << 10
+)
+
+// patientDialer waits for a connection no longer than a timeout.
+type patientDialer struct {
+	dialer  ContextDialer
+	timeout time.Duration
+}
+
+// DialContext makes a connection.
+func (d *patientDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	return d.dialer.DialContext(ctx, network, address)
 }
 
 // proxyDialer is a ContextDialer as the SOCKS library wants it.
@@ -42,22 +66,28 @@ func (d proxyDialer) Dial(network, address string) (net.Conn, error) {
 
 // connectDialer makes connections through an HTTP proxy.
 type connectDialer struct {
-	via    *url.URL
-	direct ContextDialer
+	via     *url.URL
+	direct  ContextDialer
+	timeout time.Duration
 }
 
 // DialContext asks the proxy to connect to the address.
 func (d *connectDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := d.direct.DialContext(ctx, network, net.JoinHostPort(d.via.Hostname(), portOf(d.via)))
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	direct, err := d.direct.DialContext(ctx, network, net.JoinHostPort(d.via.Hostname(), portOf(d.via)))
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
+	stop := context.AfterFunc(ctx, func() { _ = direct.Close() })
+	conn := direct
 	if d.via.Scheme == "https" {
 		conn = tls.Client(conn, &tls.Config{ServerName: d.via.Hostname(), MinVersion: tls.VersionTLS12})
 	}
 	tunnel, err := d.connect(ctx, conn, address)
+	if !stop() {
+		err = ctx.Err() // The connection is closed.
+	}
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -73,6 +103,12 @@ func (e *ProxyStatus) Error() string {
 	return fmt.Sprintf("the proxy answers %d %s", e.Code, http.StatusText(e.Code))
 }
 
+// ProxyAnswer is the error of an HTTP proxy whose answer is none that can be read.
+type ProxyAnswer struct{ Text string }
+
+// Error says what is wrong with the answer.
+func (e *ProxyAnswer) Error() string { return e.Text }
+
 func (d *connectDialer) connect(ctx context.Context, conn net.Conn, address string) (net.Conn, error) {
 	request := (&http.Request{
 		Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address, Header: http.Header{},
@@ -86,15 +122,21 @@ func (d *connectDialer) connect(ctx context.Context, conn net.Conn, address stri
 	if err := request.Write(conn); err != nil {
 		return nil, err
 	}
-	reader := bufio.NewReader(conn)
+	limited := &io.LimitedReader{R: conn, N: proxyAnswer}
+	reader := bufio.NewReader(limited)
 	answer, err := http.ReadResponse(reader, request)
-	if err != nil {
+	var network net.Error
+	switch {
+	case err != nil && limited.N <= 0:
+		return nil, &ProxyAnswer{fmt.Sprintf("the proxy answers with more than %d bytes before the connection", proxyAnswer)}
+	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, err
+	case err != nil:
+		return nil, &ProxyAnswer{"the proxy's answer is not HTTP"}
+	case answer.StatusCode != http.StatusOK:
+		return nil, &ProxyStatus{answer.StatusCode} // The body, which may have no end, is left.
 	}
-	_ = answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return nil, &ProxyStatus{answer.StatusCode}
-	}
+	limited.N = math.MaxInt64
 	return &bufferedConn{Conn: conn, reader: reader}, nil
 }
 

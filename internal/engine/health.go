@@ -10,6 +10,7 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/health"
+	"github.com/plumb-gitops/plumb/internal/plan"
 )
 
 // wait is how far an owner's target is on its way to being healthy.
@@ -56,6 +57,7 @@ func (r *run) assess(ctx context.Context) error {
 	r.report.Checked = v.checked
 	if len(v.bad) == 0 {
 		w.reached, w.lost = true, time.Time{}
+		r.owner.made = nil
 		r.report.Health = gitops.Health{Status: gitops.HealthCurrent}
 		return nil
 	}
@@ -186,7 +188,7 @@ func (r *run) eachChecked(f func(gitops.ObjectRef, sight)) {
 		}
 		for _, m := range r.manifests {
 			live, _ := r.Observer.Live(m.Ref)
-			if r.isSelf(m.Ref) || foreign[m.Ref] || m.Policy.Paused || live.Policy.Paused || m.Policy.Apply == gitops.ApplyIgnore {
+			if r.isSelf(m.Ref) || foreign[m.Ref] || !r.owner.made[m.Ref] && plan.SkipReason(plan.EffectivePolicy(m.Policy, live.Policy), live) != "" {
 				continue
 			}
 			look(m.Ref, sight{live: r.Observer.Live, err: func(ref gitops.ObjectRef) error { return r.Observer.Err(ref.GroupKind()) }})

@@ -53,6 +53,10 @@ type owner struct {
 	target *gitops.Build
 	// left is what the last apply left of each object.
 	left map[gitops.ObjectRef]plan.Applied
+	// made are the objects that were created and are not written any more, as they ask
+	// for, until the target that they came with is healthy: as in Flux their health
+	// does not count later.
+	made map[gitops.ObjectRef]bool
 	// declared and watched are the refs that the engine's tables hold of the owner.
 	declared, watched []gitops.ObjectRef
 	// compared is the Task.Compare for which every object has been compared.
@@ -111,7 +115,7 @@ func (o *owner) reset(uid string) {
 	o.uid = uid
 	o.built, o.failed, o.target = nil, nil, nil
 	o.rejected, o.compared = rejection{}, ""
-	o.left = nil
+	o.left, o.made = nil, nil
 	o.trace.Store(nil)
 	o.needs = gitops.Digest{}
 	o.health, o.begun, o.handsOver = wait{}, time.Time{}, handOverWait{}

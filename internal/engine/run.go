@@ -481,6 +481,12 @@ func (r *run) record(done gitops.Done) {
 	}
 	for i := range r.manifests {
 		if r.manifests[i].Ref == done.Ref {
+			if r.manifests[i].Policy.Apply == gitops.ApplyIfNotPresent {
+				if r.owner.made == nil {
+					r.owner.made = map[gitops.ObjectRef]bool{}
+				}
+				r.owner.made[done.Ref] = true
+			}
 			r.owner.left[done.Ref] = applied(r.manifests[i].Digest, done.Live)
 			return
 		}

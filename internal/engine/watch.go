@@ -42,17 +42,25 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 		kind := m.Ref.GroupKind()
 		add(m.Ref, m.Version, r.task.Checks.All && r.needsStatus(kind) && !r.settings.NoHealth[kind])
 	}
-	list := make([]observe.Need, 0, len(needs))
+	list, found := make([]observe.Need, 0, len(needs)), make([]observe.Need, 0, len(needs))
 	for _, need := range needs {
-		if _, err := r.Client.Resource(ctx, need.Kind, need.Version); isNotServed(err) {
+		_, err := r.Client.Resource(ctx, need.Kind, need.Version)
+		if isNotServed(err) {
 			continue // nothing of a kind that is not served can be in the cluster
 		}
 		list = append(list, need)
+		if err == nil {
+			// A kind that cannot be found out about has no list to wait for.
+			found = append(found, need)
+		}
 	}
-	slices.SortFunc(list, func(a, b observe.Need) int { return compareKinds(a.Kind, b.Kind) })
 	sum := sha256.New()
-	for _, need := range list {
-		fmt.Fprintf(sum, "%s %s %t %t %s\n", need.Kind, need.Version, need.Health, need.Moves, need.Rule.Digest())
+	for _, some := range [][]observe.Need{list, found} {
+		slices.SortFunc(some, func(a, b observe.Need) int { return compareKinds(a.Kind, b.Kind) })
+		for _, need := range some {
+			fmt.Fprintf(sum, "%s %s %t %t %s\n", need.Kind, need.Version, need.Health, need.Moves, need.Rule.Digest())
+		}
+		fmt.Fprintln(sum)
 	}
 	var objects, served []observe.Object
 	var refs []gitops.ObjectRef
@@ -81,7 +89,7 @@ func (r *run) watch(ctx context.Context, inventory gitops.Inventory) error {
 		patience = min(patience, remotePatience) // it may be away
 	}
 	syncCtx, cancel := context.WithTimeout(ctx, patience)
-	_ = r.Observer.WaitSynced(syncCtx, list, served)
+	_ = r.Observer.WaitSynced(syncCtx, found, served)
 	cancel()
 	if err := ctx.Err(); err != nil {
 		return err

@@ -41,8 +41,9 @@ type Keys struct {
 	// KeepFields are annotations that a manager on the take-over list may hold
 	// alone without being taken over, such as the one that a rollout restart sets.
 	KeepFields []string
-	// DropAnnotations are removed from an object when its fields are taken over.
-	DropAnnotations []string
+	// DropAnnotations and DropLabels are removed from an object when its fields are
+	// taken over.
+	DropAnnotations, DropLabels []string
 }
 
 // Owner is the owner that the labels name; the zero value where they name none.

@@ -2,6 +2,7 @@ package observe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -43,10 +44,30 @@ type ownRetries struct{ next http.RoundTripper }
 // RoundTrip sends a request.
 func (t ownRetries) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := t.next.RoundTrip(request)
-	if err == nil && response.StatusCode == http.StatusTooManyRequests {
+	if err != nil {
+		return nil, &unanswered{err}
+	}
+	if response.StatusCode == http.StatusTooManyRequests {
 		response.Header.Del("Retry-After")
 	}
-	return response, err
+	return response, nil
+}
+
+// unanswered is a request that got no answer. It hides why from client-go, which takes
+// a connection that is reset or runs out of time for a watch that is over without an
+// event: a server that is away would look like one at which nothing happens.
+type unanswered struct{ cause error }
+
+// Error does not say why, as client-go looks for words.
+func (*unanswered) Error() string { return "no answer" }
+
+// why gives what a request that got no answer failed of.
+func why(err error) error {
+	var hidden *unanswered
+	if errors.As(err, &hidden) {
+		return hidden.cause
+	}
+	return err
 }
 
 // target is what to list and watch.
@@ -64,10 +85,14 @@ func (t target) options(o metav1.ListOptions) metav1.ListOptions {
 }
 
 func (c *client) watch(ctx context.Context, t target, options metav1.ListOptions) (watch.Interface, error) {
+	var events watch.Interface
+	var err error
 	if t.full {
-		return c.whole.Resource(t.resource).Namespace(t.namespace).Watch(ctx, t.options(options))
+		events, err = c.whole.Resource(t.resource).Namespace(t.namespace).Watch(ctx, t.options(options))
+	} else {
+		events, err = c.metadata.Resource(t.resource).Namespace(t.namespace).Watch(ctx, t.options(options))
 	}
-	return c.metadata.Resource(t.resource).Namespace(t.namespace).Watch(ctx, t.options(options))
+	return events, why(err)
 }
 
 // pageSize is how many objects are asked for at a time where the server cannot
@@ -81,7 +106,7 @@ func (c *client) list(ctx context.Context, t target, each func(runtime.Object) e
 	for {
 		page, err := c.page(ctx, t, options)
 		if err != nil {
-			return "", err
+			return "", why(err)
 		}
 		if err := meta.EachListItem(page, each); err != nil {
 			return "", err

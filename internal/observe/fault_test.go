@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 
+	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
@@ -94,6 +96,46 @@ func answer(w http.ResponseWriter, err *apierrors.StatusError) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(int(err.ErrStatus.Code))
 	_ = json.NewEncoder(w).Encode(err.ErrStatus)
+}
+
+// TestServerThatIsAway ends connections before there is an answer. A server that does so
+// is away, and not one at which nothing happens.
+func TestServerThatIsAway(t *testing.T) {
+	t.Parallel()
+	for name, refuse := range map[string]func(net.Conn){
+		"it hangs up": func(net.Conn) {},
+		"it resets":   func(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			relay, config := newRelay(t, testenv.Get(t))
+			f := newFixture(t, config)
+			changed := f.named("changed")
+			f.apply(changed)
+			f.sync(f.need(f.object(changed), false))
+			relay.cut(func(w http.ResponseWriter, _ *http.Request) bool {
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return false
+				}
+				refuse(conn)
+				_ = conn.Close()
+				return true
+			})
+			kind := gitops.GroupKind{Kind: "ConfigMap"}
+			f.reach("in error", func() bool { return f.Err(kind) != nil })
+			if err := f.Err(kind); !cluster.IsUnreachable(err) {
+				t.Errorf("that it cannot be reached is not told: %v", err)
+			}
+			f.patch(f.object(changed), types.MergePatchType, `{"data":{"a":"away"}}`, "somebody")
+			relay.cut(nil)
+			if o := f.observation(); o.Ref.Name != "changed" {
+				t.Errorf("told of %s", o.Ref.Name)
+			}
+			f.reach("well again", func() bool { return f.Err(kind) == nil })
+		})
+	}
 }
 
 func TestConnectionThatIsCut(t *testing.T) {

@@ -48,7 +48,7 @@ const (
 var errExpired = errors.New("the watch's position is too old")
 
 // errLate says that the API server did not begin to answer in time.
-var errLate = errors.New("the API server does not begin to answer")
+var errLate = fmt.Errorf("the API server does not begin to answer: %w", context.DeadlineExceeded)
 
 // watcher follows one kind, or one object, into its table.
 type watcher struct {

@@ -70,9 +70,11 @@ func repairIf(sameDigest bool) gitops.Basis {
 }
 
 // EffectivePolicy adds to what a manifest asks for what the live object asks
-// for. Of the latter only wishes to be left alone count, as in Flux.
+// for. Of the latter only wishes to be left alone, and to be made anew where it
+// cannot be changed, count, as in Flux.
 func EffectivePolicy(policy, live gitops.ObjectPolicy) gitops.ObjectPolicy {
 	policy.Paused = policy.Paused || live.Paused
+	policy.Force = policy.Force || live.Force
 	switch {
 	case live.Apply == gitops.ApplyIgnore:
 		policy.Apply = gitops.ApplyIgnore

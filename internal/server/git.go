@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/plumb-gitops/plumb/internal/auth"
 	"github.com/plumb-gitops/plumb/internal/egress"
@@ -16,6 +17,20 @@ import (
 
 // gitSources lets the front end follow Git repositories.
 type gitSources struct{ *server }
+
+// gitNews passes on what the store of Git repositories hears, to a front end that is there
+// later than the store.
+type gitNews struct {
+	listener atomic.Pointer[func(follower string)]
+}
+
+func (n *gitNews) listen(tell func(follower string)) { n.listener.Store(&tell) }
+
+func (n *gitNews) tell(follower string) {
+	if listener := n.listener.Load(); listener != nil {
+		(*listener)(follower)
+	}
+}
 
 // Fetch fetches a request.
 func (g gitSources) Fetch(ctx context.Context, request flux.GitRequest, known string) (source.Result, error) {
@@ -57,7 +72,7 @@ func (g gitSources) Retain(requests []flux.GitRequest) error {
 func (s *server) gitRequest(r flux.GitRequest) (git.Request, error) {
 	request := git.Request{
 		URL: r.URL, Ref: git.Ref(r.Ref), Auth: s.gitAuth(r), Proxy: r.Proxy,
-		RecurseSubmodules: r.RecurseSubmodules, Sparse: r.Sparse, NotBefore: r.NotBefore,
+		RecurseSubmodules: r.RecurseSubmodules, Sparse: r.Sparse, NotBefore: r.NotBefore, Follower: r.Follower,
 	}
 	v := r.Verification
 	if v == nil {

@@ -101,6 +101,9 @@ type helmCharts struct{ *server }
 
 // Fetch finds a chart and gets or makes it.
 func (h helmCharts) Fetch(ctx context.Context, request flux.HelmChartRequest, known string) (source.Result, error) {
+	if err := verifiable(request); err != nil {
+		return source.Result{}, err
+	}
 	h.followed.follow(func(f *followedHelm) { h.add(f, request) })
 	var chart helmrepo.Chart
 	var err error
@@ -109,11 +112,14 @@ func (h helmCharts) Fetch(ctx context.Context, request flux.HelmChartRequest, kn
 	} else {
 		chart, err = h.charts.Package(ctx, request.Source.Files, h.packageRequest(request), known)
 	}
-	return chartResult(request, chart, err)
+	return chartResult(chart, err)
 }
 
 // Last gives the chart that an earlier Fetch brought.
 func (h helmCharts) Last(ctx context.Context, request flux.HelmChartRequest) (source.Result, error) {
+	if err := verifiable(request); err != nil {
+		return source.Result{}, err
+	}
 	var chart helmrepo.Chart
 	var err error
 	if request.Repository != nil {
@@ -121,7 +127,18 @@ func (h helmCharts) Last(ctx context.Context, request flux.HelmChartRequest) (so
 	} else {
 		chart, err = h.charts.LastPackage(ctx, h.packageRequest(request))
 	}
-	return chartResult(request, chart, err)
+	return chartResult(chart, err)
+}
+
+// verifiable refuses a chart that is to be verified where nobody would do it.
+func verifiable(request flux.HelmChartRequest) error {
+	if request.Verification == nil || request.Repository != nil && isOCI(request.Repository.URL) {
+		return nil
+	}
+	return &gitops.Error{
+		Stage: gitops.StageFetch, Kind: gitops.Stalled, Reason: flux.ChartVerificationError,
+		Cause: errors.New("only charts of OCI registries can be verified; use a HelmRepository of type oci, or take spec.verify away"),
+	}
 }
 
 // Retain removes what none of the requests needs.
@@ -176,7 +193,7 @@ func (s *server) packageRequest(r flux.HelmChartRequest) helmrepo.PackageRequest
 	return request
 }
 
-func chartResult(request flux.HelmChartRequest, chart helmrepo.Chart, err error) (source.Result, error) {
+func chartResult(chart helmrepo.Chart, err error) (source.Result, error) {
 	if err != nil {
 		return source.Result{}, chartError(err)
 	}
@@ -184,9 +201,6 @@ func chartResult(request flux.HelmChartRequest, chart helmrepo.Chart, err error)
 	result.Metadata = map[string]string{flux.ChartName: chart.Name, flux.ChartValues: strings.Join(chart.ValuesFiles, "\n")}
 	if chart.Packaged {
 		result.Metadata[flux.ChartPackaged] = "yes"
-	}
-	if request.Verification != nil {
-		result.Verified = "verified signature of version " + chart.Version
 	}
 	return result, nil
 }

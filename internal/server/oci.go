@@ -94,10 +94,10 @@ func (s *server) registry(r flux.HelmRepositoryRequest, v *flux.Verification) *h
 			}
 			return s.oci.Tags(ctx, of)
 		},
-		Resolve: func(ctx context.Context, repository, tag string) (string, error) {
+		Resolve: func(ctx context.Context, repository, tag string) (digest, verified string, err error) {
 			of, err := request(repository, oci.Ref{Tag: tag})
 			if err != nil {
-				return "", err
+				return "", "", err
 			}
 			return s.oci.Resolve(ctx, of)
 		},

@@ -271,7 +271,7 @@ func (s *server) openStorage(context.Context) error {
 	}
 	s.artifactURL = "http://" + advertised(storage.Advertised, listener.Addr())
 	s.artifacts, err = artifact.Open(filepath.Join(storage.Path, "artifacts"), artifact.Options{
-		TTL: storage.RetentionTTL, Records: storage.RetentionRecords,
+		TTL: storage.RetentionTTL, Records: storage.RetentionRecords, Digest: artifact.Algorithm(storage.DigestAlgorithm),
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -282,12 +282,11 @@ func (s *server) openStorage(context.Context) error {
 	if err := errors.Join(s.openStores(), s.prepareVerification()); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	// Whoever may write the status of a source says where its artifact is.
-	out, err := egress.NewTransport(egress.Options{})
+	out, err := s.publishers()
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	s.cache.Through(out.Client())
+	s.cache.Through(out)
 	if err := s.manager.Add(manager.RunnableFunc(s.collect)); err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -446,7 +445,7 @@ func (s *server) setUp(ctx context.Context) error {
 	var err error
 	s.engine, err = flux.Setup(ctx, flux.Parts{
 		Manager: s.manager, Client: s.typed, ClientAs: s.clientAs, Recorder: s.recorder, Metrics: s.metrics, Clock: s.clock,
-		Git: gitSources{s}, OCI: ociSources{s}, Buckets: bucketSources{s}, HelmRepositories: helmRepositories{s}, HelmCharts: helmCharts{s},
+		Git: gitSources{s}, GitNews: s.gitNews.listen, OCI: ociSources{s}, Buckets: bucketSources{s}, HelmRepositories: helmRepositories{s}, HelmCharts: helmCharts{s},
 		Artifacts: s.artifacts, Cache: s.cache, Logins: s.logins, ArtifactURL: s.artifactURL, Engine: makeEngine,
 	}, flux.Options{
 		Controllers: flux.Controllers{
@@ -481,6 +480,8 @@ func (s *server) setUp(ctx context.Context) error {
 			NoCrossNamespaceRefs: s.config.NoCrossNamespaceRefs,
 			ServiceAccountLogins: s.config.Gates.ObjectLevelWorkloadIdentity,
 			Rewrites:             s.rewrites(),
+
+			DefaultServiceAccount: s.config.DefaultServiceAccount,
 		},
 	})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"path/filepath"
 
 	"github.com/plumb-gitops/plumb/internal/auth"
@@ -22,6 +23,7 @@ import (
 // stores keep what was fetched of all kinds of sources.
 type stores struct {
 	git     *git.Store
+	gitNews gitNews
 	oci     *oci.Store
 	buckets *bucket.Store
 	charts  *helmrepo.Store
@@ -30,7 +32,9 @@ type stores struct {
 // openStores opens the stores below the data folder.
 func (s *server) openStores() (err error) {
 	at := func(folder string) string { return filepath.Join(s.config.Storage.Path, folder) }
-	if s.git, err = git.Open(at("git"), git.Options{Policy: s.policy(), Now: s.clock.Now}); err != nil {
+	if s.git, err = git.Open(at("git"), git.Options{
+		Policy: s.policy(), SSH: git.SSH(s.config.SSH), News: s.gitNews.tell, Now: s.clock.Now,
+	}); err != nil {
 		return err
 	}
 	if s.oci, err = oci.Open(s.cache, at("oci"), oci.Options{UserAgent: "plumb/" + s.options.Version, Now: s.clock.Now}); err != nil {
@@ -71,9 +75,15 @@ func (s *server) policy() egress.Policy {
 	return egress.Policy{NoPrivate: s.config.NoPrivateSources, NoPlainCredentials: s.config.NoPlainCredentials}
 }
 
+// publishers is how artifacts of other controllers are got: whoever may write the status of a
+// source says where its artifact is.
+func (s *server) publishers() (*http.Client, error) {
+	return egress.Artifacts(s.policy(), s.config.ArtifactServers)
+}
+
 // loginRequest is a login as the package of logins wants it.
 func loginRequest(l flux.Login, proxy egress.Proxy) auth.Request {
-	r := auth.Request{Provider: l.Provider, Proxy: proxy}
+	r := auth.Request{Provider: l.Provider, Proxy: proxy, Client: l.Client}
 	if l.ServiceAccount != "" {
 		r.Identity = auth.Identity{Namespace: l.Namespace, ServiceAccount: l.ServiceAccount}
 	}

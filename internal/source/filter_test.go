@@ -207,6 +207,8 @@ func TestOverlay(t *testing.T) {
 		mounts []source.Mount
 		want   map[string]string
 		fails  bool
+		// outside is set for an error of a path that leads out.
+		outside bool
 	}{
 		"a whole tree at a new path": {
 			mounts: []source.Mount{mount("inc", "")},
@@ -220,21 +222,36 @@ func TestOverlay(t *testing.T) {
 			mounts: []source.Mount{mount("inc", "sub/m"), mount("inc/more", "sub/m")},
 			want:   map[string]string{"top": "top", "a/x": "a/x", "inc/n": "sub/m/n", "inc/more/n": "sub/m/n"},
 		},
+		"a file under another name": {
+			mounts: []source.Mount{mount("a/copy", "sub/l"), mount("deep/er/k", "k")},
+			want:   map[string]string{"top": "top", "a/x": "a/x", "a/copy": "sub/l", "deep/er/k": "k"},
+		},
 		"a path in use":         {mounts: []source.Mount{mount("a", "")}, fails: true},
 		"a path below a file":   {mounts: []source.Mount{mount("top/x", "")}, fails: true},
 		"the same path twice":   {mounts: []source.Mount{mount("i", ""), mount("i", "sub")}, fails: true},
 		"the root":              {mounts: []source.Mount{mount(".", "")}, fails: true},
-		"a path above the root": {mounts: []source.Mount{mount("../x", "")}, fails: true},
+		"a path above the root": {mounts: []source.Mount{mount("../x", "")}, fails: true, outside: true},
+		"a part that leads out": {mounts: []source.Mount{mount("i", "../k")}, fails: true, outside: true},
 		"a missing part":        {mounts: []source.Mount{mount("i", "nope")}, fails: true},
-		"a part that is a file": {mounts: []source.Mount{mount("i", "k")}, fails: true},
+		"a file over a file": {
+			mounts: []source.Mount{mount("top", "k"), mount("a/x", "k"), mount("a/x", "sub/l")},
+			want:   map[string]string{"top": "k", "a/x": "sub/l"},
+		},
+		"a file over one that is included": {
+			mounts: []source.Mount{mount("i", "sub"), mount("i/l", "k")},
+			want:   map[string]string{"top": "top", "a/x": "a/x", "i/l": "k", "i/m/n": "sub/m/n"},
+		},
+		"a file over a folder": {mounts: []source.Mount{mount("a", "k")}, fails: true},
+		"a folder over a file": {mounts: []source.Mount{mount("top", "sub")}, fails: true},
+		"below a file":         {mounts: []source.Mount{mount("i", "k"), mount("i/sub", "sub")}, fails: true},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got, err := source.Overlay(base, test.mounts...)
 			if test.fails {
-				if err == nil {
-					t.Fatal("no error")
+				if err == nil || errors.Is(err, source.ErrOutside) != test.outside {
+					t.Fatalf("got %v", err)
 				}
 				return
 			}

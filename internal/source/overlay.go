@@ -16,16 +16,22 @@ import (
 
 // Mount is a Tree that stands at a path of another one.
 type Mount struct {
-	// At is the path, which must not be in use.
+	// At is the path, which must not be in use but for a file by another one.
 	At string
-	// From is the directory of Tree that is shown; empty for all of it.
+	// From is the directory or file of Tree that is shown; empty for all of it.
 	From string
 	Tree gitops.Tree
+
+	// file describes From where it is a file; nil for a directory.
+	file fs.FileInfo
 }
 
-// Overlay shows other Trees at paths of a Tree. The paths must be free, and the
-// directories that are shown must exist; the error says which one is not so.
-// Later mounts may stand in earlier ones.
+// ErrOutside is the error of a path that leads out of its Tree.
+var ErrOutside = errors.New("the path leads out of the source")
+
+// Overlay shows other Trees at paths of a Tree. The paths must be free, unless a file takes
+// the place of another one, and the directories or files that are shown must exist; the error
+// says which one is not so. Later mounts may stand in earlier ones.
 func Overlay(tree gitops.Tree, mounts ...Mount) (gitops.Tree, error) {
 	if len(mounts) == 0 {
 		return tree, nil
@@ -33,21 +39,28 @@ func Overlay(tree gitops.Tree, mounts ...Mount) (gitops.Tree, error) {
 	o := &overlay{base: tree}
 	for _, m := range mounts {
 		at := cleanPath(m.At)
-		if !fs.ValidPath(at) || at == "." {
+		switch {
+		case !fs.ValidPath(at):
+			return nil, fmt.Errorf("include at %q: %w", m.At, ErrOutside)
+		case at == ".":
 			return nil, fmt.Errorf("include at %q: not a path below the root", m.At)
 		}
-		if err := o.free(at); err != nil {
-			return nil, fmt.Errorf("include at %q: %w", m.At, err)
-		}
 		from := cleanPath(cmp.Or(m.From, "."))
+		if !fs.ValidPath(from) {
+			return nil, fmt.Errorf("include at %q: path %q of the included source: %w", m.At, m.From, ErrOutside)
+		}
 		info, err := m.Tree.Stat(from)
 		if err != nil {
 			return nil, fmt.Errorf("include at %q: path %q of the included source: %w", m.At, m.From, cause(err))
 		}
+		mount := Mount{At: at, From: from, Tree: m.Tree}
 		if !info.IsDir() {
-			return nil, fmt.Errorf("include at %q: path %q of the included source: %w", m.At, m.From, errNotDirectory)
+			mount.file = namedInfo{info, path.Base(at)}
 		}
-		o.mounts = append(o.mounts, Mount{At: at, From: from, Tree: m.Tree})
+		if err := o.free(at, mount.file != nil); err != nil {
+			return nil, fmt.Errorf("include at %q: %w", m.At, err)
+		}
+		o.mounts = append(o.mounts, mount)
 	}
 	return o, nil
 }
@@ -58,9 +71,12 @@ type overlay struct {
 	mounts []Mount
 }
 
-// free tells whether nothing is at a path and no file stands above it.
-func (o *overlay) free(at string) error {
-	if _, err := o.Stat(at); err == nil {
+// free tells whether nothing is at a path and no file stands above it. A file may take the
+// place of another one.
+func (o *overlay) free(at string, file bool) error {
+	if info, err := o.Stat(at); err == nil && file && !info.IsDir() {
+		return nil
+	} else if err == nil {
 		return fmt.Errorf("the path exists already")
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return cause(err)
@@ -77,7 +93,7 @@ func (o *overlay) free(at string) error {
 func (o *overlay) owner(name string) (gitops.Tree, string) {
 	tree, inner, depth := o.base, name, -1
 	for _, m := range o.mounts {
-		if contains(m.At, name) && len(m.At) > depth {
+		if contains(m.At, name) && len(m.At) >= depth {
 			tree, inner, depth = m.Tree, join(m.From, relative(m.At, name)), len(m.At)
 		}
 	}
@@ -120,8 +136,11 @@ func (o *overlay) Open(name string) (fs.File, error) {
 		return OpenDir(info, entries), nil
 	}
 	tree, inner := o.owner(name)
-	file, err := tree.Open(inner)
-	return file, rename(name, err)
+	opened, err := tree.Open(inner)
+	if err == nil && info.Name() != path.Base(inner) {
+		opened = &file{info: info, content: opened}
+	}
+	return opened, rename(name, err)
 }
 
 // ReadFile reads a file.
@@ -152,9 +171,16 @@ func (o *overlay) ReadDir(name string) ([]fs.DirEntry, error) {
 	entries = slices.Clone(entries)
 	for _, m := range below {
 		first, _, _ := strings.Cut(relative(name, m.At), "/")
-		entry := DirInfo(first)
-		if at, found := slices.BinarySearchFunc(entries, fs.DirEntry(entry), byName); !found {
-			entries = slices.Insert(entries, at, fs.DirEntry(entry))
+		entry := fs.DirEntry(DirInfo(first))
+		if m.file != nil && join(name, first) == m.At {
+			entry = fs.FileInfoToDirEntry(m.file)
+		}
+		at, found := slices.BinarySearchFunc(entries, entry, byName)
+		switch {
+		case !found:
+			entries = slices.Insert(entries, at, entry)
+		case !entry.IsDir():
+			entries[at] = entry // it takes the place of the file there
 		}
 	}
 	return entries, nil
@@ -165,8 +191,16 @@ func (o *overlay) Stat(name string) (fs.FileInfo, error) {
 	if err := checkPath("stat", name); err != nil {
 		return nil, err
 	}
-	if len(o.below(name)) > 0 || slices.ContainsFunc(o.mounts, func(m Mount) bool { return m.At == name }) {
+	if len(o.below(name)) > 0 {
 		return DirInfo(path.Base(name)), nil
+	}
+	for _, m := range slices.Backward(o.mounts) {
+		switch {
+		case m.At == name && m.file != nil:
+			return m.file, nil
+		case m.At == name:
+			return DirInfo(path.Base(name)), nil
+		}
 	}
 	tree, inner := o.owner(name)
 	info, err := tree.Stat(inner)
@@ -198,6 +232,15 @@ func (o *overlay) Sum(name string) (string, error) {
 	}
 	return "overlay:" + digestOf(parts), nil
 }
+
+// namedInfo describes a file that has another name where it is shown.
+type namedInfo struct {
+	fs.FileInfo
+	name string
+}
+
+// Name is the last element of the path where the file is shown.
+func (n namedInfo) Name() string { return n.name }
 
 // digestOf is a digest of texts that tells where one ends.
 func digestOf(parts []string) string {

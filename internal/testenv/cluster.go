@@ -31,7 +31,7 @@ import (
 const readyWithin = 2 * time.Minute
 
 // goneWithin is how long a control plane may take to end after a signal.
-const goneWithin = 10 * time.Second
+const goneWithin = time.Minute
 
 // Cluster is a control plane that is ready.
 type Cluster struct {

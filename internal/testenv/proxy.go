@@ -59,6 +59,9 @@ type Fault struct {
 	After func()
 	// Lose ends the connection instead of handing on the answer to a write.
 	Lose bool
+	// Edit changes the body of the answer to a request that is no write and no watch
+	// before it is handed on.
+	Edit func(body []byte) []byte
 }
 
 // NewProxy starts a proxy that ends with t.
@@ -178,6 +181,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case fault.Status != 0:
 		http.Error(w, "injected by a test", fault.Status)
 		return
+	case !write && fault.Edit != nil:
+		answer := httptest.NewRecorder()
+		p.next.ServeHTTP(answer, r)
+		answer.Header().Del("Content-Length")
+		handOn(w, answer, fault.Edit(answer.Body.Bytes()))
+		return
 	case !write:
 		p.next.ServeHTTP(w, r)
 		return
@@ -190,7 +199,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fault.Lose {
 		panic(http.ErrAbortHandler)
 	}
+	handOn(w, answer, answer.Body.Bytes())
+}
+
+func handOn(w http.ResponseWriter, answer *httptest.ResponseRecorder, body []byte) {
 	maps.Copy(w.Header(), answer.Header())
 	w.WriteHeader(answer.Code)
-	_, _ = w.Write(answer.Body.Bytes()) // the client may be gone
+	_, _ = w.Write(body) // the client may be gone
 }

@@ -32,8 +32,9 @@ type Registry struct {
 	tokens   atomic.Int64
 	conns    atomic.Int64
 	hang     chan struct{}
-	mu       sync.Mutex // guards around
+	mu       sync.Mutex // guards all below
 	around   func(http.Handler) http.Handler
+	realm    string
 }
 
 // RegistryOptions say how a Registry behaves.
@@ -55,7 +56,7 @@ type RegistryOptions struct {
 func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
 	t.Helper()
 	r := &Registry{
-		options: o, hang: make(chan struct{}),
+		options: o, realm: o.Realm, hang: make(chan struct{}),
 		store: registry.New(registry.Logger(quietLog(t)), registry.WithReferrersSupport(true)),
 	}
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
@@ -135,7 +136,9 @@ func (r *Registry) challenge(request *http.Request) string {
 	if !r.options.Bearer {
 		return `Basic realm="registry"`
 	}
-	realm := r.options.Realm
+	r.mu.Lock()
+	realm := r.realm
+	r.mu.Unlock()
 	if realm == "" {
 		realm = r.server.URL + "/token"
 	}
@@ -178,6 +181,13 @@ func (r *Registry) Around(wrap func(http.Handler) http.Handler) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.around = wrap
+}
+
+// SetRealm changes where tokens are to be had.
+func (r *Registry) SetRealm(realm string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.realm = realm
 }
 
 // Hang leaves all later requests without an answer until the client goes away.

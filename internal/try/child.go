@@ -23,7 +23,7 @@ const (
 	// controlPlaneWithin is how long the control plane may take to be ready.
 	controlPlaneWithin = 2 * time.Minute
 	// goneWithin is how long it may take to end after a signal.
-	goneWithin = 5 * time.Second
+	goneWithin = 30 * time.Second
 )
 
 // findProgram gives the path of the control plane's program: what the variable

@@ -27,9 +27,11 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/build/sops/sopstest"
 	"github.com/plumb-gitops/plumb/internal/config"
+	"github.com/plumb-gitops/plumb/internal/install"
 	"github.com/plumb-gitops/plumb/internal/server"
 	"github.com/plumb-gitops/plumb/internal/telemetry"
 	"github.com/plumb-gitops/plumb/internal/testenv"
+	"github.com/plumb-gitops/plumb/test/lab"
 )
 
 func TestMain(m *testing.M) {
@@ -69,9 +71,15 @@ func start(t *testing.T, cluster *testenv.Cluster) {
 		cfg.InstallCRDs, cfg.Storage.Path, cfg.Storage.Address = true, dir, "127.0.0.1:0"
 		cfg.MetricsAddress, cfg.HealthAddress, cfg.Concurrent = "", "", 8
 		ctx, cancel := context.WithCancel(context.Background())
+		account, err := lab.Account(ctx, cluster.REST, install.Single, "flux-system")
+		if err != nil {
+			cancel()
+			operator.err = err
+			return
+		}
 		ended := make(chan error, 1)
 		go func() {
-			ended <- server.Run(ctx, cluster.REST, cfg, server.Options{Version: "test", Log: logr.Discard(), Registry: prometheus.NewRegistry()})
+			ended <- server.Run(ctx, account, cfg, server.Options{Version: "test", Log: logr.Discard(), Registry: prometheus.NewRegistry()})
 		}()
 		operator.stop = func() {
 			cancel()
@@ -416,7 +424,8 @@ func (s *script) objects(n int, content string) []*unstructured.Unstructured {
 }
 
 func (s *script) filled(content string) string {
-	return strings.NewReplacer("@NS@", s.namespace, "@HEAD@", s.revision, "@KUBECONFIG@", s.kubeconfig).Replace(content)
+	return strings.NewReplacer("@NS@", s.namespace, "@HEAD@", s.revision, "@KUBECONFIG@", s.kubeconfig,
+		"@SERVER@", s.cluster.REST.Host, "@CA@", strings.ReplaceAll(string(s.cluster.REST.CAData), "\n", `\n`)).Replace(content)
 }
 
 func (s *script) check(err error) {

@@ -20,8 +20,10 @@
 // builds ./app for the namespace of the script with prune, looks again after an hour
 // and tries again after a second. It is in that namespace unless it names another one.
 // @NS@ stands for the namespace, @HEAD@ for the revision of the repository, @KUBECONFIG@
-// for a kubeconfig of the cluster, in base64. The Secret age has the key for files
-// NAME.sops.yaml, whose data is encrypted before they are committed as NAME.yaml.
+// for a kubeconfig of the cluster, in base64, @SERVER@ for the address of its API server
+// and @CA@ for the certificate of that, with \n for its ends of lines. The Secret age has
+// the key for files NAME.sops.yaml, whose data is encrypted before they are committed as
+// NAME.yaml.
 //
 // A want is a part of an object: a map has to have what is named, a list of maps with a
 // type or a name has to have the items that are named, other lists are compared as a

@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/plumb-gitops/plumb/internal/cli"
@@ -64,6 +65,7 @@ type world struct {
 	*testing.T
 	cluster *testenv.Cluster
 	client  kubernetes.Interface
+	dynamic client.Client
 	server  *testenv.GitServer
 	repo    *testenv.GitRepository
 }
@@ -87,6 +89,8 @@ func emptyWorld(t *testing.T) *world {
 	w := &world{T: t, cluster: testenv.Start(t)}
 	var err error
 	w.client, err = kubernetes.NewForConfig(w.cluster.REST)
+	w.check(err)
+	w.dynamic, err = client.New(w.cluster.REST, client.Options{})
 	w.check(err)
 	w.server = testenv.NewGitServer(t, testenv.GitServerOptions{})
 	w.repo = w.server.Repository(t, "repo")

@@ -30,13 +30,16 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/plumb-gitops/plumb/internal/cluster"
 	"github.com/plumb-gitops/plumb/internal/config"
+	"github.com/plumb-gitops/plumb/internal/install"
 	"github.com/plumb-gitops/plumb/internal/server"
 	"github.com/plumb-gitops/plumb/internal/telemetry"
 	"github.com/plumb-gitops/plumb/internal/testenv"
@@ -110,11 +113,13 @@ type Lab struct {
 	Server    *testenv.GitServer
 	Repo      *testenv.GitRepository
 
-	agent    string
-	data     string
-	address  string
-	requests *atomic.Int64
-	process  *process
+	agent string
+	data  string
+	// kubeconfig leads through the proxy, as the account of an installation.
+	kubeconfig string
+	address    string
+	requests   *atomic.Int64
+	process    *process
 }
 
 // process is the operator.
@@ -148,8 +153,10 @@ func New(t *testing.T) *Lab {
 	} {
 		l.Check(add(scheme))
 	}
-	l.Check(install(l.Cluster))
+	l.Check(prepare(l.Cluster))
 	var err error
+	l.kubeconfig, err = withToken(l.Proxy.Kubeconfig, prepared.account.BearerToken, t.TempDir())
+	l.Check(err)
 	l.Client, err = client.NewWithWatch(l.Cluster.REST, client.Options{Scheme: scheme})
 	l.Check(err)
 	l.Server = testenv.NewGitServer(t, testenv.GitServerOptions{})
@@ -163,24 +170,42 @@ func New(t *testing.T) *Lab {
 	return l
 }
 
-// installed is done once for the control plane that the tests of a binary share.
-var installed struct {
+// prepared is done once for the control plane that the tests of a binary share.
+var prepared struct {
 	sync.Once
-	err error
+	account *rest.Config
+	err     error
 }
 
-// install installs the definitions of the operator's kinds.
-func install(c *testenv.Cluster) error {
-	installed.Do(func() {
+// prepare installs the definitions of the operator's kinds, and the account that it runs as.
+func prepare(c *testenv.Cluster) error {
+	prepared.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), Patience)
 		defer cancel()
 		var connection *cluster.Connection
-		connection, installed.err = cluster.Connect(c.REST, cluster.Options{Version: "test", Part: "install", QPS: -1, Clock: clock.RealClock{}})
-		if installed.err == nil {
-			installed.err = server.InstallCRDs(ctx, connection.Own())
+		connection, prepared.err = cluster.Connect(c.REST, cluster.Options{Version: "test", Part: "install", QPS: -1, Clock: clock.RealClock{}})
+		if prepared.err == nil {
+			prepared.err = server.InstallCRDs(ctx, connection.Own())
+		}
+		if prepared.err == nil {
+			prepared.account, prepared.err = Account(ctx, c.REST, install.Single, "flux-system")
 		}
 	})
-	return installed.err
+	return prepared.err
+}
+
+// withToken gives the path of a kubeconfig, in a folder, that is another one but for the
+// token.
+func withToken(kubeconfig, token, folder string) (string, error) {
+	config, err := clientcmd.LoadFromFile(kubeconfig)
+	if err != nil {
+		return "", err
+	}
+	for name := range config.AuthInfos {
+		config.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: token}
+	}
+	path := filepath.Join(folder, "kubeconfig")
+	return path, clientcmd.WriteToFile(*config, path)
 }
 
 // FreeAddress is an address of this machine that nobody listens on. An operator
@@ -207,7 +232,7 @@ func (l *Lab) Check(err error) {
 func (l *Lab) Start() {
 	l.Helper()
 	text, err := json.Marshal(child{
-		Kubeconfig: l.Proxy.Kubeconfig, Namespace: l.Namespace, Storage: l.data, Address: l.address, Agent: l.agent,
+		Kubeconfig: l.kubeconfig, Namespace: l.Namespace, Storage: l.data, Address: l.address, Agent: l.agent,
 	})
 	l.Check(err)
 	program, err := os.Executable()

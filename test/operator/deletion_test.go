@@ -249,7 +249,7 @@ func TestUnreadableInventory(t *testing.T) {
 	w.same(w.data("a", "1"))
 	w.same(b)
 	w.check(w.client.Delete(w.context(), app))
-	w.notReady("app", "FeatureGateDisabled", "inventory|what is this|plumb.dev/orphan")
+	w.notReady("app", "PruneFailed", "inventory|what is this|plumb.dev/orphan")
 	w.same(a)
 	w.same(b)
 	w.annotate(w.named("app"), "plumb.dev/orphan", "true")

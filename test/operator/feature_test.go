@@ -144,9 +144,6 @@ func TestRefusedLater(t *testing.T) {
 	second := w.push(testenv.Files{"app/a.yaml": configMap("a", "2"), "app/gone.yaml": testenv.Delete, "other/other.yaml": configMap("other", "2")})
 	w.ready("other", second)
 	w.data("other", "2")
-	w.check(w.client.Delete(w.context(), app))
-	w.notReady("app", "FeatureGateDisabled", `spec.decryption|2 objects are kept|plumb.dev/orphan: "true"`)
-	w.same(a)
 	w.same(gone)
 	w.data("a", "drift")
 	// The other one's object is the only one that was written.
@@ -154,10 +151,33 @@ func TestRefusedLater(t *testing.T) {
 		t.Errorf("written: %v", writes[before:])
 	}
 
+	// Nothing of it is needed for deleting.
+	w.check(w.client.Delete(w.context(), app))
+	w.gone(app)
+	w.gone(a)
+	w.gone(gone)
+}
+
+// TestDeletedWithoutAnIdentity deletes an owner of which nobody knows with whose rights
+// its objects are to be deleted.
+func TestDeletedWithoutAnIdentity(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.push(testenv.Files{"app/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1")})
+	w.source()
+	app := w.kustomization("app")
+	w.ready("app", first)
+	a, b := w.data("a", "1"), w.data("b", "1")
+	w.patch(w.named("app"), `{"spec":{"serviceAccountName":"no/name"}}`)
+	w.notReady("app", "AccessDenied", "spec.serviceAccountName")
+	w.check(w.client.Delete(w.context(), app))
+	w.notReady("app", "AccessDenied", `spec.serviceAccountName|2 objects are kept|plumb.dev/orphan: "true"`)
+	w.same(a)
+	w.same(b)
 	w.annotate(w.named("app"), "plumb.dev/orphan", "true")
 	w.gone(app)
 	w.same(a)
-	w.same(gone)
+	w.same(b)
 }
 
 func TestRefusedAndMended(t *testing.T) {

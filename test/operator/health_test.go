@@ -440,3 +440,30 @@ func TestHealthFailureIsToldOnce(t *testing.T) {
 		return k.Status.LastHandledReconcileAt == value && says(conditionOf(k.Status.Conditions, "Ready").Message, "message 32")
 	})
 }
+
+// TestHealthOfWhatIsLeftAlone has the health of objects that are not written any more
+// count until they were healthy once after they were made, and not later.
+func TestHealthOfWhatIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.widgets()
+	revision := w.push(w.filled(testenv.Files{
+		"app/once.yaml":  strings.Replace(widget, "name: widget", "name: once\n  annotations: {kustomize.toolkit.fluxcd.io/ssa: IfNotPresent}", 1),
+		"app/other.yaml": strings.Replace(widget, "name: widget", "name: other", 1),
+	}))
+	w.kustomization("app", waits, w.judgedBy("Widget", phases("Made")))
+	w.phase("other", "Made")
+	waitFor(w, w.named("app"), "waiting for the object that was made", func(k *kustomizev1.Kustomization) bool {
+		return conditionOf(k.Status.Conditions, "Ready").Status == metav1.ConditionUnknown && k.Status.Inventory != nil
+	})
+	w.phase("once", "Made")
+	w.ready("app", revision)
+
+	// It fails later, and does not count; another one does.
+	w.phase("once", "Broken")
+	next := w.push(w.filled(testenv.Files{"app/more.yaml": configMap("more", "1")}))
+	w.ready("app", next)
+	w.phase("other", "Broken")
+	w.push(w.filled(testenv.Files{"app/more.yaml": configMap("more", "2")}))
+	w.notReady("app", "HealthCheckFailed", w.namespace+"/other")
+}

@@ -246,6 +246,7 @@ func TestSharedNamespace(t *testing.T) {
 	for _, name := range names {
 		if name != holder {
 			w.event("Kustomization", name, "OwnedByOther", "Namespace/"+namespace.Name+" is left alone")
+			w.leaves(name, metav1.ConditionTrue, "1 object is left alone|Namespace/"+namespace.Name+" (Kustomization/"+w.namespace+"/"+holder+")")
 		}
 		told := w.events("Kustomization", name, "Namespace/"+namespace.Name+" is left alone")
 		switch {
@@ -268,6 +269,21 @@ func TestSharedNamespace(t *testing.T) {
 	waitFor(w, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace.Name}}, "of another owner", func(n *corev1.Namespace) bool {
 		owner := n.Labels["kustomize.toolkit.fluxcd.io/name"]
 		return owner != holder && owner != "" && n.UID == namespace.UID && n.DeletionTimestamp.IsZero()
+	})
+
+	// Nobody is told to share it once there is one owner left.
+	w.push(testenv.Files{"two/namespace.yaml": testenv.Delete, "three/namespace.yaml": testenv.Delete, "one/namespace.yaml": w.filled(files("1"))["one/namespace.yaml"]})
+	for _, name := range names {
+		w.leaves(name, "", "")
+	}
+}
+
+// leaves waits for what a Kustomization says of objects that it leaves to others.
+func (w *world) leaves(name string, status metav1.ConditionStatus, words string) {
+	w.t.Helper()
+	waitFor(w, w.named(name), "about objects of others: "+words, func(k *kustomizev1.Kustomization) bool {
+		c := conditionOf(k.Status.Conditions, "OwnedByOther")
+		return c.Status == status && says(c.Message, words) && conditionOf(k.Status.Conditions, "Ready").Status == metav1.ConditionTrue
 	})
 }
 

@@ -27,9 +27,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/config"
+	"github.com/plumb-gitops/plumb/internal/install"
 	"github.com/plumb-gitops/plumb/internal/server"
 	"github.com/plumb-gitops/plumb/internal/telemetry"
 	"github.com/plumb-gitops/plumb/internal/testenv"
+	"github.com/plumb-gitops/plumb/test/lab"
 )
 
 func TestMain(m *testing.M) {
@@ -44,11 +46,13 @@ const userAgent = "plumb/"
 // way to hand something over.
 var operator struct {
 	sync.Once
-	err    error
-	dir    string
-	log    logBuffer
-	cancel context.CancelFunc
-	ended  chan struct{}
+	err error
+	// account is that of an installation for one team, with which operators run.
+	account *rest.Config
+	dir     string
+	log     logBuffer
+	cancel  context.CancelFunc
+	ended   chan struct{}
 	// runErr is what server.Run returned; it may be read once ended is closed.
 	runErr error
 }
@@ -88,7 +92,13 @@ func (c checked) Run() int {
 // startOperator starts the operator for the first test that asks.
 func startOperator(t *testing.T, cluster *testenv.Cluster) {
 	t.Helper()
-	operator.Do(func() { operator.err = launch(cluster.REST) })
+	operator.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if operator.account, operator.err = lab.Account(ctx, cluster.REST, install.Single, sharedNamespace); operator.err == nil {
+			operator.err = launch(operator.account)
+		}
+	})
 	if operator.err != nil {
 		t.Fatal(operator.err)
 	}
@@ -164,7 +174,7 @@ func (w *world) runOwn(dir string, change func(*config.Operator)) (stop func()) 
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- server.Run(ctx, w.cluster.REST, cfg, server.Options{Version: "test", Log: log, Registry: prometheus.NewRegistry(), Clouds: w.clouds})
+		ended <- server.Run(ctx, w.account(), cfg, server.Options{Version: "test", Log: log, Registry: prometheus.NewRegistry(), Clouds: w.clouds})
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()
@@ -174,6 +184,21 @@ func (w *world) runOwn(dir string, change func(*config.Operator)) (stop func()) 
 	})
 	w.t.Cleanup(stop)
 	return stop
+}
+
+// account is that with which the test's own operator runs: an installed one's.
+func (w *world) account() *rest.Config {
+	w.t.Helper()
+	profile, namespace := install.Single, sharedNamespace
+	switch {
+	case w.tenants:
+		profile, namespace = install.Tenants, "plumb-tenants"
+	case w.cluster.REST.Host == operator.account.Host:
+		return operator.account
+	}
+	account, err := lab.Account(w.context(), w.cluster.REST, profile, namespace)
+	w.check(err)
+	return account
 }
 
 // owned gives an object to the test's own operator.

@@ -1,7 +1,7 @@
 package operator_test
 
 import (
-	"net"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -262,6 +262,40 @@ func TestSourceMissing(t *testing.T) {
 	}
 }
 
+// TestNewsReachAllWhoFollow: what one of those hears who follow a branch, all have at once,
+// at no further look at the server.
+func TestNewsReachAllWhoFollow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.push(testenv.Files{"app/one.yaml": configMap("one", "1")})
+	w.repo.Branch(t, "other", strings.TrimPrefix(first, "main@sha1:"))
+	source := w.source()
+	w.sourceReady(first)
+	var followers []*sourcev1.GitRepository
+	for i := range 5 {
+		follower := &sourcev1.GitRepository{ObjectMeta: w.meta(fmt.Sprintf("follower-%d", i)), Spec: source.Spec}
+		w.check(w.client.Create(w.context(), follower))
+		followers = append(followers, follower)
+	}
+	other := &sourcev1.GitRepository{ObjectMeta: w.meta("other"), Spec: *source.Spec.DeepCopy()}
+	other.Spec.Reference = &sourcev1.GitRepositoryRef{Branch: "other"}
+	w.check(w.client.Create(w.context(), other))
+	for _, follower := range followers {
+		stored(w, follower, first)
+	}
+	before := stored(w, other, "other@")
+	requests := w.server.Requests()
+	second := w.push(testenv.Files{"app/one.yaml": configMap("one", "2")})
+	w.sourceReady(second)
+	for _, follower := range followers {
+		stored(w, follower, second)
+	}
+	if got := w.server.Requests() - requests; got != 2 { // the refs and the commit
+		t.Errorf("%d requests to the server for a commit that six objects follow", got)
+	}
+	w.same(before)
+}
+
 // patchSource changes the GitRepository "repo".
 func (w *world) patchSource(merge string) {
 	w.t.Helper()
@@ -279,11 +313,6 @@ func (w *world) secret(name string, data map[string]string) {
 	w.check(w.client.Create(w.context(), secret))
 }
 
-// closedPort is an address on which nobody listens.
-func closedPort(w *world) string {
-	w.t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(w.t.Context(), "tcp", "127.0.0.1:0")
-	w.check(err)
-	w.check(listener.Close())
-	return listener.Addr().String()
-}
+// closedPort is an address on which nobody listens: a free port could be another test's
+// a moment later.
+func closedPort(*world) string { return "127.0.0.1:1" }

@@ -206,10 +206,13 @@ func probes(identity string) map[string]probe {
 			source: func(s *sourcev1.GitRepository) {
 				s.Spec.Verification = &sourcev1.GitRepositoryVerification{Mode: sourcev1.ModeGitHEAD, SecretRef: meta.LocalObjectReference{Name: target}}
 			},
-			found: "VerificationError there is no public key", lost: "AuthenticationFailed not found",
+			found: "VerificationError there is no public key", lost: unverified,
 		},
 	}
 }
+
+// unverified is what a source says whose trust cannot be read.
+const unverified = "VerificationError not found"
 
 // sourceProbes are those of the other kinds of sources.
 func sourceProbes() map[string]probe {
@@ -266,11 +269,11 @@ func sourceProbes() map[string]probe {
 		"OCIRepository spec.verify.secretRef": {make: secret(other), object: oci(func(s *sourcev1.OCIRepositorySpec) {
 			s.Verify = verify.DeepCopy()
 			s.Verify.SecretRef = named
-		}), found: "VerificationError has no public key", lost: lost},
+		}), found: "VerificationError has no public key", lost: unverified},
 		"OCIRepository spec.verify.trustedRootSecretRef": {make: secret(other), object: oci(func(s *sourcev1.OCIRepositorySpec) {
 			s.Verify = verify.DeepCopy()
 			s.Verify.TrustedRootSecretRef = named
-		}), found: "VerificationError has no key 'trusted_root.json'", lost: lost},
+		}), found: "VerificationError has no key 'trusted_root.json'", lost: unverified},
 		"Bucket spec.secretRef":             {make: secret(map[string]string{"accesskey": "a", "secretkey": "b"}), object: bucket(func(s *sourcev1.BucketSpec) { s.SecretRef = named }), found: "BucketOperationFailed connect to", lost: lost},
 		"Bucket spec.certSecretRef":         {make: secret(certificate), object: bucket(func(s *sourcev1.BucketSpec) { s.CertSecretRef = named }), found: noCertificate, lost: lost},
 		"Bucket spec.proxySecretRef":        {make: secret(other), object: bucket(func(s *sourcev1.BucketSpec) { s.ProxySecretRef = named }), found: "AuthenticationFailed has no key 'address'", lost: lost},
@@ -278,7 +281,7 @@ func sourceProbes() map[string]probe {
 		"Bucket spec.sts.certSecretRef":     {make: secret(certificate), object: bucket(func(s *sourcev1.BucketSpec) { sts(s).CertSecretRef = named }), found: noCertificate, lost: lost},
 		"HelmRepository spec.secretRef":     {make: secret(half), object: helm(func(s *sourcev1.HelmRepositorySpec) { s.SecretRef = named }), found: "AuthenticationFailed needs both 'username'", lost: lost},
 		"HelmRepository spec.certSecretRef": {make: secret(certificate), object: helm(func(s *sourcev1.HelmRepositorySpec) { s.CertSecretRef = named }), found: noCertificate, lost: lost},
-		"HelmChart spec.verify.secretRef":   {make: secret(other), object: chart("registry", &sourcev1.HelmChartVerification{Provider: "cosign", SecretRef: named}), found: "VerificationError has no public key", lost: lost},
+		"HelmChart spec.verify.secretRef":   {make: secret(other), object: chart("registry", &sourcev1.HelmChartVerification{Provider: "cosign", SecretRef: named}), found: "VerificationError has no public key", lost: unverified},
 		"HelmChart spec.sourceRef": {
 			make: func(w *world, namespace string) {
 				h := &sourcev1.HelmRepository{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: target}, Spec: sourcev1.HelmRepositorySpec{URL: "http://127.0.0.1:1", Interval: metav1.Duration{Duration: time.Hour}}}
@@ -333,7 +336,7 @@ func TestTenancy(t *testing.T) {
 				w := newWorld(t)
 				w.serviceAccount("tenant", may("", "configmaps"))
 				w.push(testenv.Files{"app/a.yaml": configMap("a", "1"), "sealed/s.yaml": sealed, "empty/kustomization.yaml": "resources: []\n"})
-				if w.own = flag; flag {
+				if w.own, w.tenants = flag, flag; flag {
 					w.runOwn(t.TempDir(), func(c *config.Operator) { c.NoCrossNamespaceRefs = true })
 				}
 				if p.kustomization != nil {
@@ -455,7 +458,7 @@ func TestExpressionOverAnotherNamespace(t *testing.T) {
 func TestReferencesAsOwner(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.own = true
+	w.own, w.tenants = true, true
 	rules := may("", "configmaps")
 	w.serviceAccount("tenant", rules)
 	revision := w.push(testenv.Files{"app/a.yaml": configMap("a", "${value}")})

@@ -45,6 +45,8 @@ type world struct {
 	requests  int
 	// own is set where the test's custom resources are for an operator of its own.
 	own bool
+	// tenants is set where that operator has the rights of an installation between tenants.
+	tenants bool
 	// clouds stands in for clouds in an operator of the test's own; nil for none.
 	clouds http.RoundTripper
 }

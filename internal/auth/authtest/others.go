@@ -63,7 +63,11 @@ func (c *Clouds) azureMetadata(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	answer(w, http.StatusOK, map[string]any{"access_token": bearer("the machine", r.FormValue("resource")), "expires_in": "3600", "expires_on": fmt.Sprint(c.Expires().Unix()),
+	holder := "the machine"
+	if client := r.FormValue("client_id"); client != "" {
+		holder += " as " + client
+	}
+	answer(w, http.StatusOK, map[string]any{"access_token": bearer(holder, r.FormValue("resource")), "expires_in": "3600", "expires_on": fmt.Sprint(c.Expires().Unix()),
 		"resource": r.FormValue("resource"), "token_type": "Bearer"})
 }
 

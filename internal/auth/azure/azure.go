@@ -83,9 +83,19 @@ func (c *Cloud) Access(ctx context.Context, who auth.Subject, scope auth.Scope) 
 		return auth.Credential{}, auth.Misconfigured("no scope is known")
 	}
 	options := azcore.ClientOptions{Transport: who.HTTP, Retry: policy.RetryOptions{MaxRetries: 1}}
-	credential, err := own(options)
 	remedy := "see that the operator has an identity: workload identity, a managed identity, or the environment variables of an application"
-	if !who.Own() {
+	var credential azcore.TokenCredential
+	var err error
+	switch {
+	case who.Own() && who.Client != "":
+		if !c.id.MatchString(who.Client) {
+			return auth.Credential{}, auth.Misconfigured("the client of the managed identity is no id")
+		}
+		remedy = fmt.Sprintf("see that the machine has the managed identity with client %q", who.Client)
+		credential, err = azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{ClientOptions: options, ID: azidentity.ClientID(who.Client)})
+	case who.Own():
+		credential, err = own(options)
+	default:
 		tenant, id, _ := strings.Cut(who.Claim.Identity, "/")
 		credential, err = azidentity.NewClientAssertionCredential(tenant, id, func(context.Context) (string, error) { return who.Token, nil },
 			&azidentity.ClientAssertionCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: hasEnvironment()})

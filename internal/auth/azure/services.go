@@ -80,11 +80,18 @@ func (c *Cloud) Git(_ context.Context, repository *url.URL, s auth.Session) (aut
 	if repository.Scheme != "https" {
 		return auth.Login{}, auth.Misconfigured("a token is not sent without TLS; use https")
 	}
-	if host := strings.ToLower(repository.Host); host != "dev.azure.com" && !strings.HasSuffix(host, ".visualstudio.com") {
+	if !isDevOps(strings.ToLower(repository.Host)) {
 		return auth.Login{}, auth.Misconfigured("it is no repository of Azure DevOps, at dev.azure.com or ORGANIZATION.visualstudio.com")
 	}
 	access, err := s.Access(auth.Scope{Resource: devOpsScope})
 	return auth.Login{Bearer: access.Bearer, Expires: access.Expires}, err
+}
+
+// isDevOps tells whether a host has repositories of Azure DevOps. Other services of Microsoft
+// have deeper names below visualstudio.com, some of them chosen by customers.
+func isDevOps(host string) bool {
+	organization, ok := strings.CutSuffix(host, ".visualstudio.com")
+	return host == "dev.azure.com" || ok && organization != "" && !strings.Contains(organization, ".")
 }
 
 // Cluster logs in at a cluster of AKS that lets in identities of Microsoft Entra ID.

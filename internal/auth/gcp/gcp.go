@@ -145,6 +145,9 @@ func (c *Cloud) Access(ctx context.Context, who auth.Subject, _ auth.Scope) (aut
 		}
 		return auth.Credential{}, err
 	}
+	if token.AccessToken == "" {
+		return auth.Credential{}, &auth.Problem{Kind: gitops.Transient, Text: "the answer has no token"}
+	}
 	return auth.Credential{Bearer: token.AccessToken, Expires: token.Expiry}, nil
 }
 

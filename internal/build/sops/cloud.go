@@ -115,8 +115,11 @@ func readGCP(value []byte) ([]byte, error) {
 	switch account.Type {
 	case "service_account", "authorized_user":
 		return value, nil
+	case "external_account", "external_account_authorized_user", "impersonated_service_account", "gdch_service_account":
+		return nil, fmt.Errorf("credentials of type %q are refused: use those of a service_account or authorized_user", account.Type)
 	default:
-		return nil, fmt.Errorf("credentials of type %q are refused: use those of a service_account or authorized_user", shortened(account.Type))
+		// What stands there instead may be anything of the Secret.
+		return nil, errors.New("credentials of an unknown type are refused: use those of a service_account or authorized_user")
 	}
 }
 

@@ -21,6 +21,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
@@ -29,8 +31,14 @@ type Normaliser struct {
 	scheme *runtime.Scheme
 }
 
-// New makes a Normaliser that knows the kinds of client-go's scheme.
-func New() *Normaliser { return &Normaliser{scheme: scheme.Scheme} }
+// New makes a Normaliser that knows Kubernetes' own kinds. Its scheme is its own: to the
+// one that client-go has for all, any library may add kinds, and Helm's adds definitions
+// of custom resources, which Flux sends as they are written.
+func New() *Normaliser {
+	own := runtime.NewScheme()
+	utilruntime.Must(scheme.AddToScheme(own)) // it fails in every test, or never
+	return &Normaliser{scheme: own}
+}
 
 // Normalise drops the status of everything but definitions of custom resources
 // and the creation time, and brings built-in kinds into their typed form. It
@@ -107,11 +115,7 @@ func completeTyped(object runtime.Object) {
 	case *batchv1.CronJob:
 		completePod(&o.Spec.JobTemplate.Spec.Template.Spec)
 	case *corev1.Service:
-		for i := range o.Spec.Ports {
-			if o.Spec.Ports[i].Protocol == "" {
-				o.Spec.Ports[i].Protocol = corev1.ProtocolTCP
-			}
-		}
+		completeService(o.Spec.Ports)
 	case *corev1.Secret:
 		completeSecret(o)
 	}
@@ -125,6 +129,20 @@ func completePod(spec *corev1.PodSpec) {
 			if ports[j].Protocol == "" {
 				ports[j].Protocol = corev1.ProtocolTCP
 			}
+		}
+	}
+}
+
+// completeService names the protocol of each port, and its target as the API server
+// would. The type cannot but print a target: as 0, which the server's answer would
+// never hold, and somebody would seem to have changed it.
+func completeService(ports []corev1.ServicePort) {
+	for i := range ports {
+		if ports[i].Protocol == "" {
+			ports[i].Protocol = corev1.ProtocolTCP
+		}
+		if target := ports[i].TargetPort; target == intstr.FromInt32(0) || target == intstr.FromString("") {
+			ports[i].TargetPort = intstr.FromInt32(ports[i].Port)
 		}
 	}
 }

@@ -5,10 +5,28 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
 
 	"github.com/plumb-gitops/plumb/internal/build/typed"
 )
+
+// Not parallel: it adds to what is everybody's before anybody else looks there.
+func TestKindsThatALibraryAddsToTheSharedScheme(t *testing.T) {
+	kind := schema.GroupVersionKind{Group: "library.example.com", Version: "v1", Kind: "Secret"}
+	scheme.Scheme.AddKnownTypeWithName(kind, &corev1.Secret{})
+	object := map[string]any{"apiVersion": "library.example.com/v1", "kind": "Secret", "metadata": map[string]any{"name": "a"}, "stringData": map[string]any{"a": "b"}, "immutable": nil}
+	got, err := typed.New().Normalise(runtime.DeepCopyJSON(object))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(object, got); diff != "" {
+		t.Errorf("the object is not as written (-written +got):\n%s", diff)
+	}
+}
 
 func TestNormalise(t *testing.T) {
 	t.Parallel()
@@ -16,6 +34,10 @@ func TestNormalise(t *testing.T) {
 		"a port gets its protocol, and structs are printed": {
 			"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, creationTimestamp: null}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec: {containers: [{name: c, image: i, ports: [{containerPort: 80}]}]}\nstatus: {replicas: 3}\n",
 			`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a"},"spec":{"selector":{"matchLabels":{"a":"b"}},"strategy":{},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"image":"i","name":"c","ports":[{"containerPort":80,"protocol":"TCP"}],"resources":{}}]}}}}`,
+		},
+		"a port of a service that names no target has its own number as target": {
+			"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}, {port: 81, targetPort: 8081}, {port: 82, targetPort: http}, {port: 83, targetPort: 0}]}\n",
+			`{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"},"spec":{"ports":[{"port":80,"protocol":"TCP","targetPort":80},{"port":81,"protocol":"TCP","targetPort":8081},{"port":82,"protocol":"TCP","targetPort":"http"},{"port":83,"protocol":"TCP","targetPort":83}]}}`,
 		},
 		"stringData becomes data": {
 			"apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: YQ==, b: YQ==}\nstringData: {b: b}\n",

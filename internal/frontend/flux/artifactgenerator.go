@@ -273,7 +273,7 @@ func (g *generators) restore(ctx context.Context, obj *swapi.ArtifactGenerator, 
 	if whole, err := g.packed.store.Adopt(a, file); err != nil || !whole {
 		return err
 	}
-	unpacked, err := g.cache.Load(ctx, artifact.Packed{Digest: a.Digest, Open: func(context.Context) (io.ReadCloser, error) {
+	unpacked, err := g.cache.Load(ctx, artifact.Packed{Digest: a.Digest, Scope: artifact.NamespaceScope(obj.Namespace), Open: func(context.Context) (io.ReadCloser, error) {
 		return g.packed.store.Open(a.Source, file)
 	}})
 	if err != nil {

@@ -40,7 +40,7 @@ func (g *generators) run(ctx context.Context, obj *swapi.ArtifactGenerator) (out
 		return outcome{}, err
 	}
 	defer taken.release()
-	composer := generate.New(taken.bySource, g.unpack)
+	composer := generate.New(taken.bySource, g.unpacker(obj.Namespace))
 	outputs, err := composer.Expand(ctx, obj.Spec.PathPattern, templates(obj))
 	if err != nil {
 		return outcome{}, err
@@ -58,10 +58,14 @@ func (g *generators) run(ctx context.Context, obj *swapi.ArtifactGenerator) (out
 	return result, g.collect(ctx, obj, result.inventory)
 }
 
-// unpack unpacks archives that are found in sources.
-func (g *generators) unpack(ctx context.Context, digest string, open func() (io.ReadCloser, error)) (gitops.Tree, func(), error) {
-	unpacked, err := g.cache.Load(ctx, artifact.Packed{Digest: digest, Open: func(context.Context) (io.ReadCloser, error) { return open() }})
-	return unpacked.Files, unpacked.Release, err
+// unpacker unpacks archives that are found in sources, for a namespace.
+func (g *generators) unpacker(namespace string) generate.Unpack {
+	return func(ctx context.Context, digest string, open func() (io.ReadCloser, error)) (gitops.Tree, func(), error) {
+		unpacked, err := g.cache.Load(ctx, artifact.Packed{
+			Digest: digest, Scope: artifact.NamespaceScope(namespace), Open: func(context.Context) (io.ReadCloser, error) { return open() },
+		})
+		return unpacked.Files, unpacked.Release, err
+	}
 }
 
 func templates(obj *swapi.ArtifactGenerator) []generate.Template {

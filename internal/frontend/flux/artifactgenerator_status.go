@@ -30,7 +30,7 @@ func (g *generators) succeed(ctx context.Context, started *swapi.ArtifactGenerat
 	after := before.DeepCopy()
 	c := conditioned{list: &after.Status.Conditions, generation: started.Generation}
 	recovered := c.is(meta.ReadyCondition, metav1.ConditionFalse)
-	c.set(meta.ReadyCondition, metav1.ConditionTrue, meta.SucceededReason, fmt.Sprintf("generated %s", counted(len(made.inventory), "artifact", "artifacts")))
+	c.set(meta.ReadyCondition, metav1.ConditionTrue, meta.SucceededReason, fmt.Sprintf("reconciliation succeeded, generated %d artifact(s)", len(made.inventory)))
 	c.remove(meta.ReconcilingCondition, meta.StalledCondition)
 	after.Status.Inventory = made.inventory
 	if made.observed != "" {

@@ -2,6 +2,7 @@ package flux
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -66,8 +67,14 @@ func (b buckets) credentials(obj *sourcev1.Bucket, owner gitops.OwnerRef, reques
 		if request.Secret, err = b.secrets.secret(owner, spec.SecretRef.Name); err != nil {
 			return err
 		}
+		if needs := bucketKeys(spec.Provider, request.Secret); needs != "" {
+			return badSecret(owner, spec.SecretRef.Name, needs)
+		}
+		if client := managedIdentity(spec.Provider, request.Secret); client != "" {
+			request.Login = Login{Provider: spec.Provider, Namespace: obj.Namespace, Client: client}
+		}
 	} else if spec.Provider != sourcev1.BucketProviderGeneric {
-		request.Login = loginOf(strings.ToLower(spec.Provider), obj.Namespace, spec.ServiceAccountName)
+		request.Login = b.options.login(strings.ToLower(spec.Provider), obj.Namespace, spec.ServiceAccountName)
 	}
 	if b := ownLogin(request.Login, map[string]bool{"spec.insecure": spec.Insecure, "spec.certSecretRef": spec.CertSecretRef != nil}); b != nil {
 		return b
@@ -87,6 +94,41 @@ func (b buckets) credentials(obj *sourcev1.Bucket, owner gitops.OwnerRef, reques
 	return err
 }
 
+// bucketKeys says what is missing of the Secret of a provider, "" where it can be used.
+// Nobody who names a Secret wants to be anonymous.
+func bucketKeys(provider string, secret map[string][]byte) string {
+	has := func(keys ...string) bool {
+		return !slices.ContainsFunc(keys, func(key string) bool { return len(secret[key]) == 0 })
+	}
+	switch provider {
+	case sourcev1.BucketProviderGoogle:
+		if !has("serviceaccount") {
+			return "has no key 'serviceaccount' with the key file"
+		}
+	case sourcev1.BucketProviderAzure:
+		if !has("clientId") && !has("accountKey") && !has("sasKey") {
+			return "needs 'tenantId', 'clientId', and 'clientSecret' or 'clientCertificate'; or 'accountKey'; or 'sasKey'"
+		}
+	default:
+		if !has("accesskey", "secretkey") {
+			return "needs both 'accesskey' and 'secretkey'"
+		}
+	}
+	return ""
+}
+
+// managedIdentity is that of the machine which a Secret names for Azure, where it has
+// nothing to log in with as an application; "" for none.
+func managedIdentity(provider string, secret map[string][]byte) string {
+	if provider != sourcev1.BucketProviderAzure {
+		return ""
+	}
+	if len(secret["tenantId"]) > 0 && (len(secret["clientSecret"]) > 0 || len(secret["clientCertificate"]) > 0) {
+		return ""
+	}
+	return string(secret["clientId"])
+}
+
 func (b buckets) sts(spec *sourcev1.BucketSTSSpec, owner gitops.OwnerRef) (*STS, error) {
 	sts := &STS{Provider: spec.Provider, Endpoint: rewritten(b.options.Rewrites, spec.Endpoint)}
 	if spec.SecretRef != nil {
@@ -96,6 +138,9 @@ func (b buckets) sts(spec *sourcev1.BucketSTSSpec, owner gitops.OwnerRef) (*STS,
 		}
 		if sts.Username, sts.Password, err = basic(owner, spec.SecretRef.Name, data); err != nil {
 			return nil, err
+		}
+		if sts.Username == "" && spec.Provider == sourcev1.STSProviderLDAP {
+			return nil, badSecret(owner, spec.SecretRef.Name, "needs both 'username' and 'password'")
 		}
 	}
 	var err error

@@ -59,7 +59,18 @@ func (e *events) send(component, group string, gvk string, obj client.Object, ev
 	log.Info(event.Message, "reason", event.Reason)
 }
 
+// kustomization tells of a Kustomization. What is about the revision that was applied last
+// names its origin too.
 func (e *events) kustomization(obj *kustomizev1.Kustomization, event gitops.Event) {
+	const key = kustomizeGroup + "/originRevision"
+	origin := obj.Status.LastAppliedOriginRevision
+	if _, set := event.Metadata[key]; !set && origin != "" && event.Revision == obj.Status.LastAppliedRevision {
+		event.Metadata = maps.Clone(event.Metadata)
+		if event.Metadata == nil {
+			event.Metadata = map[string]string{}
+		}
+		event.Metadata[key] = origin
+	}
 	e.send(kustomizeManager, kustomizeGroup, kustomizev1.GroupVersion.String()+"/"+kustomizev1.KustomizationKind, obj, event)
 }
 
@@ -105,8 +116,9 @@ func (k *kustomizations) announceChanges(obj *kustomizev1.Kustomization, revisio
 const disputeDelay = 11 * time.Second
 
 // announceDisputes tells, once each, of objects and fields that others want too. It
-// gives the time after which there may be more to tell; 0 where there is none.
-func (k *kustomizations) announceDisputes(obj *kustomizev1.Kustomization, report gitops.Report, now time.Time) time.Duration {
+// gives the disputes about objects that have lasted, and the time after which there may
+// be more to tell; 0 where there is none.
+func (k *kustomizations) announceDisputes(obj *kustomizev1.Kustomization, report gitops.Report, now time.Time) ([]string, time.Duration) {
 	tell := func(what, reason, message string) {
 		if k.told.first(obj.UID, what) {
 			k.events.kustomization(obj, gitops.Event{Severity: gitops.SeverityError, Reason: reason, Message: message, Revision: report.Attempted})
@@ -119,9 +131,16 @@ func (k *kustomizations) announceDisputes(obj *kustomizev1.Kustomization, report
 	for _, foreign := range report.Foreign {
 		disputes = append(disputes, key(foreign))
 	}
-	lasting, next := k.told.lasting(obj.UID, disputes, disputeDelay, now)
+	old, next := k.told.lasting(obj.UID, disputes, disputeDelay, now)
+	var lasting []string
+	told := conditionsOf(obj).get(OwnedByOtherCondition).Message
 	for _, foreign := range report.Foreign {
-		if lasting[key(foreign)] {
+		if !old[key(foreign)] {
+			continue
+		}
+		dispute := fmt.Sprintf("%s (%s)", foreign.Ref, foreign.Owner)
+		lasting = append(lasting, dispute)
+		if !strings.Contains(told, dispute) { // it may have been told before a restart
 			tell(key(foreign), "OwnedByOther", fmt.Sprintf(
 				"%s is left alone: it belongs to %s, which declares it too; remove it from one of the two", foreign.Ref, foreign.Owner))
 		}
@@ -131,7 +150,7 @@ func (k *kustomizations) announceDisputes(obj *kustomizev1.Kustomization, report
 		tell("contest "+contest.Ref.ID()+" "+fields, contestedCondition, fmt.Sprintf(
 			"%s: %s is changed again and again by %s", contest.Ref, fields, contest.By))
 	}
-	return next
+	return lasting, next
 }
 
 // announceOutcome tells how a run ended, in one event with what it did where it

@@ -75,16 +75,14 @@ func (k *kustomizations) removeObjects(ctx context.Context, obj *kustomizev1.Kus
 		k.announceOrphans(obj, gitops.SeverityInfo, why, storedNames(obj.Status.Inventory))
 		return nil, nil
 	}
-	switch refusal := refuseKustomization(obj, k.options); {
+	// What only a build needs is not in the way of deleting, as in Flux.
+	switch refusal := refuseIdentity(obj); {
 	case err == nil && len(inventory) == 0:
 		return nil, nil
 	case err != nil:
-		err = fmt.Errorf("%w; repair it, or set the annotation %s: \"true\" to leave the objects behind", err, orphanAnnotation)
+		return k.hold(ctx, obj, meta.PruneFailedReason, fmt.Errorf("%w; repair it, or set the annotation %s: \"true\" to leave the objects behind", err, orphanAnnotation))
 	case refusal != nil:
-		err = fmt.Errorf("%w; %d objects are kept: set the annotation %s: \"true\" to leave them behind", refusal, len(inventory), orphanAnnotation)
-	}
-	if err != nil {
-		return k.hold(ctx, obj, err)
+		return k.hold(ctx, obj, refusal.reason, fmt.Errorf("%w; %d objects are kept: set the annotation %s: \"true\" to leave them behind", refusal, len(inventory), orphanAnnotation))
 	}
 	if err := k.references.want(kustomizationRef(obj), referred(obj, k.options)); err != nil {
 		return nil, err
@@ -226,7 +224,7 @@ func (k *kustomizations) namespaceTerminates(ctx context.Context, name string) (
 }
 
 // hold keeps the finalizer and says why, unless that kept a namespace from going.
-func (k *kustomizations) hold(ctx context.Context, obj *kustomizev1.Kustomization, cause error) (*ctrl.Result, error) {
+func (k *kustomizations) hold(ctx context.Context, obj *kustomizev1.Kustomization, reason string, cause error) (*ctrl.Result, error) {
 	terminates, err := k.namespaceTerminates(ctx, obj.Namespace)
 	if err != nil {
 		return nil, err
@@ -235,6 +233,6 @@ func (k *kustomizations) hold(ctx context.Context, obj *kustomizev1.Kustomizatio
 		k.announceOrphans(obj, gitops.SeverityError, "its own namespace is being deleted, and "+cause.Error(), storedNames(obj.Status.Inventory))
 		return nil, nil
 	}
-	_, err = k.stall(ctx, obj, &blocked{reason: meta.FeatureGateDisabledReason, stalled: true, cause: cause})
+	_, err = k.stall(ctx, obj, &blocked{reason: reason, stalled: true, cause: cause})
 	return &ctrl.Result{RequeueAfter: finalLook}, err
 }

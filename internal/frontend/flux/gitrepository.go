@@ -70,13 +70,14 @@ func (g gitRepositories) request(obj *sourcev1.GitRepository) (GitRequest, error
 		URL:               rewritten(g.options.Rewrites, spec.URL),
 		RecurseSubmodules: spec.RecurseSubmodules,
 		Sparse:            spec.SparseCheckout,
+		Follower:          client.ObjectKeyFromObject(obj).String(),
 	}
 	if ref := spec.Reference; ref != nil {
 		request.Ref = GitRef{Branch: ref.Branch, Tag: ref.Tag, SemVer: ref.SemVer, Name: ref.Name, Commit: ref.Commit}
 	}
 	if !asked(obj, obj.Status.LastHandledReconcileAt, obj.Status.ObservedGeneration) {
-		// A poll that is due takes what was said to another within half of an interval.
-		request.NotBefore = g.clock.Now().Add(-obj.GetRequeueAfter() / 2)
+		// A poll that is due takes what was said to another within the interval.
+		request.NotBefore = g.clock.Now().Add(-obj.GetRequeueAfter())
 	}
 	wanted := []*meta.LocalObjectReference{spec.SecretRef, spec.ProxySecretRef}
 	if spec.Verification != nil {
@@ -102,9 +103,15 @@ func (g gitRepositories) credentials(obj *sourcev1.GitRepository, owner gitops.O
 		if err != nil {
 			return err
 		}
-		if spec.Provider == sourcev1.GitProviderGitHub {
+		isApp := len(data["githubAppID"]) > 0
+		switch {
+		case spec.Provider == sourcev1.GitProviderGitHub && !isApp:
+			return misplacedApp(owner, spec.SecretRef.Name, "has no key 'githubAppID', which spec.provider: github needs")
+		case spec.Provider == sourcev1.GitProviderGitHub:
 			request.Auth, err = gitHubApp(owner, spec.SecretRef.Name, data)
-		} else {
+		case isApp && loginOf(spec.Provider, "", "").Provider == "":
+			return misplacedApp(owner, spec.SecretRef.Name, "has the keys of a GitHub App; set spec.provider: github")
+		default:
 			request.Auth, err = gitCredential(owner, spec.SecretRef.Name, request.URL, data)
 		}
 		if err != nil {
@@ -113,7 +120,7 @@ func (g gitRepositories) credentials(obj *sourcev1.GitRepository, owner gitops.O
 	}
 	switch spec.Provider {
 	case sourcev1.GitProviderAzure, sourcev1.GitProviderAWS:
-		request.Login = Login{Provider: spec.Provider, Namespace: obj.Namespace, ServiceAccount: spec.ServiceAccountName}
+		request.Login = g.options.login(spec.Provider, obj.Namespace, spec.ServiceAccountName)
 		if b := ownLogin(request.Login, map[string]bool{"a certificate in spec.secretRef": len(request.Auth.CA) > 0, "an URL without https": !strings.HasPrefix(spec.URL, "https://")}); b != nil {
 			return b
 		}
@@ -129,7 +136,7 @@ func (g gitRepositories) credentials(obj *sourcev1.GitRepository, owner gitops.O
 	}
 	if v := spec.Verification; v != nil {
 		request.Verification = &GitVerification{Head: v.VerifyHEAD(), Tag: v.VerifyTag()}
-		request.Verification.Keys, err = g.secrets.secret(owner, v.SecretRef.Name)
+		request.Verification.Keys, err = g.secrets.trust(owner, v.SecretRef.Name)
 	}
 	return err
 }
@@ -142,7 +149,7 @@ func gitHubApp(owner gitops.OwnerRef, name string, data map[string][]byte) (GitA
 	}
 	auth := GitAuth{App: app}
 	switch {
-	case app.ID == "" || len(app.PrivateKey) == 0:
+	case len(app.PrivateKey) == 0:
 		return auth, badSecret(owner, name, "needs 'githubAppID' and 'githubAppPrivateKey'")
 	case (app.InstallationOwner == "") == (app.InstallationID == ""):
 		return auth, badSecret(owner, name, "needs one of 'githubAppInstallationOwner' and 'githubAppInstallationID'")
@@ -150,6 +157,13 @@ func gitHubApp(owner gitops.OwnerRef, name string, data map[string][]byte) (GitA
 	tls, err := certificates(owner, name, data)
 	auth.CA, auth.Certificate, auth.Key = tls.CA, tls.Certificate, tls.Key
 	return auth, err
+}
+
+// misplacedApp is a Secret that does not go with the provider: a GitHub App or none.
+func misplacedApp(owner gitops.OwnerRef, name, what string) *blocked {
+	b := badSecret(owner, name, what)
+	b.reason = sourcev1.InvalidProviderConfigurationReason
+	return b
 }
 
 // gitCredential reads the keys that Flux documents. What does not go with the URL's scheme
@@ -231,7 +245,11 @@ func composeIncludes(obj *sourcev1.GitRepository, files gitops.Tree, in parts) (
 	}
 	files, err := source.Overlay(files, mounts...)
 	if err != nil {
-		return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Reason: "IllegalPath", Cause: err}
+		reason := includeCopyFailure
+		if errors.Is(err, source.ErrOutside) {
+			reason = includeIllegalPath
+		}
+		return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Reason: reason, Cause: err}
 	}
 	return filtered(files, obj.Spec.Ignore)
 }

@@ -147,7 +147,7 @@ func TestFailureOfHealthIsQuiet(t *testing.T) {
 				news := false
 				// As in finish: a wait that is quiet writes nothing.
 				if !r.report.Waiting || quiet == 0 {
-					news = describe(k, before, gitops.Artifact{Revision: revision}, r.report, quiet > 0)
+					news = describe(k, before, gitops.Artifact{Revision: revision}, r.report, nil, quiet > 0)
 				}
 				memory.unhealthy(k, revision, r.report, news, now)
 				if news != r.told {

@@ -13,10 +13,13 @@ import (
 // maxHeldNames bounds how many held deletions a condition names.
 const maxHeldNames = 100
 
+// summaryEnd ends the summary at the beginning of a condition's message.
+const summaryEnd = ": "
+
 // The parts of the message of HeldCondition, which HeldObjects and HeldRevision
 // take apart again.
 const (
-	heldBefore    = ": "
+	heldBefore    = summaryEnd
 	heldBetween   = ", "
 	heldMore      = "and "
 	heldConfirmBy = " --revision "
@@ -56,9 +59,10 @@ func heldMessage(obj *kustomizev1.Kustomization, revision string, hold gitops.Ho
 		obj.Name, obj.Namespace, heldConfirmBy, revision, ApproveAnnotation)
 }
 
-// HeldSummary says how many deletions are held and why, given the message of HeldCondition.
-func HeldSummary(message string) string {
-	summary, _, _ := strings.Cut(message, heldBefore)
+// Summary says how many objects HeldCondition or OwnedByOtherCondition is about, and
+// why, given its message.
+func Summary(message string) string {
+	summary, _, _ := strings.Cut(message, summaryEnd)
 	return summary
 }
 

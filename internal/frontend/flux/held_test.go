@@ -38,7 +38,7 @@ func TestHeldMessage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			message := heldMessage(obj, revision, tc.hold)
-			if got := HeldSummary(message); got != tc.summary {
+			if got := Summary(message); got != tc.summary {
 				t.Errorf("summary is %q, want %q", got, tc.summary)
 			}
 			objects := HeldObjects(message)
@@ -50,7 +50,7 @@ func TestHeldMessage(t *testing.T) {
 			}
 		})
 	}
-	for name, got := range map[string]any{"objects": len(HeldObjects("")), "summary": len(HeldSummary("")), "revision": len(HeldRevision(""))} {
+	for name, got := range map[string]any{"objects": len(HeldObjects("")), "summary": len(Summary("")), "revision": len(HeldRevision(""))} {
 		if diff := cmp.Diff(0, got); diff != "" {
 			t.Errorf("%s of nothing: %s", name, diff)
 		}

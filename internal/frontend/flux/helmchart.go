@@ -79,6 +79,9 @@ func (h helmCharts) fromRepository(obj *sourcev1.HelmChart, p *pursuit[HelmChart
 	if err := h.get(obj, spec.SourceRef.Name, spec.SourceRef.Kind, repository); err != nil {
 		return err
 	}
+	if b := mistyped(repository, h.options.Rewrites); b != nil {
+		return b
+	}
 	wanted := []*meta.LocalObjectReference{repository.Spec.SecretRef, repository.Spec.CertSecretRef}
 	if spec.Verify != nil {
 		wanted = append(wanted, spec.Verify.SecretRef)
@@ -106,6 +109,20 @@ func (h helmCharts) fromRepository(obj *sourcev1.HelmChart, p *pursuit[HelmChart
 		return nil
 	}
 	return h.take(obj, repository, p)
+}
+
+// mistyped refuses a repository of one type with the URL of the other: what holds for a type,
+// such as that its charts are verified, would not be done.
+func mistyped(repository *sourcev1.HelmRepository, rewrites []Rewrite) *blocked {
+	oci := repository.Spec.Type == sourcev1.HelmRepositoryTypeOCI
+	if oci == strings.HasPrefix(rewritten(rewrites, repository.Spec.URL), "oci://") {
+		return nil
+	}
+	text := "invalid OCI registry URL: '%s' of HelmRepository '%s', which is of type oci, does not begin with oci://"
+	if !oci {
+		text = "invalid Helm repository URL: '%s' of HelmRepository '%s' needs spec.type: oci"
+	}
+	return &blocked{reason: meta.FailedReason, stalled: true, cause: fmt.Errorf("failed to construct Helm client: "+text, redactedURL(repository.Spec.URL), repository.Name)}
 }
 
 // fromSource takes the snapshot that the chart is in.

@@ -60,10 +60,12 @@ func (h helmRepositories) request(obj *sourcev1.HelmRepository) (HelmRepositoryR
 		URL: rewritten(h.options.Rewrites, spec.URL), Insecure: spec.Insecure, PassCredentials: spec.PassCredentials,
 	}
 	oci := spec.Type == sourcev1.HelmRepositoryTypeOCI
-	if oci {
+	if oci && spec.SecretRef == nil {
+		// As in Flux it is the operator itself that logs in, whoever does for others: there is
+		// no field for a service account.
 		request.Login = loginOf(spec.Provider, obj.Namespace, "")
 	}
-	if b := ownLogin(request.Login, map[string]bool{"spec.insecure": spec.Insecure, "spec.certSecretRef": spec.CertSecretRef != nil, "spec.secretRef": spec.SecretRef != nil}); b != nil {
+	if b := ownLogin(request.Login, map[string]bool{"spec.insecure": spec.Insecure, "spec.certSecretRef": spec.CertSecretRef != nil}); b != nil {
 		return request, b
 	}
 	if ref := spec.SecretRef; ref != nil {

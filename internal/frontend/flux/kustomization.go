@@ -248,7 +248,8 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 	now := k.clock.Now()
 	k.told.add(started.UID, changeLines(report.Changes))
 	k.announceMove(started, report)
-	if more := k.announceDisputes(started, report, now); more > 0 {
+	disputes, more := k.announceDisputes(started, report, now)
+	if more > 0 {
 		if at := now.Add(more); report.Next.IsZero() || at.Before(report.Next) {
 			report.Next = at
 		}
@@ -269,7 +270,7 @@ func (k *kustomizations) finish(ctx context.Context, started *kustomizev1.Kustom
 		}
 	}
 	after := before.DeepCopy()
-	news := describe(after, started, artifact, report, quiet > 0)
+	news := describe(after, started, artifact, report, disputes, quiet > 0)
 	if _, err := k.objects.patchStatus(ctx, before, after); err != nil {
 		return ctrl.Result{}, err
 	}

@@ -34,8 +34,9 @@ func requested(annotations map[string]string, status meta.ReconcileRequestStatus
 // describe writes the outcome of a run into the status. It returns whether the
 // outcome is news: worth an event, and an entry in the history. A run that finds
 // everything as it was leaves the status as it was. Quiet is set where a failure of
-// health was told a short while ago: its text may have changed since.
-func describe(after, started *kustomizev1.Kustomization, artifact gitops.Artifact, report gitops.Report, quiet bool) bool {
+// health was told a short while ago: its text may have changed since. Disputes are
+// those about objects of other owners that have lasted.
+func describe(after, started *kustomizev1.Kustomization, artifact gitops.Artifact, report gitops.Report, disputes []string, quiet bool) bool {
 	status := &after.Status
 	c := conditioned{list: &status.Conditions, generation: started.Generation}
 	status.LastAttemptedRevision = artifact.Revision
@@ -43,6 +44,7 @@ func describe(after, started *kustomizev1.Kustomization, artifact gitops.Artifac
 		status.Inventory = toInventory(report.Inventory, status.Inventory)
 	}
 	describeContests(c, report.Contested)
+	describeForeign(c, report.Foreign, disputes)
 	describeHeld(c, started, artifact.Revision, report)
 	quiet = quiet && report.Failed() == gitops.StageHealth && c.is(meta.ReadyCondition, metav1.ConditionFalse) &&
 		c.get(meta.ReadyCondition).Reason == meta.HealthCheckFailedReason
@@ -167,6 +169,18 @@ func describeContests(c conditioned, contests []gitops.Contest) {
 		lines = append(lines, fmt.Sprintf("%s: %s is changed by %s", contest.Ref, strings.Join(contest.Fields, ", "), by))
 	}
 	c.set(contestedCondition, metav1.ConditionTrue, reason, strings.Join(lines, "\n"))
+}
+
+// describeForeign names the objects that are left to their owners. A dispute that has
+// not lasted yet leaves the condition as it is.
+func describeForeign(c conditioned, foreign []gitops.ForeignObject, lasting []string) {
+	switch {
+	case len(foreign) == 0:
+		c.remove(OwnedByOtherCondition)
+	case len(lasting) > 0:
+		c.set(OwnedByOtherCondition, metav1.ConditionTrue, OwnedByOtherCondition, fmt.Sprintf("%s left alone, because other owners declare them too%s%s",
+			counted(len(lasting), "object is", "objects are"), summaryEnd, strings.Join(lasting, ", ")))
+	}
 }
 
 func addHistory(status *kustomizev1.KustomizationStatus, outcome string, artifact gitops.Artifact, report gitops.Report) {

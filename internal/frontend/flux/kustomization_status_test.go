@@ -96,7 +96,7 @@ func TestDescribe(t *testing.T) {
 			}
 			after := before.DeepCopy()
 			test.report.Started, test.report.Finished = now, now.Add(time.Second)
-			news := describe(after, before, gitops.Artifact{Revision: test.revision}, test.report, false)
+			news := describe(after, before, gitops.Artifact{Revision: test.revision}, test.report, nil, false)
 			if diff := cmp.Diff(test.conditions, conditionTexts(after.Status.Conditions)); diff != "" {
 				t.Errorf("conditions (-want +got):\n%s", diff)
 			}
@@ -128,11 +128,11 @@ func TestFailureIsToldOnce(t *testing.T) {
 	obj := &kustomizev1.Kustomization{}
 	report := gitops.Report{Err: &gitops.Error{Stage: gitops.StageApply, Kind: gitops.Invalid, Cause: errors.New("no")}, Digest: gitops.Digest{1}}
 	artifact := gitops.Artifact{Revision: "main@sha1:a"}
-	if !describe(obj, obj.DeepCopy(), artifact, report, false) {
+	if !describe(obj, obj.DeepCopy(), artifact, report, nil, false) {
 		t.Error("the first failure is no news")
 	}
 	again := obj.DeepCopy()
-	if describe(again, obj, artifact, report, false) {
+	if describe(again, obj, artifact, report, nil, false) {
 		t.Error("the same failure is news again")
 	}
 	if patch, err := statusPatch(obj, again); err != nil || patch != nil {

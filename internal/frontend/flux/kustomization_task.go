@@ -33,8 +33,8 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 			return refused(field)
 		}
 	}
-	if name := spec.ServiceAccountName; name != "" && len(validation.IsDNS1123Subdomain(name)) > 0 {
-		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf("spec.serviceAccountName %q is no name of a service account", name)}
+	if b := refuseIdentity(obj); b != nil {
+		return b
 	}
 	if b := refuseDecryption(spec.Decryption, options); b != nil {
 		return b
@@ -42,6 +42,14 @@ func refuseKustomization(obj *kustomizev1.Kustomization, options KustomizationOp
 	if ns := spec.SourceRef.Namespace; options.NoCrossNamespaceRefs && ns != "" && ns != obj.Namespace {
 		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf(
 			"can't access '%s/%s/%s', cross-namespace references have been blocked", spec.SourceRef.Kind, ns, spec.SourceRef.Name)}
+	}
+	return nil
+}
+
+// refuseIdentity says why nothing can be done for the object in any cluster.
+func refuseIdentity(obj *kustomizev1.Kustomization) *blocked {
+	if name := obj.Spec.ServiceAccountName; name != "" && len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return &blocked{reason: accessDeniedReason, stalled: true, cause: fmt.Errorf("spec.serviceAccountName %q is no name of a service account", name)}
 	}
 	return nil
 }

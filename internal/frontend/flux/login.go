@@ -56,6 +56,15 @@ func ownEndpoint(login Login, endpoint string) *blocked {
 		"spec.endpoint is not one of provider %s, and the operator's own identity is sent nowhere else; name a service account in spec.serviceAccountName, or a Secret in spec.secretRef", login.Provider)}
 }
 
+// login is the login that a provider means for an object of a namespace: as the service
+// account that the object names, or else as the one for all.
+func (o SourceOptions) login(provider, namespace, account string) Login {
+	if account == "" && o.ServiceAccountLogins {
+		account = o.DefaultServiceAccount
+	}
+	return loginOf(provider, namespace, account)
+}
+
 // gated refuses a login of a service account where the operator's feature gate is off, as
 // Flux does.
 func (o SourceOptions) gated(provider, account string) *blocked {

@@ -47,6 +47,10 @@ const (
 	// changed again and again by somebody else.
 	contestedCondition = "Contested"
 
+	// OwnedByOtherCondition is our own condition: objects are left alone because they
+	// belong to another owner, which declares them too. It is there only while some are.
+	OwnedByOtherCondition = "OwnedByOther"
+
 	// progressDelay is how long a run waits before it writes a status that only
 	// says that it waits: most waits are over by then.
 	progressDelay = time.Second
@@ -80,6 +84,7 @@ func Keys(overrideManagers ...string) gitops.Keys {
 			kustomizeGroup + "/checksum",
 			"fluxcd.io/sync-checksum",
 		},
+		DropLabels: []string{"fluxcd.io/sync-gc-mark"},
 	}
 }
 

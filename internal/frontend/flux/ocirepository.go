@@ -31,10 +31,7 @@ func (ociRepositories) settings(obj *sourcev1.OCIRepository) sourceSettings {
 	return sourceSettings{suspended: obj.Spec.Suspend, timeout: obj.Spec.Timeout, address: redactedURL(obj.Spec.URL)}
 }
 
-func (o ociRepositories) refuse(obj *sourcev1.OCIRepository) *blocked {
-	if b := o.options.gated(obj.Spec.Provider, obj.Spec.ServiceAccountName); b != nil {
-		return b
-	}
+func (ociRepositories) refuse(obj *sourcev1.OCIRepository) *blocked {
 	return unsafeURL(obj.Spec.URL, "oci")
 }
 
@@ -43,7 +40,7 @@ func (o ociRepositories) follow(obj *sourcev1.OCIRepository) (pursuit[OCIRequest
 	spec, owner := &obj.Spec, sourceOwner(obj, o.name())
 	p := pursuit[OCIRequest]{
 		request: OCIRequest{
-			URL: rewritten(o.options.Rewrites, spec.URL), Insecure: spec.Insecure, Login: loginOf(spec.Provider, obj.Namespace, spec.ServiceAccountName),
+			URL: rewritten(o.options.Rewrites, spec.URL), Insecure: spec.Insecure,
 			Layer: OCILayer{MediaType: obj.GetLayerMediaType(), Copy: obj.GetLayerOperation() == sourcev1.OCILayerCopy},
 		},
 	}
@@ -60,12 +57,10 @@ func (o ociRepositories) follow(obj *sourcev1.OCIRepository) (pursuit[OCIRequest
 	return p, nil
 }
 
-// credentials reads what the object refers to.
+// credentials reads what the object refers to. Only without a docker configuration is the
+// cloud logged in to.
 func (o ociRepositories) credentials(obj *sourcev1.OCIRepository, owner gitops.OwnerRef, request *OCIRequest) error {
 	spec := &obj.Spec
-	if b := ownLogin(request.Login, map[string]bool{"spec.insecure": spec.Insecure, "spec.certSecretRef": spec.CertSecretRef != nil}); b != nil {
-		return b
-	}
 	wanted := []*meta.LocalObjectReference{spec.SecretRef, spec.CertSecretRef, spec.ProxySecretRef}
 	if spec.Verify != nil {
 		wanted = append(wanted, spec.Verify.SecretRef, spec.Verify.TrustedRootSecretRef)
@@ -88,6 +83,15 @@ func (o ociRepositories) credentials(obj *sourcev1.OCIRepository, owner gitops.O
 			return err
 		}
 		request.Auth.DockerConfigs = append([][]byte{config}, request.Auth.DockerConfigs...)
+	}
+	if len(request.Auth.DockerConfigs) == 0 {
+		if b := o.options.gated(spec.Provider, spec.ServiceAccountName); b != nil {
+			return b
+		}
+		request.Login = o.options.login(spec.Provider, obj.Namespace, spec.ServiceAccountName)
+	}
+	if b := ownLogin(request.Login, map[string]bool{"spec.insecure": spec.Insecure, "spec.certSecretRef": spec.CertSecretRef != nil}); b != nil {
+		return b
 	}
 	if request.TLS, err = o.secrets.tls(owner, spec.CertSecretRef); err != nil {
 		return err
@@ -117,7 +121,7 @@ func (s sourceSecrets) verification(owner gitops.OwnerRef, provider string, secr
 		v.Identities = append(v.Identities, Identity{Issuer: identity.Issuer, Subject: identity.Subject})
 	}
 	if root != nil {
-		data, err := s.secret(owner, root.Name)
+		data, err := s.trust(owner, root.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -131,7 +135,7 @@ func (s sourceSecrets) verification(owner gitops.OwnerRef, provider string, secr
 		}
 		return v, nil
 	}
-	data, err := s.secret(owner, secret.Name)
+	data, err := s.trust(owner, secret.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -13,8 +13,7 @@ import (
 const (
 	// orphanedReason is that of events about objects that nobody manages any more.
 	orphanedReason = "Orphaned"
-	// maxListed bounds the lines of a list in an event; how many more there are
-	// stands at its end.
+	// maxListed bounds the lines of a list in one event.
 	maxListed = 300
 )
 
@@ -24,10 +23,20 @@ func (k *kustomizations) announceOrphans(obj *kustomizev1.Kustomization, severit
 	if len(names) == 0 || !k.told.first(obj.UID, "orphans") {
 		return
 	}
-	k.events.kustomization(obj, gitops.Event{
+	k.tellAll(obj, gitops.Event{
 		Severity: severity, Reason: orphanedReason, Revision: obj.Status.LastAppliedRevision,
-		Message: fmt.Sprintf("%s left behind, because %s:\n%s", counted(len(names), "object is", "objects are"), why, list(names)),
-	})
+		Message: fmt.Sprintf("%s left behind, because %s", counted(len(names), "object is", "objects are"), why),
+	}, names)
+}
+
+// tellAll sends an event with a list, and as many as it takes for all of it.
+func (k *kustomizations) tellAll(obj *kustomizev1.Kustomization, event gitops.Event, lines []string) {
+	about, after := event.Message, ""
+	for part := range slices.Chunk(lines, maxListed) {
+		event.Message = about + after + ":\n" + strings.Join(part, "\n")
+		k.events.kustomization(obj, event)
+		after = ", continued"
+	}
 }
 
 // announceMove tells that a Kustomization is applied to another cluster from now on,
@@ -43,11 +52,11 @@ func (k *kustomizations) announceMove(obj *kustomizev1.Kustomization, report git
 		}
 		return "cluster " + name
 	}
-	k.events.kustomization(obj, gitops.Event{
+	k.tellAll(obj, gitops.Event{
 		Severity: gitops.SeverityInfo, Reason: orphanedReason, Revision: obj.Status.LastAppliedRevision,
-		Message: fmt.Sprintf("It is applied to %s from now on; %s left in %s and not managed any more:\n%s", called(report.Moved.To),
-			counted(len(names), "object is", "objects are"), called(report.Moved.From), list(names)),
-	})
+		Message: fmt.Sprintf("It is applied to %s from now on; %s left in %s and not managed any more", called(report.Moved.To),
+			counted(len(names), "object is", "objects are"), called(report.Moved.From)),
+	}, names)
 }
 
 // announceLeft tells which objects were let go of one by one, and why.
@@ -60,10 +69,10 @@ func (k *kustomizations) announceLeft(obj *kustomizev1.Kustomization, left []git
 		lines = append(lines, fmt.Sprintf("%s: %s", l.Ref, l.Reason))
 	}
 	slices.Sort(lines)
-	k.events.kustomization(obj, gitops.Event{
+	k.tellAll(obj, gitops.Event{
 		Severity: gitops.SeverityInfo, Reason: orphanedReason, Revision: obj.Status.LastAttemptedRevision,
-		Message: fmt.Sprintf("%s left in the cluster and not managed any more:\n%s", counted(len(left), "object is", "objects are"), list(lines)),
-	})
+		Message: fmt.Sprintf("%s left in the cluster and not managed any more", counted(len(left), "object is", "objects are")),
+	}, lines)
 }
 
 // counted is a number with the words for one or for several.
@@ -72,14 +81,6 @@ func counted(n int, one, several string) string {
 		return "1 " + one
 	}
 	return fmt.Sprintf("%d %s", n, several)
-}
-
-// list joins lines, at most maxListed of them.
-func list(lines []string) string {
-	if more := len(lines) - maxListed; more > 0 {
-		lines = append(slices.Clone(lines[:maxListed]), fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(lines, "\n")
 }
 
 func inventoryNames(inventory gitops.Inventory) []string {

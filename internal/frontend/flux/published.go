@@ -104,7 +104,7 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 	p.remember(req.NamespacedName, obj.GetUID())
 	downloadCtx, cancel := context.WithTimeout(ctx, downloadTimeout)
 	defer cancel()
-	files, release, err := p.cache.Get(downloadCtx, a.URL, a.Digest)
+	files, release, err := p.cache.Get(downloadCtx, a.URL, a.Digest, artifact.NamespaceScope(ref.Namespace))
 	if ctx.Err() != nil {
 		if err == nil {
 			release()

@@ -170,6 +170,15 @@ func (r *references) read(ref reference) (map[string][]byte, error) {
 	return w.data, nil
 }
 
+// core is the client that a reference is read with: one that acts as a user, or the
+// operator's own where that is empty.
+func (r *references) core(as string) (typedcorev1.CoreV1Interface, error) {
+	if as == "" {
+		return r.client.CoreV1(), nil
+	}
+	return r.clientAs(as)
+}
+
 // watch is called with the lock held.
 func (r *references) watch(ref reference, w *watched) {
 	ctx, stop := context.WithCancel(r.lifetime)
@@ -181,13 +190,10 @@ func (r *references) watch(ref reference, w *watched) {
 	case serviceAccountKind:
 		resource, expected = "serviceaccounts", &corev1.ServiceAccount{}
 	}
-	client := r.client.CoreV1()
-	if ref.as != "" {
-		var err error
-		if client, err = r.clientAs(ref.as); err != nil {
-			w.denied = err
-			return
-		}
+	client, err := r.core(ref.as)
+	if err != nil {
+		w.denied = err
+		return
 	}
 	lw := cache.NewListWatchFromClient(client.RESTClient(), resource, ref.namespace, fields.OneTermEqualSelector("metadata.name", ref.name))
 	list, watch := lw.ListWithContextFunc, lw.WatchFuncWithContext

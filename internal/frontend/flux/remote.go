@@ -217,11 +217,11 @@ func digestOf(parts ...string) string {
 
 // lostRemote tells whether what a kubeConfig names is gone for certain.
 func (k *kustomizations) lostRemote(ctx context.Context, ref reference) (bool, error) {
-	var err error
-	if ref.kind == secretKind {
-		_, err = k.references.client.CoreV1().Secrets(ref.namespace).Get(ctx, ref.name, metav1.GetOptions{})
-	} else {
-		_, err = k.references.client.CoreV1().ConfigMaps(ref.namespace).Get(ctx, ref.name, metav1.GetOptions{})
+	api, err := k.references.core(ref.as)
+	if err == nil && ref.kind == secretKind {
+		_, err = api.Secrets(ref.namespace).Get(ctx, ref.name, metav1.GetOptions{})
+	} else if err == nil {
+		_, err = api.ConfigMaps(ref.namespace).Get(ctx, ref.name, metav1.GetOptions{})
 	}
 	if apierrors.IsNotFound(err) {
 		return true, nil

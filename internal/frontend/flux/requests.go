@@ -24,6 +24,8 @@ type GitRequest struct {
 	// NotBefore is the moment from which on what the server said is new enough; zero for
 	// now. Those who follow one repository share what they are told.
 	NotBefore time.Time `json:"-"`
+	// Follower is the namespace and name of who asks, for Parts.GitNews.
+	Follower string `json:"-"`
 }
 
 // GitRef chooses a commit; see sourcev1.GitRepositoryRef.
@@ -72,6 +74,9 @@ type Login struct {
 	// Namespace and ServiceAccount are the identity; those of the operator where
 	// ServiceAccount is empty.
 	Namespace, ServiceAccount string
+	// Client is the managed identity, of those that the machine has at Azure, as which the
+	// operator logs in; empty for its own.
+	Client string
 }
 
 // OCIRequest is what an OCIRepository follows, and how it is reached.

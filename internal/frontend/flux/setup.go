@@ -50,7 +50,10 @@ type Parts struct {
 	Metrics  Metrics
 	Clock    clock.PassiveClock
 	// The adapters for what sources follow.
-	Git              Fetcher[GitRequest]
+	Git Fetcher[GitRequest]
+	// GitNews has tell called with the Followers of requests for which there is something
+	// new, because a server told somebody else.
+	GitNews          func(tell func(follower string))
 	OCI              Fetcher[OCIRequest]
 	Buckets          Fetcher[BucketRequest]
 	HelmRepositories Fetcher[HelmRepositoryRequest]

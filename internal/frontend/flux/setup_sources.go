@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -88,6 +89,10 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 	served := map[string]bool{}
 	for kind, add := range map[string]func() error{
 		sourcev1.GitRepositoryKind: func() error {
+			w.parts.GitNews(func(follower string) {
+				namespace, name, _ := strings.Cut(follower, "/")
+				w.triggers[sourcev1.GitRepositoryKind].add(client.ObjectKey{Namespace: namespace, Name: name}, urgent)
+			})
 			kind := gitRepositories{client: c, secrets: secrets, sources: w.sources, packed: packed, clock: w.parts.Clock, options: options}
 			return addSource(w, kind, w.parts.Git, func(ctx context.Context) ([]*sourcev1.GitRepository, error) {
 				var list sourcev1.GitRepositoryList

@@ -34,6 +34,9 @@ type SourceOptions struct {
 	IntervalJitter float64
 	// ServiceAccountLogins lets service accounts log in at clouds.
 	ServiceAccountLogins bool
+	// DefaultServiceAccount is who logs in at clouds where an object names nobody and
+	// service accounts log in; empty for the operator itself.
+	DefaultServiceAccount string
 	// NoCrossNamespaceRefs refuses references to objects of other namespaces.
 	NoCrossNamespaceRefs bool
 	// Rewrites say where sources are that cannot be reached where their objects say;

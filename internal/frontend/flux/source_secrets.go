@@ -47,6 +47,17 @@ func (s sourceSecrets) secret(owner gitops.OwnerRef, name string) (map[string][]
 	return s.read(reference{kind: secretKind, namespace: owner.Namespace, name: name})
 }
 
+// trust reads a Secret that is wanted and says who is trusted. Where it cannot be read
+// nothing can be verified, which is the reason.
+func (s sourceSecrets) trust(owner gitops.OwnerRef, name string) (map[string][]byte, error) {
+	data, err := s.secret(owner, name)
+	var b *blocked
+	if errors.As(err, &b) && !b.quiet {
+		b.reason = sourcev1.VerificationError
+	}
+	return data, err
+}
+
 func (s sourceSecrets) read(ref reference) (map[string][]byte, error) {
 	data, err := s.references.read(ref)
 	if err != nil {
@@ -121,7 +132,11 @@ func (s sourceSecrets) tls(owner gitops.OwnerRef, ref *meta.LocalObjectReference
 	if err != nil {
 		return egress.TLS{}, err
 	}
-	return certificates(owner, ref.Name, data)
+	t, err := certificates(owner, ref.Name, data)
+	if err == nil && len(t.CA) == 0 && len(t.Certificate) == 0 {
+		return t, badSecret(owner, ref.Name, "must contain either 'ca.crt' or both 'tls.crt' and 'tls.key'")
+	}
+	return t, err
 }
 
 func certificates(owner gitops.OwnerRef, name string, data map[string][]byte) (egress.TLS, error) {

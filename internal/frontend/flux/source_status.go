@@ -105,7 +105,8 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	if isBlocked && b.quiet {
 		return ctrl.Result{RequeueAfter: b.retry}, nil
 	}
-	stalled := isBlocked && b.stalled || gitops.KindOf(err) == gitops.Stalled
+	stalled := isBlocked && b.stalled || gitops.KindOf(err) == gitops.Stalled ||
+		gitops.KindOf(err) == gitops.Invalid && lasting(r.reasonOf(err))
 	after := obj.DeepCopyObject().(T)
 	news := r.describeFailure(after, err, stalled)
 	setHandled(r.kind.status(after).request, obj)
@@ -154,7 +155,7 @@ func (r *sourceReconciler[T, R]) describeFailure(after T, err error, stalled boo
 	reason := r.reasonOf(err)
 	condition := failureCondition(reason)
 	message := err.Error()
-	if a := *status.artifact; a != nil && !stalled {
+	if a := *status.artifact; a != nil && (!stalled || lasting(reason)) {
 		message += fmt.Sprintf("; revision '%s' stays in force", a.Revision)
 	}
 	ready := c.get(meta.ReadyCondition)
@@ -198,10 +199,21 @@ func (r *sourceReconciler[T, R]) reasonOf(err error) string {
 	return failure
 }
 
+// lasting tells whether a failure with a reason stays until the object or what it is made
+// from changes, either of which has it looked at again: as in Flux it is not retried.
+func lasting(reason string) bool {
+	switch reason {
+	case invalidChartReference, metadataPatchError, valuesFilesError:
+		return true
+	}
+	return false
+}
+
 // failureCondition is the condition that stands for failures with a reason.
 func failureCondition(reason string) string {
 	switch reason {
-	case sourcev1.ArchiveOperationFailedReason, sourcev1.DirCreationFailedReason, sourcev1.StatOperationFailedReason:
+	case sourcev1.ArchiveOperationFailedReason, sourcev1.DirCreationFailedReason, sourcev1.StatOperationFailedReason,
+		includeIllegalPath, includeCopyFailure:
 		return sourcev1.StorageOperationFailedCondition
 	case includeNotFound, includeNoArtifact:
 		return sourcev1.IncludeUnavailableCondition
@@ -218,6 +230,9 @@ const (
 	includeNotFound   = "NotFound"
 	includeNoArtifact = "NoArtifact"
 
+	includeIllegalPath = "IllegalPath"
+	includeCopyFailure = "CopyFailure"
+
 	invalidTagSignature     = "InvalidTagSignature"
 	invalidCommitSignature  = "InvalidCommitSignature"
 	invalidVerificationMode = "InvalidVerificationMode"
@@ -226,6 +241,7 @@ const (
 	noSourceArtifact      = "NoSourceArtifact"
 	sourceUnavailable     = "SourceUnavailable"
 	unsupportedSourceKind = "UnsupportedSourceKind"
+	invalidChartReference = "InvalidChartReference"
 	metadataPatchError    = "MetadataPatchError"
 	valuesFilesError      = "ValuesFilesError"
 	dependencyBuildError  = "DependencyBuildError"

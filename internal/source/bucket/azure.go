@@ -215,6 +215,9 @@ func (a AzureAuth) credential(client *http.Client) (azcore.TokenCredential, erro
 			&azidentity.ClientSecretCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: alone})
 		return unusable(made, err, "\"tenantId\", \"clientId\" or \"clientSecret\" in the secret cannot be used")
 	}
+	if err := checkCertificate(a.ClientCertificate); err != nil {
+		return nil, err
+	}
 	certificates, key, err := azidentity.ParseCertificates(a.ClientCertificate, []byte(a.ClientCertificatePassword))
 	if err != nil {
 		return nil, &fault{code: codeCredential, text: "\"clientCertificate\" in the secret is no certificate with a key, or its password is wrong"}

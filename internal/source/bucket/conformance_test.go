@@ -7,10 +7,13 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/plumb-gitops/plumb/internal/source"
 	"github.com/plumb-gitops/plumb/internal/source/bucket"
 	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
 	"github.com/plumb-gitops/plumb/internal/testenv"
@@ -188,17 +191,51 @@ func tokenWorld(t testing.TB, w world) world {
 	return w
 }
 
+// limits are those of a store for each limit that the suite knows.
+func limits() map[string]bucket.Options {
+	return map[string]bucket.Options{
+		"bytes of an object":   {ObjectBytes: 64 << 10},
+		"bytes of all objects": {TotalBytes: 64 << 10},
+		"objects":              {Objects: 1},
+		"objects of a listing": {Listed: 1},
+	}
+}
+
+// reach makes a fetcher of a store of its own, of an endpoint that a way changes.
+func (w world) reach(t testing.TB, way sourcetest.Way) source.Fetcher {
+	t.Helper()
+	request := w.request
+	scheme, rest, url := strings.Cut(request.Endpoint, "://")
+	if !url {
+		rest = scheme
+	}
+	if way.Address != "" {
+		_, path, _ := strings.Cut(rest, "/")
+		rest = strings.TrimSuffix(way.Address+"/"+path, "/")
+	}
+	if way.TLS {
+		request.Insecure = false
+	}
+	if request.Endpoint = rest; url {
+		request.Endpoint = map[bool]string{false: "http://", true: "https://"}[way.TLS] + rest
+	}
+	request.Proxy = way.Proxy
+	request.TLS.CA = slices.Concat(request.TLS.CA, way.CA)
+	return openStore(t, limits()[way.Limit]).Fetcher(request)
+}
+
 func TestFetcherConforms(t *testing.T) {
 	t.Parallel()
 	for title, start := range worlds() {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
-			sourcetest.CheckFetcher(t, func(t *testing.T) sourcetest.Remote {
+			sourcetest.CheckFetcher(t, nil, func(t *testing.T) sourcetest.Remote {
 				w := start(t)
 				s := openStore(t, bucket.Options{})
 				return sourcetest.Remote{
-					Fetcher: s.Fetcher(w.request), Stranger: s.Fetcher(w.stranger),
+					Fetcher: s.Fetcher(w.request), Stranger: s.Fetcher(w.stranger), Reach: w.reach,
 					Address: w.server.Address(), Secrets: w.secrets,
+					Limits: slices.Sorted(maps.Keys(limits())), Retries: true,
 					Put:    func(_ testing.TB, files map[string]string) { w.server.Fill(name, files) },
 					Gone:   func(testing.TB) { w.server.Drop(name) },
 					Around: w.server.Around,

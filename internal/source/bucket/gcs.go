@@ -162,9 +162,13 @@ func googleLogin(key []byte, w *wire, policy egress.Policy) (func(context.Contex
 	var kind struct {
 		Type  string `json:"type"`
 		Token string `json:"token_uri"`
+		Key   string `json:"private_key"`
 	}
 	if err := json.Unmarshal(key, &kind); err != nil {
 		return nil, &fault{code: codeCredential, text: "\"serviceaccount\" in the secret is no JSON"}
+	}
+	if err := egress.CheckKey([]byte(kind.Key)); err != nil {
+		return nil, err
 	}
 	as := google.CredentialsType(kind.Type)
 	switch as {

@@ -2,17 +2,7 @@ package bucket_test
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/base64"
 	"encoding/pem"
-	"io"
-	"log"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -20,70 +10,25 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source/bucket"
 	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
 
-// secure serves a store with a certificate of its own.
-func secure(t testing.TB, w world, ends time.Time, hosts ...net.IP) (address string, ca []byte) {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	must(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "store"}, IPAddresses: hosts, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: ends,
-	}
-	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(t, err)
-	server := httptest.NewUnstartedServer(w.server)
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{raw}, PrivateKey: key}}}
-	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	return strings.TrimPrefix(server.URL, "https://"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})
-}
-
+// TestCertificates: what the suite for all sources does not ask for.
 func TestCertificates(t *testing.T) {
 	t.Parallel()
-	soon := time.Now().Add(time.Hour)
-	here := net.IPv4(127, 0, 0, 1)
-	tests := map[string]struct {
-		ends     time.Time
-		host     net.IP
-		trusted  bool
-		insecure bool
-		want     string
-	}{
-		"a trusted authority":               {soon, here, true, false, ""},
-		"an unknown authority":              {soon, here, false, false, "signed by an unknown authority"},
-		"an expired certificate":            {time.Now().Add(-time.Hour), here, true, false, "has expired"},
-		"a certificate for another host":    {soon, net.IPv4(192, 0, 2, 1), true, false, "certificate is not for"},
-		"an expired one that is not looked": {time.Now().Add(-time.Hour), here, false, true, ""},
-	}
-	for title, tt := range tests {
-		t.Run(title, func(t *testing.T) {
-			t.Parallel()
-			w := s3World(t)
-			w.server.Fill(name, map[string]string{"a": "1"})
-			address, ca := secure(t, w, tt.ends, tt.host)
-			w.request.Endpoint, w.request.Insecure = address, false
-			w.request.TLS.Insecure = tt.insecure
-			if tt.trusted {
-				w.request.TLS.CA = ca
-			}
-			s := openStore(t, bucket.Options{})
-			if tt.want == "" {
-				sourcetest.CheckTree(t, fetch(t, s, w.request, "").Files, map[string]string{"a": "1"})
-				return
-			}
-			if err := refuse(t, s, w.request, gitops.Denied); !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("%q, want %q", err, tt.want)
-			}
-		})
-	}
+	t.Run("one that nobody is to look at", func(t *testing.T) {
+		t.Parallel()
+		server := testenv.NewBucketServer(t, testenv.BucketOptions{AccessKey: "ann", SecretKey: "s3cret-word", TLS: true})
+		server.Fill(name, map[string]string{"a": "1"})
+		r := bucket.Request{Bucket: name, Endpoint: server.Address(), Auth: bucket.Auth{AccessKey: "ann", SecretKey: "s3cret-word"}}
+		s := openStore(t, bucket.Options{})
+		refuse(t, s, r, gitops.Denied)
+		r.TLS.Insecure = true
+		fetch(t, s, r, "")
+	})
 	t.Run("a client certificate", func(t *testing.T) {
 		t.Parallel()
 		made, text := certificate(t)
@@ -131,15 +76,10 @@ type proxy struct {
 	hosts []string
 }
 
-func newProxy(t testing.TB, store http.Handler, username, password string) *proxy {
+func newProxy(t testing.TB, store http.Handler) *proxy {
 	t.Helper()
 	p := &proxy{}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		want := "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+password))
-		if username != "" && r.Header.Get("Proxy-Authorization") != want {
-			w.WriteHeader(http.StatusProxyAuthRequired)
-			return
-		}
 		p.mu.Lock()
 		p.hosts = append(p.hosts, r.URL.Host)
 		p.mu.Unlock()
@@ -155,46 +95,12 @@ func (p *proxy) asked() []string {
 	return p.hosts
 }
 
-func TestProxies(t *testing.T) {
-	t.Parallel()
-	for title, start := range worlds() {
-		if strings.HasPrefix(title, "Azure with a principal") {
-			continue // its login is over TLS, for which the proxy of this test has no tunnel
-		}
-		t.Run(title, func(t *testing.T) {
-			t.Parallel()
-			w := start(t)
-			w.server.Fill(name, map[string]string{"a": "1"})
-			// Whatever is asked for through the proxy, nothing is there but the store.
-			store := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-				if w.logins != nil && r.Method == http.MethodPost {
-					w.logins.ServeHTTP(rw, r)
-					return
-				}
-				w.server.ServeHTTP(rw, r)
-			})
-			p := newProxy(t, store, "px", "pr0xy-word")
-			w.request.Proxy = egress.Proxy{Address: p.URL, Username: "px", Password: "pr0xy-word"}
-			s := openStore(t, bucket.Options{})
-			sourcetest.CheckTree(t, fetch(t, s, w.request, "").Files, map[string]string{"a": "1"})
-			if len(p.asked()) < 2 {
-				t.Errorf("the proxy was asked for %q", p.asked())
-			}
-			w.request.Proxy.Password = "wr0ng-word"
-			_, err := s.Fetch(within(t), w.request, "")
-			if err == nil || strings.Contains(err.Error(), "word") {
-				t.Errorf("a wrong password of the proxy: %v", err)
-			}
-		})
-	}
-}
-
 // TestHostStyle reaches a bucket of Amazon, which has a host of its own, through a proxy.
 func TestHostStyle(t *testing.T) {
 	t.Parallel()
 	w := s3World(t)
 	w.server.Fill(name, map[string]string{"a/b": "1"})
-	p := newProxy(t, w.server, "", "")
+	p := newProxy(t, w.server)
 	w.request.Provider, w.request.Endpoint, w.request.Region = bucket.AWS, "s3.amazonaws.com", "us-east-1"
 	w.request.Proxy.Address = p.URL
 	s := openStore(t, bucket.Options{})

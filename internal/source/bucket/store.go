@@ -77,6 +77,8 @@ func (o Options) withDefaults() Options {
 type Store struct {
 	options Options
 	folder  *source.Folder
+	// dial makes the connection to a bucket.
+	dial func(Request) (*connection, error)
 
 	mu      sync.Mutex // guards all below
 	remotes map[string]*remote
@@ -89,7 +91,9 @@ func Open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{options: o.withDefaults(), folder: folder, remotes: map[string]*remote{}}, nil
+	s := &Store{options: o.withDefaults(), folder: folder, remotes: map[string]*remote{}}
+	s.dial = s.connect
+	return s, nil
 }
 
 // Close closes what no reader holds any more.
@@ -127,6 +131,20 @@ func (r Request) view() string {
 // remote gives the bucket of a request, and its view.
 func (s *Store) remote(request Request) (*remote, *view, error) {
 	key := s.key(request)
+	if r, v, err := s.known(key, request, nil); r != nil || err != nil {
+		return r, v, err
+	}
+	// It reads keys, which takes as long as somebody has made them: nobody waits for it.
+	made, err := s.dial(request)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.known(key, request, made)
+}
+
+// known gives a bucket that is there, or makes it with a connection; without one there
+// may be none.
+func (s *Store) known(key string, request Request, made *connection) (*remote, *view, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -134,11 +152,10 @@ func (s *Store) remote(request Request) (*remote, *view, error) {
 	}
 	r := s.remotes[key]
 	if r == nil {
-		connection, err := s.connect(request)
-		if err != nil {
-			return nil, nil, err
+		if made == nil {
+			return nil, nil, nil
 		}
-		r = newRemote(s, key, connection)
+		r = newRemote(s, key, made)
 		s.remotes[key] = r
 	}
 	if r.connection.external {

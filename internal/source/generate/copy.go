@@ -22,6 +22,9 @@ type rule struct {
 
 // copy follows one rule.
 func (b *composing) copy(c Copy) error {
+	if b.copies--; b.copies < 0 {
+		return tooManyRules()
+	}
 	src, pattern, err := b.source(c.From)
 	if err != nil {
 		return err
@@ -43,6 +46,10 @@ func (b *composing) copy(c Copy) error {
 	return r.copyMatches(pattern, to)
 }
 
+func tooManyRules() error {
+	return fmt.Errorf("the artifacts of one generator have more than %d copy rules", mostCopies)
+}
+
 // destination is the path in the artifact that a rule copies to.
 func destination(to string) (string, error) {
 	rest, ok := strings.CutPrefix(to, "@artifact/")
@@ -51,6 +58,9 @@ func destination(to string) (string, error) {
 	}
 	if rest == "" {
 		return ".", nil
+	}
+	if len(rest) > mostPath || strings.Count(rest, "/") > mostFolders {
+		return "", fmt.Errorf("what is copied to has more than %d bytes or %d folders", mostPath, mostFolders)
 	}
 	if clean := path.Clean(rest); fs.ValidPath(clean) {
 		return clean, nil

@@ -64,6 +64,17 @@ const (
 	// mostOutputs is how many artifacts one generator makes: all of them stand in its
 	// status.
 	mostOutputs = 2000
+	// mostCopies is how many rules all artifacts have together, and mostRuleBytes how long
+	// those are once placeholders are filled in.
+	mostCopies    = 50_000
+	mostRuleBytes = 32 << 20
+	// mostNodes is how many files and directories are held for the artifacts: those that
+	// are not copied as parts of whole directories.
+	mostNodes = 500_000
+	// mostPath and mostFolders bound the path that a rule copies to, in bytes and in depth:
+	// no deeper artifact can be unpacked.
+	mostPath    = 4096
+	mostFolders = 100
 	// mostListed is how many files and directories are looked at.
 	mostListed = 2_000_000
 	// mostMergedFile is how many bytes a file may have that is merged, with its
@@ -87,12 +98,12 @@ type Composer struct {
 	unpack  Unpack
 
 	// What is left of the limits.
-	listed, merged, archives int
+	listed, merged, archives, copies, nodes int
 }
 
 // New prepares a run over sources by their aliases.
 func New(sources map[string]Source, unpack Unpack) *Composer {
-	return &Composer{sources: sources, unpack: unpack, listed: mostListed, merged: mostMerged, archives: mostArchives}
+	return &Composer{sources: sources, unpack: unpack, listed: mostListed, merged: mostMerged, archives: mostArchives, copies: mostCopies, nodes: mostNodes}
 }
 
 // Composition is a composed artifact.
@@ -155,6 +166,14 @@ func (c *Composer) look(ctx context.Context, n int) error {
 	}
 	if c.listed -= n; c.listed < 0 {
 		return fmt.Errorf("more than %d files and directories are looked at for the artifacts of one generator: copy less, or use several", mostListed)
+	}
+	return nil
+}
+
+// hold counts files and directories that an artifact is made of.
+func (c *Composer) hold(n int) error {
+	if c.nodes -= n; c.nodes < 0 {
+		return fmt.Errorf("the artifacts of one generator are made of more than %d single files and directories: copy whole directories, or use several generators", mostNodes)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -279,6 +280,91 @@ func TestComposeIsBounded(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "more than 2000000 files and directories are looked at") {
 			t.Errorf("%s %s: the error is %v", r.Strategy, r.From, err)
 		}
+	}
+}
+
+// TestComposeHoldsNoMoreThanItMay makes artifacts of many parts, of a source that is small.
+func TestComposeHoldsNoMoreThanItMay(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{}
+	for i := range 1000 {
+		files[fmt.Sprintf("d/d%03d", i)] = ""
+	}
+	from := map[string]generate.Source{"s": {ID: "s", Files: sourcetest.Memory(files)}}
+	deep := strings.Repeat("x/", 99)
+	for name, test := range map[string]struct {
+		rules func(i int) []generate.Copy
+		want  string
+	}{
+		"directories on the way": {func(i int) []generate.Copy {
+			return []generate.Copy{rule("@s/d/d001", fmt.Sprintf("@artifact/%d/%s", i, deep))}
+		}, "made of more than 500000 single files and directories"},
+		"files of a glob": {func(i int) []generate.Copy { return []generate.Copy{rule("@s/d/*", fmt.Sprintf("@artifact/%d/", i))} }, "made of more than 500000 single files and directories"},
+		"directories with excludes": {func(i int) []generate.Copy {
+			return []generate.Copy{rule("@s/d", fmt.Sprintf("@artifact/%d/", i), "x")}
+		}, "made of more than 500000 single files and directories"},
+		"directories taken apart": {func(i int) []generate.Copy {
+			return []generate.Copy{rule("@s/d", fmt.Sprintf("@artifact/%d/", i)), rule("@s/d/d000", fmt.Sprintf("@artifact/%d/d/x", i))}
+		}, "made of more than 500000 single files and directories"},
+		"rules": {func(int) []generate.Copy {
+			return slices.Repeat([]generate.Copy{rule("@s/d/d001", "@artifact/x")}, 100)
+		}, "more than 50000 copy rules"},
+		"a path too deep": {func(int) []generate.Copy { return []generate.Copy{rule("@s/d/d001", "@artifact/"+deep+"x/x/x")} }, "more than 4096 bytes or 100 folders"},
+		"a path too long": {func(int) []generate.Copy {
+			return []generate.Copy{rule("@s/d/d001", "@artifact/"+strings.Repeat("x", 5000))}
+		}, "more than 4096 bytes or 100 folders"},
+		"whole ones often": {func(i int) []generate.Copy { return []generate.Copy{rule("@s/d", fmt.Sprintf("@artifact/%d/", i))} }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// What all artifacts of one run are made of counts together.
+			composer := generate.New(from, nil)
+			var err error
+			for i := 0; i < 6000 && err == nil; i++ {
+				_, err = composer.Compose(t.Context(), test.rules(i))
+			}
+			if test.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+			} else if err == nil || !strings.Contains(err.Error(), test.want) || gitops.KindOf(err) != gitops.Invalid {
+				t.Errorf("the error is %v, want it to say %q", err, test.want)
+			}
+		})
+	}
+}
+
+// TestExpandFillsInNoMoreThanItMay fills in rules that become long, or many.
+func TestExpandFillsInNoMoreThanItMay(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{}
+	for i := range 1500 {
+		files[fmt.Sprintf("%s%04d/x", strings.Repeat("d", 50), i)] = ""
+	}
+	from := map[string]generate.Source{"s": {ID: "s", Files: sourcetest.Memory(files)}}
+	short, long := rule("@s/{a}", "@artifact/"), rule("@s/{a}", "@artifact/"+strings.Repeat("{a}", 300))
+	for name, test := range map[string]struct {
+		pattern   string
+		templates []generate.Template
+		want      string
+	}{
+		"many rules":          {"@s/{a}", []generate.Template{{Name: "{a}", Copy: slices.Repeat([]generate.Copy{short}, 40)}}, "more than 50000 copy rules"},
+		"long rules":          {"@s/{a}", []generate.Template{{Name: "{a}", Copy: slices.Repeat([]generate.Copy{long}, 20)}}, "more than 33554432 bytes once their placeholders are filled in"},
+		"many declared ones":  {"", make([]generate.Template, 2001), "more than 2000 artifacts are declared"},
+		"as many as may be":   {"@s/{a}", []generate.Template{{Name: "{a}", Copy: slices.Repeat([]generate.Copy{short}, 33)}}, ""},
+		"as many as declared": {"", make([]generate.Template, 2000), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := generate.New(from, nil).Expand(t.Context(), test.pattern, test.templates)
+			if test.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+			} else if err == nil || !strings.Contains(err.Error(), test.want) || gitops.KindOf(err) != gitops.Stalled {
+				t.Errorf("the error is %v, want it to say %q", err, test.want)
+			}
+		})
 	}
 }
 

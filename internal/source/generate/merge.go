@@ -8,7 +8,7 @@ import (
 	"io"
 	"maps"
 
-	yamlv3 "go.yaml.in/yaml/v3"
+	"github.com/plumb-gitops/plumb/internal/source"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 )
@@ -64,8 +64,10 @@ func load(n *node) (map[string]any, error) {
 // is one.
 func parse(data []byte) (map[string]any, error) {
 	merged := map[string]any{}
+	if _, err := source.WrittenOut(data, mostMergedFile); err != nil {
+		return nil, err
+	}
 	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
-	left := mostMergedFile
 	for {
 		document, err := documents.Read()
 		switch {
@@ -73,9 +75,6 @@ func parse(data []byte) (map[string]any, error) {
 			return merged, nil
 		case err != nil:
 			return nil, fmt.Errorf("it is no YAML: %w", err)
-		}
-		if left -= expanded(document); left < 0 {
-			return nil, fmt.Errorf("its aliases make more than %d bytes of it", mostMergedFile)
 		}
 		var next map[string]any
 		if err := yaml.Unmarshal(document, &next); err != nil {
@@ -98,41 +97,4 @@ func mergeMaps(base, over map[string]any) map[string]any {
 		merged[key] = value
 	}
 	return merged
-}
-
-// expanded is about how many bytes a document has once its aliases are written out, and
-// more than mostMergedFile where those have no end. One that cannot be read is as long as
-// it is: the reader that follows says what is wrong with it.
-func expanded(document []byte) int {
-	if !bytes.ContainsRune(document, '*') || !bytes.ContainsRune(document, '&') {
-		return len(document)
-	}
-	var node yamlv3.Node
-	if err := yamlv3.Unmarshal(document, &node); err != nil {
-		return len(document)
-	}
-	m := measure{known: map[*yamlv3.Node]int{}}
-	return max(len(document), m.of(&node))
-}
-
-// measure sums the lengths of nodes, each once.
-type measure struct {
-	known map[*yamlv3.Node]int
-}
-
-func (m measure) of(n *yamlv3.Node) int {
-	if n.Kind == yamlv3.AliasNode {
-		n = n.Alias
-	}
-	if size, ok := m.known[n]; ok {
-		return size
-	}
-	// An alias inside of what it names has no end.
-	m.known[n] = mostMergedFile + 1
-	size := len(n.Value) + 1
-	for _, below := range n.Content {
-		size = min(size+m.of(below), mostMergedFile+1)
-	}
-	m.known[n] = size
-	return size
 }

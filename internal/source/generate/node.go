@@ -79,6 +79,9 @@ func (b *composing) takeApart(n *node) error {
 	if err := b.look(b.ctx, len(entries)); err != nil {
 		return err
 	}
+	if err := b.hold(len(entries)); err != nil {
+		return err
+	}
 	n.children = make(map[string]*node, len(entries))
 	for _, e := range entries {
 		n.children[e.Name()] = &node{from: n.from, at: join(n.at, e.Name()), dir: e.IsDir()}
@@ -140,6 +143,9 @@ func (b *composing) directory(name string) (*node, error) {
 		next := n.children[element]
 		switch {
 		case next == nil:
+			if err := b.hold(1); err != nil {
+				return nil, err
+			}
 			next = newDirectory()
 			n.children[element] = next
 		case !next.dir:
@@ -178,6 +184,11 @@ func (b *composing) enter(parent *node, name string, n *node) error {
 	there := parent.children[path.Base(name)]
 	switch {
 	case there == nil || !there.dir && !n.dir:
+		if there == nil {
+			if err := b.hold(1); err != nil {
+				return err
+			}
+		}
 		parent.children[path.Base(name)] = n
 		return nil
 	case !n.dir:

@@ -38,14 +38,25 @@ type Output struct {
 func (c *Composer) Expand(ctx context.Context, pattern string, templates []Template) ([]Output, error) {
 	var outputs []Output
 	if pattern == "" {
+		if len(templates) > mostOutputs {
+			return nil, stalled(fmt.Errorf("more than %d artifacts are declared", mostOutputs))
+		}
 		for i, t := range templates {
 			outputs = append(outputs, Output{Template: i, Name: t.Name, Copy: t.Copy})
 		}
 		return outputs, nil
 	}
+	rules := 0
+	for _, t := range templates {
+		rules += len(t.Copy)
+	}
+	copies, length := 0, 0
 	err := c.expand(ctx, pattern, func(dir string, captures map[string]string) error {
 		if len(outputs)+len(templates) > mostOutputs {
 			return fmt.Errorf("it finds directories for more than %d artifacts", mostOutputs)
+		}
+		if copies += rules; copies > mostCopies {
+			return tooManyRules()
 		}
 		lower := map[string]string{}
 		for _, name := range slices.Sorted(maps.Keys(captures)) {
@@ -58,6 +69,12 @@ func (c *Composer) Expand(ctx context.Context, pattern string, templates []Templ
 			output, err := t.fill(i, lower, captures)
 			if err != nil {
 				return fmt.Errorf("artifact %q for directory %q: %w", t.Name, dir, err)
+			}
+			for _, rule := range output.Copy {
+				length += len(rule.From) + len(rule.To)
+			}
+			if length > mostRuleBytes {
+				return fmt.Errorf("the copy rules have more than %d bytes once their placeholders are filled in", mostRuleBytes)
 			}
 			outputs = append(outputs, output)
 		}
@@ -72,8 +89,12 @@ func (c *Composer) Expand(ctx context.Context, pattern string, templates []Templ
 	case ctx.Err() != nil:
 		return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: buildFailed, Cause: ctx.Err()}
 	}
-	return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Stalled, Reason: buildFailed,
-		Cause: fmt.Errorf("path pattern %q: %w", pattern, err)}
+	return nil, stalled(fmt.Errorf("path pattern %q: %w", pattern, err))
+}
+
+// stalled is an error that stays until the generator changes.
+func stalled(err error) error {
+	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Stalled, Reason: buildFailed, Cause: err}
 }
 
 // unique refuses two artifacts of one name, and names that are none.

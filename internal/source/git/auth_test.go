@@ -1,7 +1,6 @@
 package git_test
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,7 +9,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -57,9 +55,7 @@ func must(t testing.TB, err error) {
 func expect(t *testing.T, request git.Request, kind gitops.ErrorKind, reason string, words ...string) {
 	t.Helper()
 	s := openStore(t, git.Options{})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	result, err := s.Fetch(ctx, request)
+	result, err := s.Fetch(within(t), request)
 	if err == nil {
 		defer result.Release()
 	}
@@ -186,10 +182,6 @@ func TestFetchSaysWhatIsWrong(t *testing.T) {
 	server := testenv.NewGitServer(t, testenv.GitServerOptions{})
 	server.Repository(t, "empty")
 	server.Repository(t, "app").Commit(t, "main", testenv.Files{"f": "1"})
-	closed, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
-	nobody := closed.Addr().String()
-	must(t, closed.Close())
 	tests := map[string]struct {
 		url    string
 		ref    git.Ref
@@ -197,7 +189,7 @@ func TestFetchSaysWhatIsWrong(t *testing.T) {
 		reason string
 		word   string
 	}{
-		"nobody listens":          {url: "http://" + nobody + "/x", kind: gitops.Transient, reason: git.ReasonFailed, word: "connection refused"},
+		"nobody listens":          {url: "http://127.0.0.1:1/x", kind: gitops.Transient, reason: git.ReasonFailed, word: "connection refused"},
 		"a host without a name":   {url: "http:///x", kind: gitops.Stalled, reason: git.ReasonURL},
 		"a local file":            {url: "file:///etc", kind: gitops.Stalled, reason: git.ReasonURL, word: "http, https or ssh"},
 		"a remote helper":         {url: "ext::sh -c x", kind: gitops.Stalled, reason: git.ReasonURL},
@@ -217,7 +209,7 @@ func TestFetchSaysWhatIsWrong(t *testing.T) {
 			expect(t, git.Request{URL: test.url, Ref: test.ref}, test.kind, test.reason, test.word)
 		})
 	}
-	_, err = openStore(t, git.Options{}).Fetch(within(t), git.Request{URL: strings.Replace(server.URL("nope"), "://", "://u:hunter2@", 1)})
+	_, err := openStore(t, git.Options{}).Fetch(within(t), git.Request{URL: strings.Replace(server.URL("nope"), "://", "://u:hunter2@", 1)})
 	if err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("error %v", err)
 	}

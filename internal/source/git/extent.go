@@ -77,6 +77,7 @@ func (m *measurement) tree(id pack.ID, depth int) (extent, error) {
 	if gitops.KindOf(err) == gitops.Invalid {
 		// Nothing gets past a directory that cannot be shown; who reads it is
 		// told why.
+		m.known[id] = extent{}
 		return extent{}, nil
 	}
 	if err != nil {

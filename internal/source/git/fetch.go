@@ -54,14 +54,14 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
-	found, err := r.choose(ctx, request.Ref, request.NotBefore)
+	found, err := r.choose(ctx, request, request.NotBefore)
 	if err != nil {
 		return Result{}, err
 	}
 	t, objects, err := r.bring(ctx, request, found)
 	if wire.CodeOf(err) == wire.CodeMissing && !request.NotBefore.IsZero() {
 		// The answer may be older than a force-push.
-		if found, err = r.choose(ctx, request.Ref, time.Time{}); err == nil {
+		if found, err = r.choose(ctx, request, time.Time{}); err == nil {
 			t, objects, err = r.bring(ctx, request, found)
 		}
 	}
@@ -98,12 +98,13 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	return result, nil
 }
 
-// choose asks the server what the ref stands for.
-func (r *remote) choose(ctx context.Context, ref Ref, notBefore time.Time) (choice, error) {
+// choose asks the server what the ref of a request stands for.
+func (r *remote) choose(ctx context.Context, request Request, notBefore time.Time) (choice, error) {
+	ref := request.Ref
 	var refs []wire.Ref
 	var err error
-	if prefixes := ref.prefixes(); len(prefixes) > 0 {
-		if refs, err = r.lists.ask(ctx, prefixes, notBefore, r.client.Refs); err != nil {
+	if prefix := ref.prefix(); prefix != "" {
+		if refs, err = r.lists.ask(ctx, question{prefix: prefix, notBefore: notBefore, follower: request.Follower}); err != nil {
 			return choice{}, err
 		}
 	}
@@ -129,7 +130,7 @@ func (r *remote) missing(ctx context.Context, ref Ref) error {
 		}
 	}
 	prefix, what := "refs/heads/", "branches"
-	if p := ref.prefixes()[0]; strings.HasPrefix(p, "refs/tags/") {
+	if strings.HasPrefix(ref.prefix(), "refs/tags/") {
 		prefix, what = "refs/tags/", "tags"
 	}
 	var names []string

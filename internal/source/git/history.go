@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 	"github.com/plumb-gitops/plumb/internal/source/git/wire"
@@ -39,7 +38,7 @@ func (r *remote) descends(ctx context.Context, commit, from pack.ID, parents []p
 
 // onBranch makes sure that a commit is on the branch that goes with it.
 func (r *remote) onBranch(ctx context.Context, ref Ref, commit commitObject) error {
-	refs, err := r.lists.ask(ctx, ref.prefixes(), time.Time{}, r.client.Refs)
+	refs, err := r.lists.ask(ctx, question{prefix: ref.prefix()})
 	if err != nil {
 		return err
 	}
@@ -64,7 +63,7 @@ func (r *remote) throughBranch(ctx context.Context, ref Ref, take func(io.Reader
 	if ref.Branch == "" {
 		return &wire.Error{Code: wire.CodeMissing, Text: "the server does not have the commit, or gives out only what a ref names; name its branch too"}
 	}
-	refs, err := r.client.Refs(ctx, ref.prefixes())
+	refs, err := r.client.Refs(ctx, []string{ref.prefix()})
 	if err != nil {
 		return err
 	}

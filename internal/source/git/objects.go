@@ -120,35 +120,6 @@ func (o *objects) dir(id pack.ID) (*dir, error) {
 	return d, nil
 }
 
-// hasFiles tells whether there is a regular file in or below a directory.
-func (o *objects) hasFiles(d *dir, depth int) (bool, error) {
-	if known := d.files.Load(); known != 0 {
-		return known == someFiles, nil
-	}
-	if depth > deepest {
-		return false, invalid(fmt.Errorf("directories are nested deeper than %d", deepest))
-	}
-	found := slices.ContainsFunc(d.entries, func(e entry) bool { return e.kind <= kindExecutable })
-	for i := 0; i < len(d.entries) && !found; i++ {
-		if d.entries[i].kind != kindDir {
-			continue
-		}
-		below, err := o.dir(d.entries[i].id)
-		if err != nil {
-			return false, err
-		}
-		if found, err = o.hasFiles(below, depth+1); err != nil {
-			return false, err
-		}
-	}
-	if found {
-		d.files.Store(someFiles)
-	} else {
-		d.files.Store(noFiles)
-	}
-	return found, nil
-}
-
 func (o *objects) commit(id pack.ID) (commitObject, error) {
 	data, err := o.object(id, pack.Commit)
 	if err != nil {

@@ -20,7 +20,7 @@ type remote struct {
 	store  *Store
 	key    string
 	client *wire.Client
-	lists  listings
+	lists  *listings
 
 	// turn is held by a fetch that changes the store.
 	turn gate
@@ -42,7 +42,7 @@ type remote struct {
 }
 
 func newRemote(s *Store, key string, client *wire.Client) *remote {
-	return &remote{store: s, key: key, client: client, turn: newGate(), whole: newGate(), lists: newListings(s.options.Now), refusals: map[string]refused{}}
+	return &remote{store: s, key: key, client: client, turn: newGate(), whole: newGate(), lists: newListings(s.options.Now, client.Refs, s.options.News), refusals: map[string]refused{}}
 }
 
 // gate lets one through at a time. It is a channel so that waiting can end with a

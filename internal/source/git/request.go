@@ -22,6 +22,9 @@ type Auth = wire.Auth
 // Proxy is a proxy to be used instead of that of the environment.
 type Proxy = wire.Proxy
 
+// SSH are the algorithms that servers are offered over ssh.
+type SSH = wire.SSH
+
 // Request says what is followed, and how it is reached.
 type Request struct {
 	// URL is that of the repository: http, https or ssh.
@@ -39,10 +42,13 @@ type Request struct {
 	Known string
 	// NotBefore is the moment from which on what the server said of its refs is new
 	// enough. Zero is the call itself: what was pushed before it is seen. A poll that
-	// is due takes what somebody else heard up to half an interval ago, so that all who
-	// follow a repository cost few polls; one that was asked for takes the moment when
-	// it was.
+	// is due takes what somebody else heard in the interval that has passed, so that all
+	// who follow a repository cost one poll.
 	NotBefore time.Time
+	// Follower names who asks, where that is the same one again and again. An answer that
+	// it was given already is new enough for half of the time only, and Options.News tells
+	// it of newer ones.
+	Follower string
 }
 
 // tip names what is kept for the request among the tips of a store. Requests that
@@ -106,55 +112,71 @@ func (r Ref) key() string {
 func (r Ref) String() string {
 	switch {
 	case r.Commit != "" && r.Branch != "":
-		return fmt.Sprintf("commit %q on branch %q", r.Commit, r.Branch)
+		return fmt.Sprintf("commit %s on branch %s", quoted(r.Commit), quoted(r.Branch))
 	case r.Commit != "":
-		return fmt.Sprintf("commit %q", r.Commit)
+		return "commit " + quoted(r.Commit)
 	case r.Name != "":
-		return fmt.Sprintf("ref %q", r.Name)
+		return "ref " + quoted(r.Name)
 	case r.SemVer != "":
-		return fmt.Sprintf("a tag in the range %q", r.SemVer)
+		return "a tag in the range " + quoted(r.SemVer)
 	case r.Tag != "":
-		return fmt.Sprintf("tag %q", r.Tag)
+		return "tag " + quoted(r.Tag)
 	default:
-		return fmt.Sprintf("branch %q", cmp.Or(r.Branch, defaultBranch))
+		return "branch " + quoted(cmp.Or(r.Branch, defaultBranch))
 	}
 }
 
 // check refuses what cannot be a ref.
 func (r Ref) check() error {
 	if r.Commit != "" {
+		if len(r.Commit) > longestShown {
+			return fmt.Errorf("commit %s has %d characters, not 40", quoted(r.Commit), len(r.Commit))
+		}
 		if _, err := pack.ParseID(r.Commit); err != nil {
 			return err
 		}
 	}
 	if r.SemVer != "" && r.Name == "" && r.Commit == "" {
+		if len(r.SemVer) > longestRange {
+			return fmt.Errorf("semver range %s has %d bytes, at most %d are allowed", quoted(r.SemVer), len(r.SemVer), longestRange)
+		}
 		if _, err := semver.NewConstraint(r.SemVer); err != nil {
-			return fmt.Errorf("semver range %q: %w", r.SemVer, err)
+			return fmt.Errorf("semver range %s: %w", quoted(r.SemVer), err)
 		}
 	}
-	for _, name := range []string{r.Branch, r.Tag, r.Name} {
-		if strings.ContainsAny(name, " \t\n\x00~^:?*[\\") || strings.Contains(name, "..") {
-			return fmt.Errorf("%q is not a name for a ref", name)
+	names := []string{r.Name}
+	if r.Branch != "" {
+		names = append(names, "refs/heads/"+r.Branch)
+	}
+	if r.Tag != "" {
+		names = append(names, "refs/tags/"+r.Tag)
+	}
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		if err := checkRef(name); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// prefixes are what the server is asked to list.
-func (r Ref) prefixes() []string {
+// prefix is what the server is asked to list; empty for nothing.
+func (r Ref) prefix() string {
 	switch {
 	case r.Commit != "" && r.Branch == "":
-		return nil
+		return ""
 	case r.Commit != "":
-		return []string{"refs/heads/" + r.Branch}
+		return "refs/heads/" + r.Branch
 	case r.Name != "":
-		return []string{r.Name}
+		return r.Name
 	case r.SemVer != "":
-		return []string{"refs/tags/"}
+		return "refs/tags/"
 	case r.Tag != "":
-		return []string{"refs/tags/" + r.Tag}
+		return "refs/tags/" + r.Tag
 	default:
-		return []string{"refs/heads/" + cmp.Or(r.Branch, defaultBranch)}
+		return "refs/heads/" + cmp.Or(r.Branch, defaultBranch)
 	}
 }
 
@@ -182,7 +204,7 @@ func (r Ref) choose(refs []wire.Ref) (choice, bool) {
 	if r.SemVer != "" && r.Name == "" {
 		return r.newest(refs)
 	}
-	return pick(refs, r.prefixes()[0])
+	return pick(refs, r.prefix())
 }
 
 func pick(refs []wire.Ref, name string) (choice, bool) {
@@ -267,7 +289,7 @@ func redacted(text string) string {
 		u.User = url.User(u.User.Username())
 	}
 	u.RawQuery, u.Fragment = "", ""
-	return u.String()
+	return cut(u.String())
 }
 
 // Fetcher binds a request, so that it can be fetched again and again.

@@ -61,6 +61,12 @@ type Options struct {
 	Packs int
 	// Policy refuses connections that Flux makes; none by default.
 	Policy egress.Policy
+	// SSH are the algorithms that servers are offered; by default the library's.
+	SSH SSH
+	// News is called with the followers, as requests name them, for whom a server has
+	// answered with other refs than when they asked, because somebody else asked. It must
+	// not wait for a fetch. Nobody is told by default.
+	News func(follower string)
 	// Now is the clock; time.Now by default.
 	Now func() time.Time
 }
@@ -74,6 +80,9 @@ func (o Options) withDefaults() Options {
 	o.TreeEntries = source.Limit(o.TreeEntries, 1_000_000)
 	o.TreeBytes = source.Limit(o.TreeBytes, 4<<30)
 	o.Packs = source.Limit(o.Packs, 32)
+	if o.News == nil {
+		o.News = func(string) {}
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -89,6 +98,8 @@ type Store struct {
 	dirs    *dirCache
 	extents *extentCache
 	serial  atomic.Uint64
+	// dial makes the client of a repository.
+	dial func(wire.Options) (*wire.Client, error)
 
 	// life ends with Close; it is the context of work behind a Fetch.
 	life context.Context //nolint:containedctx // the owner of background work
@@ -102,6 +113,9 @@ type Store struct {
 
 // Open opens the stores below a folder, which is made where it is missing.
 func Open(path string, o Options) (*Store, error) {
+	if err := o.SSH.Check(); err != nil {
+		return nil, err
+	}
 	folder, err := source.OpenFolder(path, "git store")
 	if err != nil {
 		return nil, err
@@ -116,6 +130,7 @@ func Open(path string, o Options) (*Store, error) {
 		dirs:    lru.New[treeKey, *dir](o.CacheBytes / 2),
 		extents: lru.New[treeKey, extent](extentBytes),
 		remotes: map[string]*remote{},
+		dial:    wire.New,
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
@@ -154,26 +169,36 @@ func (s *Store) key(request Request) string {
 // remote gives the store of a request, and opens or makes it.
 func (s *Store) remote(request Request) (*remote, error) {
 	key := s.key(request)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, &wire.Error{Code: wire.CodeCanceled, Text: "the store is closed"}
-	}
-	if r, ok := s.remotes[key]; ok {
-		return r, nil
+	if r, err := s.known(key, nil); r != nil || err != nil {
+		return r, err
 	}
 	u, err := parseURL(request.URL)
 	if err != nil {
 		return nil, err
 	}
-	client, err := wire.New(wire.Options{
-		URL: u, Auth: request.Auth, Proxy: request.Proxy, Policy: s.options.Policy, Limits: wire.Limits{Refs: s.options.Refs},
+	// It reads keys, which takes as long as somebody has made them: nobody waits for it.
+	client, err := s.dial(wire.Options{
+		URL: u, Auth: request.Auth, Proxy: request.Proxy, Policy: s.options.Policy, SSH: s.options.SSH, Limits: wire.Limits{Refs: s.options.Refs},
 	})
 	if err != nil {
 		return nil, err
 	}
-	r := newRemote(s, key, client)
-	s.remotes[key] = r
+	return s.known(key, client)
+}
+
+// known gives a store that is there, or makes it with a client; without one there may be
+// none.
+func (s *Store) known(key string, client *wire.Client) (*remote, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, &wire.Error{Code: wire.CodeCanceled, Text: "the store is closed"}
+	}
+	r := s.remotes[key]
+	if r == nil && client != nil {
+		r = newRemote(s, key, client)
+		s.remotes[key] = r
+	}
 	return r, nil
 }
 

@@ -48,20 +48,11 @@ func (t *tree) lookup(op, name string) (entry, error) {
 		at = found
 	}
 	if at.kind == kindDir {
-		if shows, err := t.leads(at, depth); err != nil || !shows {
+		if shows, err := t.objects.search().leads(at.id, depth); err != nil || !shows {
 			return entry{}, firstOf(wrapPath(op, name, err), source.NotExist(op, name))
 		}
 	}
 	return at, nil
-}
-
-// leads tells whether a directory leads to a file.
-func (t *tree) leads(e entry, depth int) (bool, error) {
-	d, err := t.objects.dir(e.id)
-	if err != nil {
-		return false, err
-	}
-	return t.objects.hasFiles(d, depth)
 }
 
 func wrapPath(op, name string, err error) error {
@@ -171,12 +162,13 @@ func (t *tree) list(e entry, depth int) ([]fs.DirEntry, error) {
 		return nil, err
 	}
 	listed := make([]fs.DirEntry, 0, len(d.entries))
+	search := t.objects.search()
 	for _, e := range d.entries {
 		if !e.shown() {
 			continue
 		}
 		if e.kind == kindDir {
-			if shows, err := t.leads(e, depth); err != nil {
+			if shows, err := search.leads(e.id, depth); err != nil {
 				return nil, err
 			} else if !shows {
 				continue

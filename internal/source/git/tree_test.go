@@ -1,14 +1,12 @@
 package git_test
 
 import (
-	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
 	"io/fs"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source/git"
@@ -192,9 +190,7 @@ func TestSparseRequest(t *testing.T) {
 	request := git.Request{URL: server.URL("app"), Ref: git.Ref{Branch: "main"}, Sparse: []string{"a"}}
 	sourcetest.CheckTree(t, fetch(t, s, request).Files, map[string]string{"a/x": "1"})
 	request.Sparse = []string{"nope"}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if _, err := s.Fetch(ctx, request); gitops.KindOf(err) != gitops.Invalid || !strings.Contains(fmt.Sprint(err), `"nope"`) {
+	if _, err := s.Fetch(within(t), request); gitops.KindOf(err) != gitops.Invalid || !strings.Contains(fmt.Sprint(err), `"nope"`) {
 		t.Errorf("a missing directory: error %v", err)
 	}
 }

@@ -1,7 +1,6 @@
 package git
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -88,7 +87,7 @@ const tagPrefix = "refs/tags/"
 
 // namesTag tells whether the ref is a tag, whatever it turns out to be.
 func (r Ref) namesTag() bool {
-	return r.Commit == "" && strings.HasPrefix(cmp.Or(r.prefixes()...), tagPrefix)
+	return r.Commit == "" && strings.HasPrefix(r.prefix(), tagPrefix)
 }
 
 // verify checks the signatures that a request wants, of the objects that are shown

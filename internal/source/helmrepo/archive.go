@@ -41,10 +41,12 @@ type budget struct {
 	files int
 	// raw is what may come out of archives, with their headers.
 	raw int64
+	// yaml is what may be decoded.
+	yaml yamlBudget
 }
 
 func newBudget(ctx context.Context, file int64) *budget {
-	return &budget{ctx: ctx, file: file, total: mostUnpacked, files: mostFiles, raw: mostUnpacked + mostHeaders}
+	return &budget{ctx: ctx, file: file, total: mostUnpacked, files: mostFiles, raw: mostUnpacked + mostHeaders, yaml: yamlBudget{bytes: mostDecoded, nodes: mostNodes}}
 }
 
 // take accounts for a file before it is read.

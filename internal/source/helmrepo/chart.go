@@ -159,6 +159,15 @@ func (s *Store) chart(ctx context.Context, r *remote, request ChartRequest, want
 	if err != nil {
 		return Chart{}, err
 	}
+	result, err := s.chosen(ctx, r, request, found, known)
+	if err == nil && found.verified != "" {
+		result.Verified = "verified signature of version " + result.Version
+	}
+	return result, err
+}
+
+// chosen gives the chart of a version: the one that is there, or one that is got now.
+func (s *Store) chosen(ctx context.Context, r *remote, request ChartRequest, found release, known string) (_ Chart, err error) {
 	state := chartState{Name: path.Base(request.Name), Origin: found.digest, Packaged: request.metadata() != ""}
 	if state.Version, err = withMetadata(found.version, request.metadata()); err != nil {
 		return Chart{}, fault(gitops.Stalled, ReasonMetadata, err)
@@ -243,15 +252,16 @@ func (s *Store) repack(ctx context.Context, r *remote, request ChartRequest, pac
 	if _, err := packed.Seek(0, io.SeekStart); err != nil {
 		return Chart{}, err
 	}
-	files, err := readArchive(packed, newBudget(ctx, s.options.FileBytes))
+	budget := newBudget(ctx, s.options.FileBytes)
+	files, err := readArchive(packed, budget)
 	if err != nil {
 		return Chart{}, s.unusable(ctx, ReasonPackage, err)
 	}
-	loaded, err := loadFiles(files)
+	loaded, err := loadFiles(budget, files)
 	if err != nil {
 		return Chart{}, fault(gitops.Invalid, ReasonPackage, err)
 	}
-	values, merged, err := mergeValues(chartFiles(loaded), request.ValuesFiles, request.IgnoreMissingValuesFiles)
+	values, merged, err := mergeValues(chartFiles(budget, loaded), request.ValuesFiles, request.IgnoreMissingValuesFiles)
 	if err != nil {
 		return Chart{}, fault(gitops.Invalid, ReasonValues, err)
 	}
@@ -283,7 +293,7 @@ func (s *shelf) enter(ctx context.Context, book, file string, state chartState, 
 func (s *shelf) present(ctx context.Context, state chartState, release func(), known string) (Chart, error) {
 	open := s.packed(state)
 	unpacked, err := s.store.unpacked.Load(ctx, artifact.Packed{
-		Digest: state.Digest, Open: func(context.Context) (io.ReadCloser, error) { return open() },
+		Digest: state.Digest, Scope: s.key, Open: func(context.Context) (io.ReadCloser, error) { return open() },
 	})
 	if err != nil {
 		release()

@@ -123,7 +123,7 @@ func (s *Store) localDependency(b *budget, tree gitops.Tree, at string, d *chart
 	if err != nil {
 		return nil, err
 	}
-	loaded, err := loadFiles(files)
+	loaded, err := loadFiles(b, files)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (s *Store) remoteDependency(ctx context.Context, b *budget, request Package
 	if err != nil {
 		return nil, err
 	}
-	return loadFiles(files)
+	return loadFiles(b, files)
 }
 
 // packedDependency gets the packed chart and checks it.

@@ -97,7 +97,8 @@ func FuzzArchive(f *testing.F) {
 	f.Add(testenv.HelmChart(f, "a", "1.0.0", map[string]string{"charts/b.tgz": string(inner), "templates/x": "y"}))
 	f.Add([]byte("\x1f\x8b\x08"))
 	f.Fuzz(func(t *testing.T, packed []byte) {
-		files, err := readArchive(bytes.NewReader(packed), newBudget(t.Context(), 1<<20))
+		b := newBudget(t.Context(), 1<<20)
+		files, err := readArchive(bytes.NewReader(packed), b)
 		if err != nil {
 			return
 		}
@@ -108,7 +109,7 @@ func FuzzArchive(f *testing.F) {
 			}
 			seen[file.Name] = true
 		}
-		c, err := loadFiles(files)
+		c, err := loadFiles(b, files)
 		if err != nil {
 			return
 		}
@@ -140,16 +141,17 @@ func FuzzChartFiles(f *testing.F) {
 	f.Fuzz(func(t *testing.T, metadata, lock, ignore, values string) {
 		s := &Store{options: Options{}.withDefaults()}
 		files := map[string]string{"c/Chart.yaml": metadata, "c/Chart.lock": lock, "c/.helmignore": ignore, "c/values.yaml": values, "c/x.md": "x"}
-		loaded, _, err := s.loadTree(newBudget(t.Context(), 1<<20), memoryTree(files), "c")
+		b := newBudget(t.Context(), 1<<20)
+		loaded, _, err := s.loadTree(b, memoryTree(files), "c")
 		if err != nil {
 			return
 		}
-		c, err := loadFiles(loaded)
+		c, err := loadFiles(b, loaded)
 		if err != nil {
 			return
 		}
 		_, _ = missing(c)
-		if merged, _, err := mergeValues(treeFiles(memoryTree(files), 1<<20), []string{"c/values.yaml", "none"}, true); err == nil {
+		if merged, _, err := mergeValues(treeFiles(b, memoryTree(files)), []string{"c/values.yaml", "none"}, true); err == nil {
 			_ = setValues(c, merged)
 		}
 		pack(t, c)

@@ -3,11 +3,8 @@ package helmrepo_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net/url"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,11 +12,9 @@ import (
 	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source/helmrepo"
-	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
-	"github.com/plumb-gitops/plumb/internal/testenv"
 )
 
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // openStore opens a store that is closed with the test.
 func openStore(t testing.TB, o helmrepo.Options) *helmrepo.Store {
@@ -104,40 +99,6 @@ func readAll(t testing.TB, open func() (io.ReadCloser, error)) []byte {
 		t.Fatal(err)
 	}
 	return data
-}
-
-func TestFetcherConforms(t *testing.T) {
-	t.Parallel()
-	sourcetest.CheckFetcher(t, func(t *testing.T) sourcetest.Remote {
-		server := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{Username: "ann", Password: "s3cret-word"})
-		server.Put(t, "other", "1.0.0", testenv.HelmChart(t, "other", "1.0.0", nil))
-		s := openStore(t, helmrepo.Options{})
-		request := helmrepo.ChartRequest{
-			Repository: helmrepo.Repository{URL: server.URL(), Auth: helmrepo.Auth{Username: "ann", Password: "s3cret-word"}},
-			Name:       "app", Version: "1.x",
-		}
-		stranger := request
-		stranger.Repository.Auth.Password = "wr0ng-word"
-		address, err := url.Parse(server.URL())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var puts atomic.Int64
-		return sourcetest.Remote{
-			Fetcher: s.Fetcher(request), Stranger: s.Fetcher(stranger),
-			Address: address.Host, Secrets: []string{"s3cret-word", "wr0ng-word"},
-			Folder: "app",
-			Besides: func(revision string) map[string]string {
-				return map[string]string{"app/Chart.yaml": fmt.Sprintf("apiVersion: v2\nname: app\nversion: %s\n", revision)}
-			},
-			Put: func(t testing.TB, files map[string]string) {
-				version := fmt.Sprintf("1.0.%d", puts.Add(1))
-				server.Put(t, "app", version, testenv.HelmChart(t, "app", version, files))
-			},
-			Gone:   func(testing.TB) { server.Remove("app") },
-			Around: server.Around,
-		}
-	})
 }
 
 // tlsWithCA trusts a CA besides the system's.

@@ -174,7 +174,9 @@ func TestIndexRefuses(t *testing.T) {
 		"entries in a list":   {"apiVersion: v1\nentries:\n- a\n", "the entries of the index are no map", helmrepo.ReasonIndexation},
 		"versions in a map":   {"apiVersion: v1\nentries:\n  a:\n    b: c\n", `the versions of chart "a" are no list`, helmrepo.ReasonIndexation},
 		"too long":            {string(indexOf(one)) + "# " + strings.Repeat("x", 8<<20), "the index has", helmrepo.ReasonFailed},
-		"an alias bomb":       {bomb(), "excessive aliasing", helmrepo.ReasonIndexation},
+		"an alias bomb":       {bomb(), "the head of the index: its aliases make more than 1048576 bytes of it", helmrepo.ReasonIndexation},
+		"a long text often":   {"apiVersion: v1\nserverInfo: {a: " + longOften(300_000, 50) + "}\nentries: {}\n", "the head of the index: its aliases make more than 1048576 bytes of it", helmrepo.ReasonIndexation},
+		"often in flow style": {"{apiVersion: v1, serverInfo: {a: " + longOften(300_000, 50) + "}, entries: {}}", "its aliases make more than 8388608 bytes of it", helmrepo.ReasonIndexation},
 		"a list without end":  {"apiVersion: v1\nx: " + strings.Repeat("[", 20000), "the head of the index", helmrepo.ReasonIndexation},
 		"irregular and long":  {"apiVersion: v1\nentries: {\n" + strings.Repeat("# "+strings.Repeat("x", 1000)+"\n", 4200) + "}\n", "is read only up to 4194304 bytes", helmrepo.ReasonIndexation},
 		"a head without end":  {"apiVersion: v1\nserverInfo:\n" + strings.Repeat("  a: "+strings.Repeat("x", 1000)+"\n", 1100), "bytes beside its entries", helmrepo.ReasonIndexation},
@@ -219,6 +221,22 @@ func bomb() string {
 	}
 	b.WriteString("annotations: {a: *x8}\nserverInfo: {a: *x8}\nentries: {}\n")
 	return b.String()
+}
+
+// longOften is a list that names a long text often.
+func longOften(length, often int) string {
+	return "[&a " + strings.Repeat("x", length) + strings.Repeat(", *a", often) + "]"
+}
+
+// TestIndexEntryWithAliases: an entry whose aliases make much of it is left out.
+func TestIndexEntryWithAliases(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+	server.Index(indexOf("  a:\n  - name: a\n    keywords: " + longOften(100_000, 50) + "\n    version: 2.0.0\n  - name: a\n    keywords: [&b x, *b]\n    version: 1.0.0\n"))
+	index := getIndex(t, openStore(t, helmrepo.Options{}), helmrepo.Repository{URL: server.URL()}, "")
+	if diff := cmp.Diff(map[string][]string{"a": {"1.0.0"}}, served(t, index)); diff != "" || !strings.Contains(index.Warning, "its aliases make more than 1048576 bytes of it") {
+		t.Errorf("warning %q, charts (-want +got):\n%s", index.Warning, diff)
+	}
 }
 
 // TestIndexLongEntry: an entry without end is left out, and does not have to be held.

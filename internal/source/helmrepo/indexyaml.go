@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/plumb-gitops/plumb/internal/source"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -162,7 +163,7 @@ func (y *yamlIndex) begin(text []byte, cut bool) error {
 	if !ok && !cut && (text[0] == '"' || text[0] == '\'') {
 		// A quoted name; anything but a plain one after it is for the parser of the whole.
 		var quoted map[string]any
-		if err := yaml.Unmarshal(text, &quoted); err != nil || len(quoted) != 1 {
+		if err := decode(text, &quoted, mostEntry); err != nil || len(quoted) != 1 {
 			return errIrregular
 		}
 		for key, value := range quoted {
@@ -237,7 +238,7 @@ func (y *yamlIndex) close() error {
 		return nil
 	}
 	var items []*written
-	if err := yaml.Unmarshal(y.item.Bytes(), &items); err != nil {
+	if err := decode(y.item.Bytes(), &items, mostEntry); err != nil {
 		if strings.Contains(err.Error(), "unknown anchor") {
 			return errIrregular
 		}
@@ -248,6 +249,14 @@ func (y *yamlIndex) close() error {
 		return errIrregular
 	}
 	return y.w.add(items[0].entry())
+}
+
+// decode reads YAML that has no more than most bytes with its aliases written out.
+func decode(text []byte, into any, most int64) error {
+	if _, err := source.WrittenOut(text, most); err != nil {
+		return err
+	}
+	return yaml.Unmarshal(text, into)
 }
 
 // plainYAML is the error of the YAML parser for people; its lines would be those of a piece.
@@ -269,23 +278,30 @@ func (y *yamlIndex) finish() error {
 		return err
 	}
 	var h head
-	if err := yaml.Unmarshal(y.head.Bytes(), &h); err != nil {
+	if err := decode(y.head.Bytes(), &h, mostEntry); err != nil {
 		return fmt.Errorf("the head of the index: %w", plainYAML(err))
 	}
 	return y.w.finish(h)
 }
 
+// mostWrittenOut is how many bytes an index has at most that is read as a whole, once its
+// aliases are written out.
+const mostWrittenOut = 2 * mostIrregular
+
 // readWhole reads an index in YAML that may be written in any way. It holds all of it.
 func readWhole(in io.Reader, w *indexWriter) error {
-	decoder := yaml.NewDecoder(in)
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return err
+	}
 	var index struct {
 		head    `yaml:",inline"`
 		Entries yaml.Node `yaml:"entries"`
 	}
-	if err := decoder.Decode(&index); err != nil {
-		if errors.Is(err, io.EOF) {
-			return errors.New("the index is empty")
-		}
+	if len(bytes.TrimSpace(text)) == 0 {
+		return errors.New("the index is empty")
+	}
+	if err := decode(text, &index, mostWrittenOut); err != nil {
 		return fmt.Errorf("the index is no YAML that can be read: %w", plainYAML(err))
 	}
 	charts := aliased(&index.Entries)

@@ -60,6 +60,7 @@ func TestChartRefuses(t *testing.T) {
 		"no Chart.yaml":           {testenv.Tarball(t, []tar.Header{regular("app/x")}, nil), "it has no Chart.yaml"},
 		"a Chart.yaml in chief":   {testenv.Tarball(t, []tar.Header{regular("Chart.yaml")}, nil), "outside of the chart's folder"},
 		"a long Chart.yaml":       {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": metadata + "# " + strings.Repeat("x", 1<<20)}), "Chart.yaml has more than 1048576 bytes"},
+		"a Chart.yaml of aliases": {testenv.HelmChart(t, "app", "1.0.0", map[string]string{"Chart.yaml": metadata + "keywords: " + longOften(10_000, 200)}), "its aliases make more than 1048576 bytes of it"},
 		"no archive":              {[]byte("<html>"), "it is no packed chart"},
 		"an archive that ends":    {with()[:100], "it is no packed chart"},
 		"nothing":                 {testenv.Tarball(t, nil, nil), "it has no files"},

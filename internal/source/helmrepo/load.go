@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source"
 	"helm.sh/helm/v4/pkg/chart/loader/archive"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
@@ -30,7 +31,8 @@ const (
 
 // Limits of the files that are parsed.
 const (
-	// mostMetadata is the longest Chart.yaml, in bytes.
+	// mostMetadata is the longest Chart.yaml or Chart.lock, in bytes, its aliases written out
+	// or not.
 	mostMetadata = 1 << 20
 	// mostIgnore and mostRules bound .helmignore, in bytes and lines: each file is compared
 	// with each line.
@@ -80,7 +82,11 @@ func parseMetadata(data []byte) (*chart.Metadata, error) {
 		return nil, fmt.Errorf("it has no %s", chartFile)
 	}
 	m := &chart.Metadata{}
-	if err := yaml.Unmarshal(withoutMark(data), m); err != nil {
+	_, err := source.WrittenOut(data, mostMetadata)
+	if err == nil {
+		err = yaml.Unmarshal(withoutMark(data), m)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("its %s cannot be read: %w", chartFile, plain(err))
 	}
 	if m.APIVersion == "" {
@@ -94,12 +100,14 @@ func parseMetadata(data []byte) (*chart.Metadata, error) {
 
 // loadFiles loads a chart of files. The charts in it are in the order of their names, as
 // Helm's loader gives them in another order each time.
-func loadFiles(files []*archive.BufferedFile) (*chart.Chart, error) {
-	for _, f := range files {
-		if f.Name == chartFile && len(f.Data) > mostMetadata {
-			return nil, fmt.Errorf("%s has more than %d bytes", chartFile, mostMetadata)
-		}
+func loadFiles(b *budget, files []*archive.BufferedFile) (*chart.Chart, error) {
+	if err := b.yaml.takeFiles(files); err != nil {
+		return nil, err
 	}
+	return loadChecked(files)
+}
+
+func loadChecked(files []*archive.BufferedFile) (*chart.Chart, error) {
 	c, err := loader.LoadFiles(files)
 	if err != nil {
 		return nil, firstFault(files, err)
@@ -123,7 +131,7 @@ func firstFault(files []*archive.BufferedFile, err error) error {
 		}
 	}
 	for _, folder := range slices.Sorted(maps.Keys(inside)) {
-		if _, below := loadFiles(inside[folder]); below != nil {
+		if _, below := loadChecked(inside[folder]); below != nil {
 			return fmt.Errorf("%q: %w", "charts/"+clipped(strings.TrimSuffix(folder, "\x00")), below)
 		}
 	}

@@ -121,11 +121,7 @@ func (s *Store) packageTree(ctx context.Context, tree gitops.Tree, request Packa
 	if err != nil {
 		return Chart{}, err
 	}
-	leave, err := sh.turns.take(ctx, request.book())
-	if err != nil {
-		return Chart{}, err
-	}
-	defer leave()
+	// Nobody waits for somebody else here: dependencies may be at a server that hangs.
 	if kept, ok, err := s.keepPackage(ctx, sh, tree, at, request, known); err != nil || ok {
 		return kept, err
 	}
@@ -134,7 +130,7 @@ func (s *Store) packageTree(ctx context.Context, tree gitops.Tree, request Packa
 	if err != nil {
 		return Chart{}, s.unusable(ctx, ReasonReference, err)
 	}
-	loaded, err := loadFiles(files)
+	loaded, err := loadFiles(budget, files)
 	if err != nil {
 		return Chart{}, fault(gitops.Invalid, ReasonReference, err)
 	}
@@ -176,7 +172,7 @@ func (s *Store) keepPackage(ctx context.Context, sh *shelf, tree gitops.Tree, at
 // build puts values, version and dependencies into a chart and packs it.
 func (s *Store) build(b *budget, sh *shelf, tree gitops.Tree, at string, packed bool, request PackageRequest, loaded *chart.Chart, state chartState, known string) (Chart, error) {
 	if len(mergedFiles(request.ValuesFiles)) > 0 {
-		values, merged, err := mergeValues(treeFiles(tree, s.options.FileBytes), request.ValuesFiles, request.IgnoreMissingValuesFiles)
+		values, merged, err := mergeValues(treeFiles(b, tree), request.ValuesFiles, request.IgnoreMissingValuesFiles)
 		if err == nil {
 			err = setValues(loaded, values)
 		}

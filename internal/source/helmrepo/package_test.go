@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -280,6 +282,49 @@ func TestPackageDependencies(t *testing.T) {
 	}
 }
 
+// TestPackageWaitsForNobody: a chart whose dependency does not come keeps no other one from
+// being packaged, be it the same one at a newer revision.
+func TestPackageWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	server, repositories := chartsServer(t)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	server.Around(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			once.Do(func() { close(asked) })
+			<-answer
+			next.ServeHTTP(w, r)
+		})
+	})
+	s := openStore(t, helmrepo.Options{})
+	request := helmrepo.PackageRequest{Source: "GitRepository/apps/app", Path: "c", RepositoryFor: repositories}
+	type result struct {
+		chart helmrepo.Chart
+		err   error
+	}
+	first := make(chan result, 1)
+	go func() {
+		files := map[string]string{"c/Chart.yaml": appChart + "dependencies:\n- {name: lib, version: 1.x, repository: '" + server.URL() + "'}\n"}
+		chart, err := s.Package(t.Context(), sourcetest.Memory(files), request, "")
+		first <- result{chart, err}
+	}()
+	<-asked
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	newer, err := s.Package(ctx, sourcetest.Memory(map[string]string{"c/Chart.yaml": strings.Replace(appChart, "1.2.3", "1.2.4", 1)}), request, "")
+	close(answer)
+	if err != nil {
+		t.Error(err)
+	} else {
+		newer.Release()
+	}
+	if got := <-first; got.err != nil {
+		t.Error(got.err)
+	} else {
+		got.chart.Release()
+	}
+}
+
 // TestPackageRefuses: what leads out of the source, and what cannot be packaged.
 func TestPackageRefuses(t *testing.T) {
 	t.Parallel()
@@ -320,7 +365,16 @@ func TestPackageRefuses(t *testing.T) {
 		"values that are like a URL":              {files: plain, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"http:../x"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "there is no values file"},
 		"values that are a folder":                {files: plain, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"c"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "it is a folder"},
 		"values that are long":                    {files: map[string]string{"c/Chart.yaml": appChart, "x": "# " + strings.Repeat("x", 5<<20)}, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"x"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "at most 5242880 are read"},
-		"values with an alias bomb":               {files: map[string]string{"c/Chart.yaml": appChart, "x": bomb()}, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"x"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "excessive aliasing"},
+		"values with an alias bomb":               {files: map[string]string{"c/Chart.yaml": appChart, "x": bomb()}, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"x"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: `"x": its aliases make more than 8388608 bytes of it`},
+		"values that name a long text often":      {files: map[string]string{"c/Chart.yaml": appChart, "c/values.yaml": "a: " + longOften(100_000, 100)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"values.yaml": its aliases make more than 8388608 bytes of it`},
+		"values of many documents":                {files: map[string]string{"c/Chart.yaml": appChart, "c/values.yaml": strings.Repeat("---\na: "+longOften(100_000, 20)+"\n", 10)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"values.yaml": its aliases make more than 8388608 bytes of it`},
+		"values of many nodes":                    {files: map[string]string{"c/Chart.yaml": appChart, "c/values.yaml": "a: [" + strings.Repeat("1,", 2<<20) + "]"}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"values.yaml": the values and metadata of the chart have more than about 2097152 nodes of YAML together`},
+		"values files that are much together":     {files: map[string]string{"c/Chart.yaml": appChart, "x": "a: " + longOften(100_000, 50)}, change: func(p *helmrepo.PackageRequest) { p.ValuesFiles = []string{"x", "x", "x", "x", "x", "x", "x"} }, kind: gitops.Invalid, reason: helmrepo.ReasonValues, want: "have more than 33554432 bytes together"},
+		"a Chart.yaml with aliases":               {files: map[string]string{"c/Chart.yaml": appChart + "keywords: " + longOften(10_000, 200)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"Chart.yaml": its aliases make more than 1048576 bytes of it`},
+		"a lock with aliases":                     {files: lock("generated: x\ndependencies: " + longOften(10_000, 200)), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"Chart.lock": its aliases make more than 1048576 bytes of it`},
+		"requirements with aliases":               {files: map[string]string{"c/Chart.yaml": appChart, "c/requirements.yaml": "x: " + longOften(10_000, 200)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"requirements.yaml": its aliases make more than 1048576 bytes of it`},
+		"aliases in a chart inside":               {files: map[string]string{"c/Chart.yaml": appChart, "c/charts/a/charts/b/Chart.yaml": appChart + "keywords: " + longOften(10_000, 200)}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"charts/a/charts/b/Chart.yaml": its aliases make more`},
+		"aliases in a packed chart inside":        {files: map[string]string{"c/Chart.yaml": appChart, "c/charts/d.tgz": string(testenv.HelmChart(t, "d", "1.0.0", map[string]string{"values.yaml": "a: " + longOften(100_000, 100)}))}, kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: `"charts/d.tgz/values.yaml": its aliases make more`},
 		"a revision that is no metadata":          {files: plain, change: func(p *helmrepo.PackageRequest) { p.Strategy, p.Revision = helmrepo.EachRevision, "main@a_b" }, kind: gitops.Stalled, reason: helmrepo.ReasonMetadata, want: "build metadata"},
 		"a lock that is a list":                   {files: lock("- x\n"), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "cannot load Chart.lock"},
 		"a lock that is a text":                   {files: lock("../../../x"), kind: gitops.Invalid, reason: helmrepo.ReasonReference, want: "cannot load Chart.lock"},

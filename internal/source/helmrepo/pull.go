@@ -18,6 +18,8 @@ type release struct {
 	// digest is that in the index, or of the manifest in the registry.
 	digest string
 	urls   []string
+	// verified says by what it was verified; empty where it was not.
+	verified string
 }
 
 // choose finds the version that is looked for.
@@ -26,7 +28,7 @@ func (r *remote) choose(ctx context.Context, request ChartRequest, want wanted) 
 		return r.chooseTag(ctx, registry, request.Name, want)
 	}
 	found, err := r.find(ctx, request.Name, want, request.Cached)
-	return release{found.Version, found.Digest, found.URLs}, err
+	return release{version: found.Version, digest: found.Digest, urls: found.URLs}, err
 }
 
 // pull opens the packed chart where it comes from.
@@ -85,13 +87,14 @@ func (r *remote) chooseTag(ctx context.Context, registry *Registry, name string,
 			choice.see(candidate{Version: strings.ReplaceAll(tag, "_", "+")})
 		}
 		if !choice.found {
-			return release{}, fault(gitops.Invalid, ReasonReference, fmt.Errorf("the repository %q has no tag in the range %q", repository, want))
+			// A registry does not tell of new tags: as in Flux it is asked again.
+			return release{}, fault(gitops.Invalid, ReasonPull, fmt.Errorf("the repository %q has no tag in the range %q", repository, want))
 		}
 		version = choice.best.Version
 	}
-	digest, err := registry.Resolve(ctx, repository, strings.ReplaceAll(version, "+", "_"))
+	digest, verified, err := registry.Resolve(ctx, repository, strings.ReplaceAll(version, "+", "_"))
 	if err != nil {
 		return release{}, because(gitops.Transient, ReasonPull, err)
 	}
-	return release{version: version, digest: digest}, nil
+	return release{version: version, digest: digest, verified: verified}, nil
 }

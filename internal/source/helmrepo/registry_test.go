@@ -25,6 +25,7 @@ type registry struct {
 	tags     map[string]map[string]string // digests by repository and tag
 	asked    []string
 	resolved func(tag string) error // judges a tag before its digest is told
+	verified string                 // says by what a digest is verified
 }
 
 func newRegistry() *registry {
@@ -69,20 +70,20 @@ func (r *registry) repository(identity string) helmrepo.Repository {
 			}
 			return tags, nil
 		},
-		Resolve: func(_ context.Context, repository, tag string) (string, error) {
+		Resolve: func(_ context.Context, repository, tag string) (digest, verified string, err error) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.asked = append(r.asked, "resolve "+tag)
 			if r.resolved != nil {
 				if err := r.resolved(tag); err != nil {
-					return "", err
+					return "", "", err
 				}
 			}
 			digest, ok := r.tags[repository][tag]
 			if !ok {
-				return "", fmt.Errorf("the registry has no tag %q", tag)
+				return "", "", fmt.Errorf("the registry has no tag %q", tag)
 			}
-			return digest, nil
+			return digest, r.verified, nil
 		},
 		Pull: func(_ context.Context, _, digest string) (io.ReadCloser, error) {
 			r.mu.Lock()
@@ -153,6 +154,17 @@ func TestRegistryVerifies(t *testing.T) {
 	if files := sourcetest.Contents(t, chart.Files); files["app/x"] != "signed" {
 		t.Errorf("got %q", files)
 	}
+	// A rule that lets everything pass verifies nothing.
+	if chart.Verified != "" {
+		t.Errorf("a chart that nobody has verified is said to be: %q", chart.Verified)
+	}
+	r.put(at, "1.0.0", testenv.HelmChart(t, "app", "1.0.0", map[string]string{"x": "signed"}))
+	for verified, want := range map[string]string{"": "", "key": "verified signature of version 1.0.0"} {
+		r.verified = verified
+		if again := getChart(t, s, request, "1.0.0"); !again.Unchanged || again.Verified != want {
+			t.Errorf("by %q: unchanged %v, verified %q", verified, again.Unchanged, again.Verified)
+		}
+	}
 	// One who verifies does not get what another one has not verified.
 	stranger := request
 	stranger.Repository = r.repository("unverified")
@@ -174,7 +186,7 @@ func TestRegistryRefuses(t *testing.T) {
 	}{
 		"no such repository":  {func(c *helmrepo.ChartRequest) { c.Name = "none" }, gitops.Denied, helmrepo.ReasonAuthentication, "the registry says denied"},
 		"no such tag":         {func(c *helmrepo.ChartRequest) { c.Version = "3.0.0" }, gitops.Transient, helmrepo.ReasonPull, `the registry has no tag "3.0.0"`},
-		"no tag in the range": {func(c *helmrepo.ChartRequest) { c.Version = ">= 3" }, gitops.Invalid, helmrepo.ReasonReference, `has no tag in the range ">= 3"`},
+		"no tag in the range": {func(c *helmrepo.ChartRequest) { c.Version = ">= 3" }, gitops.Invalid, helmrepo.ReasonPull, `has no tag in the range ">= 3"`},
 		"another chart":       {func(c *helmrepo.ChartRequest) { c.Version = "1.0.0" }, gitops.Invalid, helmrepo.ReasonPull, `says that it is chart "other"`},
 		"another version":     {func(c *helmrepo.ChartRequest) { c.Version = "2.0.0" }, gitops.Invalid, helmrepo.ReasonPull, `says that it has version "2.0.1" instead of "2.0.0"`},
 		"another scheme":      {func(c *helmrepo.ChartRequest) { c.Repository.URL = "https://example.com" }, gitops.Stalled, helmrepo.ReasonURL, "use oci"},

@@ -45,8 +45,8 @@ type Registry struct {
 	// Tags lists the tags of a repository.
 	Tags func(ctx context.Context, repository string) ([]string, error)
 	// Resolve gives the digest of the manifest that a tag stands for, after everything was
-	// verified that has to be.
-	Resolve func(ctx context.Context, repository, tag string) (digest string, err error)
+	// verified that has to be, and by what: empty where nothing was.
+	Resolve func(ctx context.Context, repository, tag string) (digest, verified string, err error)
 	// Pull opens the layer with the chart of the manifest with a digest. What is read has
 	// the digest that the manifest says, or the last read is an error.
 	Pull func(ctx context.Context, repository, digest string) (io.ReadCloser, error)
@@ -127,12 +127,13 @@ type remote struct {
 	polls    polls
 }
 
-func newRemote(s *shelf, r Repository) (*remote, error) {
+// newRemote makes a connection, which has no shelf yet.
+func newRemote(r Repository) (*remote, error) {
 	base, auth, err := r.base()
 	if err != nil {
 		return nil, fault(gitops.Stalled, ReasonURL, fmt.Errorf("repository %q: %w", redacted(r.URL), err))
 	}
-	made := &remote{shelf: s, base: base, auth: auth, polls: newPolls()}
+	made := &remote{base: base, auth: auth, polls: newPolls()}
 	if r.Registry != nil {
 		return made, nil
 	}

@@ -53,6 +53,8 @@ type Store struct {
 	options  Options
 	folder   *source.Folder
 	unpacked *artifact.Cache
+	// dial makes the connection to a repository.
+	dial func(Repository) (*remote, error)
 
 	mu      sync.Mutex // guards all below
 	remotes map[string]*remote
@@ -69,7 +71,7 @@ func Open(path string, unpacked *artifact.Cache, o Options) (*Store, error) {
 	}
 	return &Store{
 		options: o.withDefaults(), folder: folder, unpacked: unpacked,
-		remotes: map[string]*remote{}, shelves: map[string]*shelf{},
+		remotes: map[string]*remote{}, shelves: map[string]*shelf{}, dial: newRemote,
 	}, nil
 }
 
@@ -112,17 +114,27 @@ func (s *Store) key(r Repository) string {
 // remote gives what the store has of a repository.
 func (s *Store) remote(r Repository) (*remote, error) {
 	key := s.key(r)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if made, ok := s.remotes[key]; ok {
-		return made, nil
+	if known, err := s.known(key, nil); known != nil || err != nil {
+		return known, err
 	}
-	sh, err := s.shelf(key)
+	// It reads keys, which takes as long as somebody has made them: nobody waits for it.
+	made, err := s.dial(r)
 	if err != nil {
 		return nil, err
 	}
-	made, err := newRemote(sh, r)
-	if err != nil {
+	return s.known(key, made)
+}
+
+// known gives the repository that is there, or takes one that was made; without one there
+// may be none.
+func (s *Store) known(key string, made *remote) (*remote, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known, ok := s.remotes[key]; ok || made == nil {
+		return known, nil
+	}
+	var err error
+	if made.shelf, err = s.shelf(key); err != nil {
 		return nil, err
 	}
 	s.remotes[key] = made

@@ -80,14 +80,14 @@ func mergeValues(read readValues, files []string, ignoreMissing bool) (map[strin
 }
 
 // chartFiles reads values files of a chart.
-func chartFiles(c *chart.Chart) readValues {
+func chartFiles(b *budget, c *chart.Chart) readValues {
 	return func(name string) (map[string]any, error) {
 		if name == valuesFile {
 			return c.Values, nil
 		}
 		for _, f := range c.Files {
 			if f.Name == name {
-				return parseValues(f.Data)
+				return parseValues(f.Data, &b.yaml)
 			}
 		}
 		return nil, fs.ErrNotExist
@@ -95,7 +95,7 @@ func chartFiles(c *chart.Chart) readValues {
 }
 
 // treeFiles reads values files of a source.
-func treeFiles(tree gitops.Tree, most int64) readValues {
+func treeFiles(b *budget, tree gitops.Tree) readValues {
 	return func(name string) (map[string]any, error) {
 		info, err := tree.Stat(name)
 		switch {
@@ -103,20 +103,25 @@ func treeFiles(tree gitops.Tree, most int64) readValues {
 			return nil, err
 		case info.IsDir():
 			return nil, errors.New("it is a folder")
-		case info.Size() > most:
-			return nil, fmt.Errorf("it has %d bytes, at most %d are read", info.Size(), most)
+		case info.Size() > b.file:
+			return nil, fmt.Errorf("it has %d bytes, at most %d are read", info.Size(), b.file)
 		}
 		data, err := tree.ReadFile(name)
 		if err != nil {
 			return nil, err
 		}
-		return parseValues(data)
+		return parseValues(data, &b.yaml)
 	}
 }
 
-func parseValues(data []byte) (map[string]any, error) {
+// parseValues reads a values file, and takes its length off what is left.
+func parseValues(data []byte, left *yamlBudget) (map[string]any, error) {
 	values := map[string]any{}
-	if err := yaml.Unmarshal(data, &values); err != nil {
+	err := left.take(data, mostValues)
+	if err == nil {
+		err = yaml.Unmarshal(data, &values)
+	}
+	if err != nil {
 		return nil, plain(err)
 	}
 	return values, nil

@@ -45,12 +45,17 @@ func fetch(t testing.TB, s *oci.Store, request oci.Request, known string) source
 	return result
 }
 
+// limits are those of a store for each limit that the suite knows.
+func limits() map[string]oci.Options {
+	return map[string]oci.Options{"bytes of a layer": {LayerBytes: 64 << 10}}
+}
+
 func TestFetcherConforms(t *testing.T) {
 	t.Parallel()
 	for name, bearer := range map[string]bool{"basic authentication": false, "tokens": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			sourcetest.CheckFetcher(t, func(t *testing.T) sourcetest.Remote {
+			sourcetest.CheckFetcher(t, nil, func(t *testing.T) sourcetest.Remote {
 				registry := testenv.NewRegistry(t, testenv.RegistryOptions{Username: "ann", Password: "s3cret-word", Bearer: bearer})
 				s := openStore(t, oci.Options{})
 				request := oci.Request{
@@ -62,7 +67,20 @@ func TestFetcherConforms(t *testing.T) {
 				stranger.Auth.Password = "wr0ng-word"
 				return sourcetest.Remote{
 					Fetcher: s.Fetcher(request), Stranger: s.Fetcher(stranger),
+					Reach: func(t testing.TB, way sourcetest.Way) source.Fetcher {
+						there := request
+						if way.Address != "" {
+							there.URL = "oci://" + way.Address + "/team/app"
+							// A registry names its token server as it is named itself.
+							registry.SetRealm(map[bool]string{false: "http://", true: "https://"}[way.TLS] + way.Address + "/token")
+						}
+						// The name behind a proxy is none of this machine.
+						there.Insecure = way.Proxy.Address != "" && !way.TLS
+						there.Proxy, there.TLS.CA = way.Proxy, way.CA
+						return openStore(t, limits()[way.Limit]).Fetcher(there)
+					},
 					Address: registry.Host(), Secrets: []string{"s3cret-word", "wr0ng-word"},
+					Limits: []string{"bytes of a layer"}, Retries: true,
 					Put: func(t testing.TB, files map[string]string) {
 						registry.Push(t, "team/app", "main", files)
 					},

@@ -26,20 +26,22 @@ func (s *Store) Tags(ctx context.Context, request Request) ([]string, error) {
 }
 
 // Resolve gives the digest of what a request's reference stands for, once it is verified
-// as the request wants it. Nothing is kept.
-func (s *Store) Resolve(ctx context.Context, request Request) (digest string, err error) {
+// as the request wants it, and by what; that is empty where nothing had to be verified,
+// also by a rule that lets everything pass. Nothing is kept.
+func (s *Store) Resolve(ctx context.Context, request Request) (digest, by string, err error) {
 	c, _, err := s.open(request)
 	if err != nil {
-		return "", failure(ctx, request, err)
+		return "", "", failure(ctx, request, err)
 	}
 	is, err := c.resolve(ctx, request, state{})
+	var next state
 	if err == nil {
-		_, err = c.choose(ctx, request, state{}, is)
+		next, err = c.choose(ctx, request, state{}, is)
 	}
 	if err != nil {
-		return "", failure(ctx, request, err)
+		return "", "", failure(ctx, request, err)
 	}
-	return is.digest.String(), nil
+	return is.digest.String(), next.By, nil
 }
 
 // Layer opens the layer that a request chooses of the manifest with the digest in its

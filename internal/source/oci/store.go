@@ -67,6 +67,8 @@ type Store struct {
 	options Options
 	folder  *source.Folder
 	journal *journal
+	// transport makes the way to a registry.
+	transport func(egress.Options) (*egress.Transport, error)
 
 	mu        sync.Mutex // guards what follows
 	sessions  map[string]*session
@@ -85,7 +87,7 @@ func Open(cache *artifact.Cache, path string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open OCI store: %w", errors.Join(err, folder.Close()))
 	}
 	return &Store{
-		cache: cache, options: o.withDefaults(), folder: folder, journal: states,
+		cache: cache, options: o.withDefaults(), folder: folder, journal: states, transport: egress.NewTransport,
 		sessions: map[string]*session{}, followers: map[string]*follower{},
 	}, nil
 }
@@ -153,6 +155,20 @@ func (s *Store) open(request Request) (*client, *follower, error) {
 		return nil, nil, err
 	}
 	k, sessionKey := s.keys(request, repository), s.sessionKey(request, repository, credentials)
+	if c, f, err := s.known(request, repository, k, sessionKey, nil); c != nil || err != nil {
+		return c, f, err
+	}
+	// It reads keys, which takes as long as somebody has made them: nobody waits for it.
+	out, err := s.transport(egress.Options{TLS: request.TLS, Proxy: request.Proxy, Policy: request.Policy})
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.known(request, repository, k, sessionKey, newSession(repository.Registry, out, credentials, request.Insecure, s.options))
+}
+
+// known gives what is there for a request, or makes it with a session; without one there
+// may be none.
+func (s *Store) known(request Request, repository name.Repository, k keys, sessionKey string, made *session) (*client, *follower, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -160,12 +176,11 @@ func (s *Store) open(request Request) (*client, *follower, error) {
 	}
 	shared := s.sessions[sessionKey]
 	if shared == nil {
-		out, err := egress.NewTransport(egress.Options{TLS: request.TLS, Proxy: request.Proxy, Policy: request.Policy})
-		if err != nil {
-			return nil, nil, err
+		if made == nil {
+			return nil, nil, nil
 		}
-		shared = newSession(repository.Registry, out, credentials, request.Insecure, s.options)
-		s.sessions[sessionKey] = shared
+		shared = made
+		s.sessions[sessionKey] = made
 	}
 	f := s.followers[k.request]
 	if f == nil {

@@ -61,8 +61,19 @@ func TestVerification(t *testing.T) {
 	if first.Verified != "" {
 		t.Errorf("an artifact that nobody has signed is said to be verified: %q", first.Verified)
 	}
+	resolved := func(want string) {
+		t.Helper()
+		if digest, by, err := s.Resolve(t.Context(), request); err != nil || digest != *v.good.Load() || by != want {
+			t.Errorf("resolved %q, verified by %q: %v; want it by %q", digest, by, err, want)
+		}
+	}
 	fetch(t, s, request, known)
 	asked("a digest is verified once", 1)
+	resolved("")
+	v.by = "a key"
+	resolved("a key")
+	v.by = ""
+	asked("what is not kept is verified each time", 2)
 
 	registry.Push(t, "app", "latest", testenv.Files{"a": "bad again"})
 	refuse(t, s, request, gitops.Denied, "VerificationError", "no matching signatures")

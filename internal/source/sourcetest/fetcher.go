@@ -1,35 +1,42 @@
 package sourcetest
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
 
-// Remote is a source that a test can change, and a Fetcher of it. It is reached
-// over HTTP, through a handler that the test can put in front of the server.
+// Remote is a source that a test can change, and ways to follow it.
 type Remote struct {
 	// Fetcher follows the source, with a credential that the server asks for.
 	Fetcher source.Fetcher
 	// Stranger follows it with a wrong credential.
 	Stranger source.Fetcher
+	// Reach makes another Fetcher with the right credential, which knows nothing yet and
+	// ends with the test.
+	Reach func(t testing.TB, way Way) source.Fetcher
 	// Address is where the server is reached: host and port.
 	Address string
 	// Secrets are the parts of the credential; none of them may be in an error.
 	Secrets []string
+	// Limits name limits of the adapter, for Way, each of which leaves room for one short
+	// file and neither for a second one nor for one of a megabyte.
+	Limits []string
+	// Retries says that the adapter asks again itself where a request fails. Without it a
+	// failure ends the Fetch, and the next one works.
+	Retries bool
 	// Folder is where the files that are put stand in what is fetched; empty where that is
 	// its root.
 	Folder string
@@ -39,31 +46,97 @@ type Remote struct {
 	Put func(t testing.TB, files map[string]string)
 	// Gone takes away what the Fetcher follows, but not the server.
 	Gone func(t testing.TB)
-	// Around puts a handler in front of the server; nil takes it away.
+	// Around puts a handler in front of a server that speaks HTTP; nil takes it away. It
+	// is nil for another server, whose connections are relayed.
 	Around func(func(http.Handler) http.Handler)
 }
 
-// CheckFetcher runs the tests that every Fetcher has to pass. Start makes a new
-// Remote for each of them, which holds nothing yet.
-func CheckFetcher(t *testing.T, start func(t *testing.T) Remote) {
-	t.Helper()
-	tests := map[string]func(*testing.T, Remote){
-		"a changed source has another revision and other files": checkChanged,
-		"an unchanged source says so":                           checkUnchanged,
-		"a source that is gone is an error":                     checkGone,
-		"a wrong credential is refused without naming it":       checkStranger,
-		"a server that hangs ends at the deadline":              checkHanging,
-		"a cancelled fetch ends at once":                        checkCanceled,
-		"a truncated answer is an error and no files":           checkTruncated,
-		"a server error is an error":                            checkServerError,
-		"a redirect to another host carries no credential":      checkRedirect,
-		"many at once get the same":                             checkConcurrent,
+// Way is how a Fetcher reaches a server. Its zero value is directly, without TLS.
+type Way struct {
+	// Address is host and port; empty is the server's own. The host may be one that only
+	// the proxy knows.
+	Address string
+	// Proxy is what the server is reached through.
+	Proxy egress.Proxy
+	// TLS asks for it, with the authority CA in PEM, where that is not empty.
+	TLS bool
+	CA  []byte
+	// Limit is that of Remote.Limits that is to be low; empty for none.
+	Limit string
+}
+
+// Part is a part of the tests that has no meaning for some adapters.
+type Part string
+
+const (
+	// Redirects are answers that lead to another host.
+	Redirects Part = "redirects"
+	// Proxies are those that a Request names.
+	Proxies Part = "proxies"
+	// Certificates are those of TLS.
+	Certificates Part = "certificates"
+)
+
+// row is a test of the suite and the parts that it belongs to.
+type row struct {
+	check func(*testing.T, Remote)
+	of    []Part
+}
+
+func rows() map[string]row {
+	return map[string]row{
+		"a changed source has another revision and other files": {check: checkChanged},
+		"an unchanged source says so":                           {check: checkUnchanged},
+		"a source that is gone is an error":                     {check: checkGone},
+		"a wrong credential is refused without naming it":       {check: checkStranger},
+		"a server that hangs ends at the deadline":              {check: checkHanging},
+		"a cancelled fetch ends at once":                        {check: checkCanceled},
+		"a truncated answer is an error and no files":           {check: checkTruncated},
+		"what is too large is refused":                          {check: checkOversized},
+		"an answer without an end is not read to its end":       {check: checkEndless},
+		"a server error is an error":                            {check: checkServerError},
+		"a server that fails twice is asked again":              {check: checkRetry},
+		"a redirect to another host carries no credential":      {check: checkRedirect, of: []Part{Redirects}},
+		"a proxy is asked, and known by its password":           {check: checkProxy, of: []Part{Proxies}},
+		"a proxy is asked for a server with TLS":                {check: checkSecureProxy, of: []Part{Proxies, Certificates}},
+		"a proxy that does not serve is an error":               {check: checkBadProxy, of: []Part{Proxies}},
+		"only a certificate that is right is accepted":          {check: checkCertificates, of: []Part{Certificates}},
+		"a full disk is an error, and the last revision stays":  {check: checkFullDisk},
+		"many at once get the same":                             {check: checkConcurrent},
 	}
-	for name, test := range tests {
+}
+
+// CheckFetcher runs the tests that every Fetcher has to pass. Start makes a new
+// Remote for each of them, which holds nothing yet. Without says of the parts that have
+// no meaning for the adapter why they have none.
+func CheckFetcher(t *testing.T, without map[Part]string, start func(t *testing.T) Remote) {
+	t.Helper()
+	for part, reason := range without {
+		if !slices.Contains([]Part{Redirects, Proxies, Certificates}, part) || reason == "" {
+			t.Fatalf("part %q is left out because of %q", part, reason)
+		}
+	}
+	for name, row := range rows() {
+		if slices.ContainsFunc(row.of, func(p Part) bool { return without[p] != "" }) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, start(t))
+			r := start(t)
+			r.whole(t, without)
+			row.check(t, r)
 		})
+	}
+}
+
+// whole checks that a Remote has all that the tests need.
+func (r Remote) whole(t testing.TB, without map[Part]string) {
+	t.Helper()
+	if host, _, err := net.SplitHostPort(r.Address); err != nil || host == "" {
+		t.Fatalf("address %q", r.Address)
+	}
+	if r.Reach == nil || len(r.Limits) == 0 || len(r.Secrets) == 0 || r.Around == nil && without[Redirects] == "" {
+		t.Fatal("the Remote is not whole")
 	}
 }
 
@@ -180,138 +253,6 @@ func checkStranger(t *testing.T, r Remote) {
 	r.get(t, "")
 	if err := r.refuse(t, r.Stranger, patience); err.Kind != gitops.Denied {
 		t.Errorf("kind %q of %q, want %q", err.Kind, err, gitops.Denied)
-	}
-}
-
-func checkHanging(t *testing.T, r Remote) {
-	r.Put(t, map[string]string{"a": "1"})
-	first := r.get(t, "")
-	r.Around(func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			// The server notices that a client is gone only behind the body.
-			_, _ = io.Copy(io.Discard, r.Body)
-			<-r.Context().Done()
-		})
-	})
-	began := time.Now()
-	if err := r.refuse(t, r.Fetcher, 200*time.Millisecond); err.Kind != gitops.Transient {
-		t.Errorf("kind %q of %q, want %q", err.Kind, err, gitops.Transient)
-	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("two fetches with a deadline of 200ms took %s", took)
-	}
-	r.check(t, first, map[string]string{"a": "1"})
-	r.Around(nil)
-	r.get(t, first.Revision)
-}
-
-func checkCanceled(t *testing.T, r Remote) {
-	r.Put(t, map[string]string{"a": "1"})
-	ctx, cancel := context.WithCancel(t.Context())
-	r.Around(func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			cancel()
-			<-r.Context().Done()
-		})
-	})
-	if result, err := r.Fetcher.Fetch(ctx, ""); err == nil {
-		result.Release()
-		t.Fatal("no error")
-	}
-	r.Around(nil)
-	r.get(t, "")
-}
-
-// cut ends every answer after some bytes.
-type cut struct {
-	http.ResponseWriter
-	left int
-}
-
-func (c *cut) Write(p []byte) (int, error) {
-	if len(p) <= c.left {
-		c.left -= len(p)
-		return c.ResponseWriter.Write(p)
-	}
-	n, _ := c.ResponseWriter.Write(p[:c.left])
-	c.left = 0
-	control := http.NewResponseController(c.ResponseWriter)
-	_ = control.Flush()
-	if conn, _, err := control.Hijack(); err == nil {
-		_ = conn.Close()
-	}
-	return n, io.ErrClosedPipe
-}
-
-func checkTruncated(t *testing.T, r Remote) {
-	files := map[string]string{"a": strings.Repeat("some text of which not all comes ", 50)}
-	r.Put(t, files)
-	for _, after := range []int{1, 10, 50, 100, 200, 300} {
-		r.Around(func(next http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-				next.ServeHTTP(&cut{w, after}, request)
-			})
-		})
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		result, err := r.Fetcher.Fetch(ctx, "")
-		cancel()
-		if err == nil {
-			// Whatever was cut off was not needed.
-			r.check(t, result, files)
-			result.Release()
-		} else if kind := gitops.KindOf(err); kind != gitops.Transient {
-			t.Errorf("cut after %d bytes: kind %q of %q, want %q", after, kind, err, gitops.Transient)
-		}
-	}
-	r.Around(nil)
-	r.check(t, r.get(t, ""), files)
-}
-
-func checkServerError(t *testing.T, r Remote) {
-	r.Put(t, map[string]string{"a": "1"})
-	r.Around(func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "out of order", http.StatusServiceUnavailable)
-		})
-	})
-	if err := r.refuse(t, r.Fetcher, patience); err.Kind != gitops.Transient {
-		t.Errorf("kind %q of %q, want %q", err.Kind, err, gitops.Transient)
-	}
-	r.Around(nil)
-	r.get(t, "")
-}
-
-func checkRedirect(t *testing.T, r Remote) {
-	r.Put(t, map[string]string{"a": "1"})
-	var mu sync.Mutex
-	var seen bytes.Buffer
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-		mu.Lock()
-		_ = request.Header.Write(&seen)
-		mu.Unlock()
-		http.NotFound(w, request)
-	}))
-	defer elsewhere.Close()
-	// Another port is another host; the same name must not be enough.
-	if host, _, _ := net.SplitHostPort(r.Address); host == "" {
-		t.Fatalf("address %q", r.Address)
-	}
-	r.Around(func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-			http.Redirect(w, request, elsewhere.URL+request.URL.RequestURI(), http.StatusMovedPermanently)
-		})
-	})
-	r.refuse(t, r.Fetcher, patience)
-	mu.Lock()
-	defer mu.Unlock()
-	if seen.Len() == 0 {
-		t.Error("the redirect was not followed, so that nothing was proven")
-	}
-	for _, header := range []string{"Authorization", "Cookie", "Private-Token"} {
-		if strings.Contains(seen.String(), header+":") {
-			t.Errorf("%s was sent to another host", header)
-		}
 	}
 }
 

@@ -35,9 +35,10 @@ func FuzzGreeting(f *testing.F) {
 	f.Add([]byte("0008ERR 0000"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		limits := Limits{Refs: 3}
-		caps, err := readGreeting(bytes.NewReader(data), limits)
-		if err == nil && (len(caps.refs) > limits.Refs || len(caps.names) > mostCapabilities || caps.size > longestCapabilities) {
-			t.Errorf("%d refs, %d capabilities of %d bytes are taken", len(caps.refs), len(caps.names), caps.size)
+		listed := &harvest{limits: limits, wanted: selection{""}}
+		caps, err := readGreeting(bytes.NewReader(data), listed)
+		if err == nil && (len(listed.refs) > limits.Refs || len(caps.names) > mostCapabilities || caps.size > longestCapabilities) {
+			t.Errorf("%d refs, %d capabilities of %d bytes are taken", len(listed.refs), len(caps.names), caps.size)
 		}
 		if err != nil && len(fmt.Sprint(err)) > 1000 {
 			t.Errorf("an error of %d bytes", len(fmt.Sprint(err)))
@@ -57,7 +58,7 @@ func FuzzRefs(f *testing.F) {
 			t.Errorf("%d refs are taken", len(refs))
 		}
 		for _, ref := range refs {
-			if !strings.HasPrefix(ref.Name, "refs/heads/") || len(ref.Name) > longestRef {
+			if !strings.HasPrefix(ref.Name, "refs/heads/") || len(ref.Name) > LongestRef {
 				t.Errorf("ref %q", ref.Name)
 			}
 		}

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -37,20 +39,19 @@ func TestAnswersAreBounded(t *testing.T) {
 	t.Parallel()
 	greeting := func(capabilities ...string) func() error {
 		return func() error {
-			_, err := readGreeting(lines(append([]string{"version 2", "ls-refs", "fetch"}, capabilities...)...), Limits{})
+			_, err := readGreeting(lines(append([]string{"version 2", "ls-refs", "fetch"}, capabilities...)...), &harvest{})
 			return err
 		}
 	}
 	old := func(words ...string) func() error {
 		return func() error {
-			_, err := readGreeting(lines(someID+" refs/heads/main\x00"+strings.Join(words, " ")), Limits{})
+			_, err := readGreeting(lines(someID+" refs/heads/main\x00"+strings.Join(words, " ")), &harvest{})
 			return err
 		}
 	}
 	refs := func(limit int, texts ...string) func() error {
 		return func() error {
-			_, err := readRefs(newPackets(lines(texts...)), Limits{Refs: limit})
-			return err
+			return (&harvest{limits: Limits{Refs: limit}}).read(newPackets(lines(texts...)))
 		}
 	}
 	for name, test := range map[string]struct {
@@ -69,8 +70,23 @@ func TestAnswersAreBounded(t *testing.T) {
 		"too many bytes of refs": {func() error {
 			line := fmt.Sprintf("%04x%s refs/heads/b %s\n", 60_000, someID, strings.Repeat("x", 60_000-4-40-14-1))
 			endless := io.MultiReader(bytes.NewReader(bytes.Repeat([]byte(line), 2400)), strings.NewReader("0000"))
-			_, err := readRefs(newPackets(endless), Limits{})
+			return (&harvest{}).read(newPackets(endless))
+		}, CodeTooLarge},
+		"shallow commits without an end in version 0": {func() error {
+			line := fmt.Sprintf("%04xshallow %s", 60_000, strings.Repeat("x", 60_000-12))
+			endless := io.MultiReader(lines(someID+" refs/heads/main\x00x"), bytes.NewReader(bytes.Repeat([]byte(line), 2400)))
+			first := make([]byte, len(someID)+len(" refs/heads/main\x00x\n")+4)
+			_, _ = io.ReadFull(endless, first)
+			_, _ = io.ReadFull(endless, make([]byte, 4)) // the flush
+			_, err := readGreeting(io.MultiReader(bytes.NewReader(first), endless), &harvest{})
 			return err
+		}, CodeTooLarge},
+		"too many bytes of refs that are wanted": {func() error {
+			m := &message{}
+			for i := range 32 << 10 {
+				m.line("%s refs/heads/%d-%s", someID, i, strings.Repeat("x", 990))
+			}
+			return (&harvest{wanted: selection{"refs/"}}).read(newPackets(m))
 		}, CodeTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -171,4 +187,93 @@ func mustURL(t testing.TB, text string) *url.URL {
 		t.Fatal(err)
 	}
 	return u
+}
+
+// TestSelection: however the prefixes overlap, the same refs are picked as by comparing
+// each with each.
+func TestSelection(t *testing.T) {
+	t.Parallel()
+	words := []string{"", "a", "a/", "a/b", "a/b/c", "a-", "a-b", "ab", "b", "b/c", "refs/heads/main", "refs/heads/main-2", "refs/tags/"}
+	for set := range 1 << len(words) {
+		var prefixes []string
+		for i, word := range words {
+			if set>>i&1 == 1 {
+				prefixes = append([]string{word}, prefixes...)
+			}
+		}
+		s := newSelection(prefixes)
+		for _, word := range words {
+			for _, name := range []string{word, word + "x", word + "/x", word + "-"} {
+				want := false
+				for _, p := range prefixes {
+					want = want || strings.HasPrefix(name, p)
+				}
+				if got := s.has(name); got != want {
+					t.Fatalf("%q with one of %q: %v, want %v", name, prefixes, got, want)
+				}
+			}
+		}
+	}
+}
+
+func TestPrefixesThatNoRequestCarries(t *testing.T) {
+	t.Parallel()
+	c, err := New(Options{URL: &url.URL{Scheme: "http", Host: "127.0.0.1:1", Path: "/app"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, prefix := range []string{"refs/heads/" + strings.Repeat("x", LongestRef), "refs/heads/a\n0000"} {
+		if _, err := c.Refs(t.Context(), []string{prefix}); CodeOf(err) != CodeUnsupported || len(err.Error()) > 1000 {
+			t.Errorf("%.40q: %v", prefix, err)
+		}
+	}
+}
+
+// TestRefsAreNotKept: of what a server of version 0 lists with each greeting, nothing
+// stays but what was asked for, and that with whoever asked.
+func TestRefsAreNotKept(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
+		m := &message{}
+		m.line("%s", "# service=git-upload-pack")
+		m.flush()
+		m.line("%s refs/heads/main\x00multi_ack", someID)
+		for i := range 20_000 {
+			m.line("%s refs/pull/%d/head-%s", someID, i, strings.Repeat("x", 100))
+		}
+		m.flush()
+		_, _ = w.Write(m.Bytes())
+	}))
+	defer server.Close()
+	u := mustURL(t, server.URL+"/app")
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	var clients []*Client
+	var answers [][]Ref
+	before := heap()
+	for range 10 {
+		c, err := New(Options{URL: u})
+		if err != nil {
+			t.Fatal(err)
+		}
+		refs, err := c.Refs(t.Context(), []string{"refs/heads/", "refs/pull/7/"})
+		if err != nil || len(refs) != 2 {
+			t.Fatalf("%d refs, error %v", len(refs), err)
+		}
+		if f, err := c.begin(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		} else {
+			f.end()
+		}
+		clients, answers = append(clients, c), append(answers, refs)
+	}
+	if grown := heap() - before; grown > 8<<20 {
+		t.Errorf("%d repositories hold %d MiB", len(clients), grown>>20)
+	}
+	runtime.KeepAlive(clients)
+	runtime.KeepAlive(answers)
 }

@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/plumb-gitops/plumb/internal/egress"
 )
@@ -15,8 +19,8 @@ type Auth struct {
 	Username, Password string
 	// BearerToken is sent by bearer authentication, before Username.
 	BearerToken string
-	// CA are certificates, in PEM, of the authorities to be trusted instead of
-	// the system's.
+	// CA are certificates, in PEM, of the authorities to be trusted besides the
+	// system's, as in Flux.
 	CA []byte
 	// Certificate and Key are the client certificate, in PEM.
 	Certificate, Key []byte
@@ -46,7 +50,34 @@ type Options struct {
 	Auth   Auth
 	Proxy  Proxy
 	Policy egress.Policy
+	SSH    SSH
 	Limits Limits
+}
+
+// SSH are the algorithms that are offered to a server over ssh, the most wanted first. Where
+// there are none it is the library's choice, and that of known_hosts for keys of hosts.
+type SSH struct {
+	KeyExchanges, HostKeys []string
+}
+
+// Check refuses algorithms that there are not: to offer them alone is to reach nobody.
+// Those that are broken are taken; whoever needs one has to name it.
+func (s SSH) Check() error {
+	known, broken := ssh.SupportedAlgorithms(), ssh.InsecureAlgorithms()
+	for _, list := range []struct {
+		what         string
+		given, known []string
+	}{
+		{"key exchange for --ssh-kex-algos", s.KeyExchanges, slices.Concat(known.KeyExchanges, broken.KeyExchanges)},
+		{"kind of host key for --ssh-hostkey-algos", s.HostKeys, slices.Concat(known.HostKeys, broken.HostKeys)},
+	} {
+		for _, name := range list.given {
+			if !slices.Contains(list.known, name) {
+				return fmt.Errorf("%q is no %s; there are %s", name, list.what, strings.Join(list.known, ", "))
+			}
+		}
+	}
+	return nil
 }
 
 // New makes a client. It connects to nothing yet. The error has the code

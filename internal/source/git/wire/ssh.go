@@ -49,39 +49,19 @@ func newSSH(o Options) (*sshTransport, error) {
 		t.config.User = o.Auth.Username
 	}
 	var err error
-	if t.config.Auth, err = o.Auth.ssh(); err != nil {
+	if t.config.Auth, err = o.Auth.method(); err != nil {
 		return nil, err
 	}
 	if err := t.trust(o.Auth.KnownHosts); err != nil {
 		return nil, err
 	}
+	t.config.KeyExchanges = o.SSH.KeyExchanges
+	if len(o.SSH.HostKeys) > 0 {
+		t.config.HostKeyAlgorithms = o.SSH.HostKeys
+	}
 	t.policy = o.Policy
 	t.dial, err = egress.Tunnel(o.Proxy, o.Policy)
 	return t, unusable(CodeURL, err)
-}
-
-func (a Auth) ssh() ([]ssh.AuthMethod, error) {
-	if len(a.Identity) == 0 {
-		if a.Password != "" {
-			return []ssh.AuthMethod{ssh.Password(a.Password)}, nil
-		}
-		return nil, &Error{Code: CodeCredential, Text: "a repository over ssh needs a key; put it under \"identity\" of the secret"}
-	}
-	var signer ssh.Signer
-	var err error
-	if a.Passphrase != "" {
-		signer, err = ssh.ParsePrivateKeyWithPassphrase(a.Identity, []byte(a.Passphrase))
-	} else {
-		signer, err = ssh.ParsePrivateKey(a.Identity)
-	}
-	var missing *ssh.PassphraseMissingError
-	switch {
-	case errors.As(err, &missing):
-		return nil, &Error{Code: CodeCredential, Text: "the ssh key is encrypted; put its passphrase under \"password\" of the secret"}
-	case err != nil:
-		return nil, &Error{Code: CodeCredential, Text: "the ssh key cannot be read; it or its passphrase is wrong"}
-	}
-	return []ssh.AuthMethod{ssh.PublicKeys(signer)}, nil
 }
 
 // trust accepts the host keys of a known_hosts file and no others. The library
@@ -129,7 +109,9 @@ func sshError(err error) error {
 	if text := err.Error(); strings.Contains(text, "unable to authenticate") {
 		return &Error{Code: CodeDenied, Text: "the server refuses the ssh key", Err: err}
 	} else if strings.Contains(text, "no common algorithm for host key") {
-		return &Error{Code: CodeHostKey, Text: "the server has no host key of a kind that known_hosts has", Err: err}
+		return &Error{Code: CodeHostKey, Text: "the server has no host key of a kind that known_hosts, or --ssh-hostkey-algos, has", Err: err}
+	} else if strings.Contains(text, "no common algorithm for key exchange") {
+		return &Error{Code: CodeUnsupported, Text: "the server knows no key exchange that is offered; --ssh-kex-algos offers others", Err: err}
 	}
 	return err
 }

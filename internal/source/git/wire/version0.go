@@ -9,8 +9,7 @@ import (
 
 // readVersion0 reads the refs of a greeting, of which the first line, already
 // read, carries the capabilities.
-func (c *capabilities) readVersion0(line packet, p *packets, limits Limits) error {
-	count := tally{limits: limits}
+func (c *capabilities) readVersion0(line packet, p *packets, listed *harvest) error {
 	for first := true; line.kind == dataPacket; first = false {
 		text := line.text()
 		if first {
@@ -22,10 +21,7 @@ func (c *capabilities) readVersion0(line packet, p *packets, limits Limits) erro
 				}
 			}
 		}
-		if err := c.addRef(text); err != nil {
-			return err
-		}
-		if err := count.line(text, len(c.refs)); err != nil {
+		if err := listed.add(text); err != nil {
 			return err
 		}
 		var err error
@@ -34,41 +30,6 @@ func (c *capabilities) readVersion0(line packet, p *packets, limits Limits) erro
 		}
 	}
 	return nil
-}
-
-func (c *capabilities) addRef(text string) error {
-	if strings.HasPrefix(text, "shallow ") {
-		return nil
-	}
-	ref, err := parseRef(text)
-	if err != nil {
-		return err
-	}
-	if name, ok := strings.CutSuffix(ref.Name, "^{}"); ok {
-		// The line after a tag: what it stands for. An empty repository has
-		// one without a tag before it.
-		if n := len(c.refs); n > 0 && c.refs[n-1].Name == name {
-			c.refs[n-1].Peeled = ref.ID
-		}
-		return nil
-	}
-	c.refs = append(c.refs, ref)
-	return nil
-}
-
-// selectRefs picks the refs that begin with one of the prefixes: a server of
-// version 0 lists all, and one of version 2 may list more than was asked for.
-func selectRefs(refs []Ref, prefixes []string) []Ref {
-	var picked []Ref
-	for _, ref := range refs {
-		for _, prefix := range prefixes {
-			if strings.HasPrefix(ref.Name, prefix) {
-				picked = append(picked, ref)
-				break
-			}
-		}
-	}
-	return picked
 }
 
 // start is the request up to the line behind which the haves follow.

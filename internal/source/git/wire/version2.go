@@ -2,10 +2,6 @@ package wire
 
 import (
 	"context"
-	"fmt"
-	"strings"
-
-	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 )
 
 // readVersion2 reads the capabilities behind the line "version 2".
@@ -57,58 +53,12 @@ func (c *Client) lsRefs(ctx context.Context, s session, caps *capabilities, pref
 	if err != nil {
 		return nil, classify(ctx, err)
 	}
-	refs, err := readRefs(newPackets(body), c.limits)
-	if err = firstError(err, body.Close()); err != nil {
+	// It may list more than was asked for.
+	listed := &harvest{limits: c.limits, wanted: newSelection(prefixes)}
+	if err = firstError(listed.read(newPackets(body)), body.Close()); err != nil {
 		return nil, classify(ctx, err)
 	}
-	return selectRefs(refs, prefixes), nil
-}
-
-func readRefs(p *packets, limits Limits) ([]Ref, error) {
-	var refs []Ref
-	count := tally{limits: limits}
-	for {
-		line, err := p.next()
-		if err != nil {
-			return nil, err
-		}
-		if line.kind != dataPacket {
-			return refs, nil
-		}
-		text := line.text()
-		ref, err := parseRef(text)
-		if err != nil {
-			return nil, err
-		}
-		refs = append(refs, ref)
-		if err := count.line(text, len(refs)); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// parseRef reads "ID NAME [peeled:ID]"; other attributes are not asked for.
-func parseRef(line string) (Ref, error) {
-	fields := strings.Split(line, " ")
-	if len(fields) < 2 {
-		return Ref{}, &Error{Code: CodeProtocol, Text: "the server lists a ref without a name"}
-	}
-	id, err := pack.ParseID(fields[0])
-	if err != nil {
-		return Ref{}, &Error{Code: CodeProtocol, Text: "the server lists a ref that is not a commit", Err: err}
-	}
-	if len(fields[1]) > longestRef {
-		return Ref{}, &Error{Code: CodeTooLarge, Text: fmt.Sprintf("the server lists a ref whose name has more than %d bytes", longestRef)}
-	}
-	ref := Ref{Name: fields[1], ID: id}
-	for _, attribute := range fields[2:] {
-		if text, ok := strings.CutPrefix(attribute, "peeled:"); ok {
-			if ref.Peeled, err = pack.ParseID(text); err != nil {
-				return Ref{}, &Error{Code: CodeProtocol, Text: "the server lists a tag that is not a commit", Err: err}
-			}
-		}
-	}
-	return ref, nil
+	return listed.refs, nil
 }
 
 // run2 sends a fetch request and hands on the pack in its answer. An answer

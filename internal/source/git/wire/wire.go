@@ -26,61 +26,14 @@ import (
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 )
 
-// Ref is a ref of a remote.
-type Ref struct {
-	Name string
-	ID   pack.ID
-	// Peeled is the object that an annotated tag stands for in the end; zero
-	// for other refs.
-	Peeled pack.ID
-}
-
-// Target is the commit that the ref stands for.
-func (r Ref) Target() pack.ID {
-	if r.Peeled.IsZero() {
-		return r.ID
-	}
-	return r.Peeled
-}
-
-// Limits bound what a server may make us hold.
-type Limits struct {
-	// Refs is the largest number of refs in an answer; 0 is no limit.
-	Refs int
-}
-
-const (
-	// longestRef is the most bytes of a ref's name.
-	longestRef = 1 << 10
-	// mostRefBytes is the most bytes of all refs of an answer.
-	mostRefBytes = 128 << 20
-)
-
-// tally counts the refs of an answer.
-type tally struct {
-	limits Limits
-	bytes  int
-}
-
-// line counts a line, after which there are so many refs.
-func (t *tally) line(text string, refs int) error {
-	if t.bytes += len(text); t.bytes > mostRefBytes {
-		return &Error{Code: CodeTooLarge, Text: fmt.Sprintf("the server lists more than %d bytes of refs", mostRefBytes)}
-	}
-	if t.limits.Refs > 0 && refs > t.limits.Refs {
-		return &Error{Code: CodeTooLarge, Text: fmt.Sprintf("the server lists more than %d refs", t.limits.Refs)}
-	}
-	return nil
-}
-
 // Client talks to one remote repository with one credential. It is safe for use
 // by several goroutines.
 type Client struct {
 	transport transport
 	limits    Limits
 
-	mu   sync.Mutex // guards caps
-	caps *capabilities
+	mu   sync.Mutex    // guards caps
+	caps *capabilities // of a server of version 2; nil where they are not known
 }
 
 // transport reaches a repository.
@@ -112,8 +65,7 @@ type session interface {
 type capabilities struct {
 	version int
 	names   map[string]string
-	refs    []Ref // version 0 only
-	size    int   // bytes of names and values
+	size    int // bytes of names and values
 }
 
 const (
@@ -150,8 +102,13 @@ func (c *capabilities) hasValue(name, word string) bool {
 func (c *Client) Close() { c.transport.close() }
 
 // Refs lists the refs whose names begin with one of the prefixes. An empty
-// repository has none.
+// repository has none. A prefix is at most LongestRef long.
 func (c *Client) Refs(ctx context.Context, prefixes []string) ([]Ref, error) {
+	for _, prefix := range prefixes {
+		if len(prefix) > LongestRef || strings.ContainsAny(prefix, "\x00\n") {
+			return nil, &Error{Code: CodeUnsupported, Text: fmt.Sprintf("%s is not the beginning of a ref's name", quoteShort(prefix))}
+		}
+	}
 	if caps, s := c.resume(); s != nil {
 		refs, err := c.lsRefs(ctx, s, caps, prefixes)
 		if err == nil || ctx.Err() != nil || CodeOf(err) != CodeProtocol {
@@ -160,7 +117,8 @@ func (c *Client) Refs(ctx context.Context, prefixes []string) ([]Ref, error) {
 		// The server may have become another one since.
 		c.forget()
 	}
-	s, caps, err := c.open(ctx)
+	listed := &harvest{limits: c.limits, wanted: newSelection(prefixes)}
+	s, caps, err := c.open(ctx, listed)
 	if err != nil {
 		return nil, err
 	}
@@ -168,13 +126,13 @@ func (c *Client) Refs(ctx context.Context, prefixes []string) ([]Ref, error) {
 	if caps.version == 2 {
 		return c.lsRefs(ctx, s, caps, prefixes)
 	}
-	return selectRefs(caps.refs, prefixes), nil
+	return listed.refs, nil
 }
 
 func (c *Client) resume() (*capabilities, session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.caps == nil || c.caps.version != 2 {
+	if c.caps == nil {
 		return nil, nil
 	}
 	return c.caps, c.transport.resume()
@@ -186,18 +144,21 @@ func (c *Client) forget() {
 	c.caps = nil
 }
 
-func (c *Client) open(ctx context.Context) (session, *capabilities, error) {
+// open begins a session. The refs of a greeting of version 0 go to listed.
+func (c *Client) open(ctx context.Context, listed *harvest) (session, *capabilities, error) {
 	s, err := c.transport.open(ctx)
 	if err != nil {
 		return nil, nil, classify(ctx, err)
 	}
-	caps, err := readGreeting(s.greeting(), c.limits)
+	caps, err := readGreeting(s.greeting(), listed)
 	if err != nil {
 		err = errors.Join(err, s.close())
 		return nil, nil, classify(ctx, err)
 	}
 	c.mu.Lock()
-	c.caps = caps
+	if c.caps = nil; caps.version == 2 {
+		c.caps = caps
+	}
 	c.mu.Unlock()
 	return s, caps, nil
 }
@@ -326,7 +287,7 @@ func (c *Client) begin(ctx context.Context, receive func(io.Reader) error) (*fet
 	caps, s := c.resume()
 	if s == nil {
 		var err error
-		if s, caps, err = c.open(ctx); err != nil {
+		if s, caps, err = c.open(ctx, &harvest{limits: c.limits}); err != nil {
 			return nil, err
 		}
 	}
@@ -369,7 +330,7 @@ func (f *fetch) receivePack(r io.Reader, p *packets, banded bool) error {
 }
 
 // readGreeting reads what a server says first.
-func readGreeting(r io.Reader, limits Limits) (*capabilities, error) {
+func readGreeting(r io.Reader, listed *harvest) (*capabilities, error) {
 	p := newPackets(r)
 	line, err := p.next()
 	if err != nil {
@@ -391,10 +352,10 @@ func readGreeting(r io.Reader, limits Limits) (*capabilities, error) {
 		err = caps.readVersion2(p)
 	case text == "version 1":
 		if line, err = p.next(); err == nil {
-			err = caps.readVersion0(line, p, limits)
+			err = caps.readVersion0(line, p, listed)
 		}
 	default:
-		err = caps.readVersion0(line, p, limits)
+		err = caps.readVersion0(line, p, listed)
 	}
 	if err != nil {
 		return nil, err

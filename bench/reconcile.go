@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+)
+
+// reconcileSources has the operator reconcile sources, on a fresh control plane: the time
+// from the first one created to the last one Ready, and the requests until it is at rest.
+// While it is still there, then is called, if it is given.
+func (b *bench) reconcileSources(ctx context.Context, kind resource, objects []item, then func(context.Context) error) (took time.Duration, requests tally, err error) {
+	f, err := newFleet(1, 1)
+	if err != nil {
+		return 0, requests, err
+	}
+	p, err := b.plane(ctx, f)
+	if err != nil {
+		return 0, requests, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	o, err := newOperator(p, b.options.plumb, b.options.flags)
+	if err != nil {
+		return 0, requests, err
+	}
+	defer func() { err = errors.Join(err, o.stop(syscall.SIGTERM), o.close()) }()
+	if err := o.start(); err != nil {
+		return 0, requests, err
+	}
+	if err := o.ready(ctx); err != nil {
+		return 0, requests, err
+	}
+	if _, err := o.settled(ctx, 0, time.Minute); err != nil {
+		return 0, requests, err
+	}
+	watch, err := track(ctx, p.client, kind, "")
+	if err != nil {
+		return 0, requests, err
+	}
+	defer watch.stop()
+	from, err := p.audit.now()
+	if err != nil {
+		return 0, requests, err
+	}
+	ready := watch.expect(object.ready, atLeast(len(objects)))
+	began := time.Now()
+	err = parallel(ctx, b.options.workers, len(objects), func(ctx context.Context, i int) error {
+		return p.apply(ctx, objects[i], foreignManager, false)
+	})
+	if err != nil {
+		return 0, requests, err
+	}
+	at, err := ready(ctx, allWithin)
+	if err != nil {
+		return 0, requests, errors.Join(err, o.alive(), errors.New(o.tail()))
+	}
+	if requests, err = o.settled(ctx, from, time.Minute); err == nil && then != nil {
+		err = then(ctx)
+	}
+	return at.Sub(began), requests, err
+}
