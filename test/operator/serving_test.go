@@ -244,3 +244,21 @@ func tamper(file string) error {
 	data[len(data)/2] ^= 1
 	return os.WriteFile(file, data, 0o600)
 }
+
+// What was changed while no operator ran is not served as it is, and is mended at the start.
+func TestRestartMendsStoredFiles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir, address := t.TempDir(), closedPort(w)
+	fixed := func(c *config.Operator) { c.Storage.Address = address }
+	stop := w.runOwn(dir, fixed)
+	first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1")})
+	w.source(w.ownedSource)
+	before := w.sourceReady(first)
+	stop()
+	w.check(tamper(filepath.Join(dir, "artifacts", before.Status.Artifact.Path)))
+	unavailable(w.server)
+	w.runOwn(dir, fixed)
+	w.event("GitRepository", "repo", "ArtifactVerificationFailed", "has digest|not served before it is stored again")
+	w.again(before.Status.Artifact)
+}
