@@ -350,7 +350,7 @@ func (l *listings) finish(at *lane, alone bool, answer listing, q question) []st
 		if alone || len(answer.refs) > mostOwn {
 			f.apart = s.count > mostOwn
 		}
-		if f.refs != "" && f.refs != s.refs {
+		if f.refs != "" && s.refs != "" && f.refs != s.refs {
 			changed[p] = true
 		}
 		f.refs = s.refs
@@ -384,10 +384,14 @@ func standings(refs []wire.Ref, prefixes []string) []standing {
 			if !strings.HasPrefix(ref.Name, p) {
 				break
 			}
-			all[i].count++
+			if all[i].count++; all[i].count > mostOwn {
+				break // it is listed alone, and nobody is told of its news
+			}
 			fmt.Fprintf(sum, "%s %s\n", ref.ID, ref.Name)
 		}
-		all[i].refs = string(sum.Sum(nil))
+		if all[i].count <= mostOwn {
+			all[i].refs = string(sum.Sum(nil))
+		}
 	}
 	return all
 }
