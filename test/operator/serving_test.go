@@ -278,3 +278,39 @@ func TestRestartMendsStoredFiles(t *testing.T) {
 	w.event("GitRepository", "repo", "ArtifactVerificationFailed", "has digest|not served before it is stored again")
 	w.again(before.Status.Artifact)
 }
+
+// TestSlowSourceThatIsAskedAgainAndAgain: who asks more often than the server answers sees
+// what it has answered all the same.
+func TestSlowSourceThatIsAskedAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.push(testenv.Files{"app/a.yaml": configMap("a", "1")})
+	source := w.source()
+	w.kustomization("app")
+	w.ready("app", first)
+	w.server.Around(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			select {
+			case <-time.After(2 * time.Second):
+				next.ServeHTTP(rw, r)
+			case <-r.Context().Done():
+			}
+		})
+	})
+	second := "main@sha1:" + w.repo.Commit(t, "main", testenv.Files{"app/a.yaml": configMap("a", "2")})
+	last := ""
+	for began := time.Now(); ; {
+		last = w.request(source)
+		var now sourcev1.GitRepository
+		w.check(w.client.Get(w.context(), w.key("repo"), &now))
+		if now.Status.Artifact != nil && now.Status.Artifact.Revision == second {
+			break
+		}
+		if time.Since(began) > patience {
+			t.Fatalf("after %s of requests the status is %+v", patience, now.Status)
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	w.data("a", "2")
+	waitFor(w, w.namedSource("repo"), "answered", func(s *sourcev1.GitRepository) bool { return s.Status.LastHandledReconcileAt == last })
+}
