@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/plumb-gitops/plumb/internal/config"
+	"github.com/plumb-gitops/plumb/internal/egress"
 )
 
 // TestPublishersAtPrivateAddresses: a flag refuses them, and another one names some.
@@ -26,7 +27,7 @@ func TestPublishersAtPrivateAddresses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, publisher.URL, nil)
+		request, err := http.NewRequestWithContext(egress.At(t.Context(), egress.Place{Folder: "bucket/apps/web"}), http.MethodGet, publisher.URL+"/bucket/apps/web/x.tar.gz", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
