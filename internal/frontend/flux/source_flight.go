@@ -64,6 +64,13 @@ func (f *flights[R]) of(uid types.UID, key string) (under *flight[R], slow bool)
 	return under, slow
 }
 
+// begin remembers the flight of an object.
+func (f *flights[R]) begin(uid types.UID, under *flight[R]) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.byObject[uid] = under
+}
+
 // abandon ends the flight of an object of which nobody wants to know what it brings.
 func (f *flights[R]) abandon(uid types.UID) {
 	f.mu.Lock()
@@ -293,9 +300,7 @@ func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	under := &flight[R]{key: key, request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
 	following.parts = nil
-	r.flights.mu.Lock()
-	r.flights.byObject[uid] = under
-	r.flights.mu.Unlock()
+	r.flights.begin(uid, under)
 	r.work.Go(func() {
 		begun := time.Now()
 		noting, asked := egress.Wishes(ctx)
