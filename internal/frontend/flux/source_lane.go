@@ -12,10 +12,12 @@ const (
 	workerWait = time.Second
 	// lanePause is how soon it is looked again for a place on the lane.
 	lanePause = 2 * time.Second
-	// lanePlaces is how many fetches may go on without a worker, at most half of them for
-	// one namespace, and serverPlaces for one server: what they do takes memory, too.
-	lanePlaces   = 64
-	serverPlaces = 8
+	// lanePlaces is how many fetches may go on without a worker, namespacePlaces for one
+	// namespace, and serverPlaces for one server: each may hold a listing of 32 MiB, for as
+	// long as its server sends it slowly.
+	lanePlaces      = 32
+	namespacePlaces = 8
+	serverPlaces    = 6
 	// longestPatience is how long a worker stays at most with a fetch that has no place.
 	longestPatience = time.Minute
 )
@@ -55,7 +57,7 @@ func newLane(workers int) *lane {
 func (l *lane) take(of server) (place, patient func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.all >= lanePlaces || l.byNamespace[of.namespace] >= lanePlaces/2 || l.byServer[of] >= serverPlaces {
+	if l.all >= lanePlaces || l.byNamespace[of.namespace] >= namespacePlaces || l.byServer[of] >= serverPlaces {
 		if l.byNamespace[of.namespace] > 0 || l.patient[of.namespace] || len(l.patient) >= l.workers-1 {
 			return nil, nil
 		}

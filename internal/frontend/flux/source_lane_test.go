@@ -37,16 +37,16 @@ func TestLane(t *testing.T) {
 		}
 		return patient
 	}
-	for range serverPlaces {
+	for range 6 {
 		take(a, "one server")
 	}
 	full(a, "one more at the server", false)
 	take(server{"b", "one"}, "the same server in another namespace")
-	for i := range lanePlaces/2 - serverPlaces {
+	for i := range 8 - 6 {
 		take(server{"a", fmt.Sprint(i)}, "another server")
 	}
 	full(server{"a", "another"}, "one more in the namespace", false)
-	for i := range lanePlaces/2 - 1 {
+	for i := range 32 - 8 - 1 {
 		take(server{fmt.Sprint("c", i), "one"}, "another namespace")
 	}
 	full(server{"b", "two"}, "a namespace that has one, on a full lane,", false)
