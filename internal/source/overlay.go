@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -275,6 +276,35 @@ func (o *overlay) Sum(name string) (string, error) {
 	o.sums[name] = sum
 	o.mu.Unlock()
 	return sum, nil
+}
+
+// FindFiles gives the paths of all files with a name, without a walk where the Trees have none.
+func (o *overlay) FindFiles(name string) ([]string, error) {
+	found := map[string]bool{}
+	for _, m := range append([]Mount{{Tree: o.base, From: ".", At: "."}}, o.mounts...) {
+		if m.file != nil {
+			if path.Base(m.At) == name {
+				found[m.At] = true
+			}
+			continue
+		}
+		files, err := search(m.Tree, name)
+		if err != nil {
+			return nil, rename(m.At, err)
+		}
+		for _, file := range files {
+			if contains(m.From, file) {
+				found[join(m.At, relative(m.From, file))] = true
+			}
+		}
+		if len(found) > mostFound {
+			return nil, fmt.Errorf("more than %d files are called %q", mostFound, name)
+		}
+	}
+	// A directory's path with the slash is the beginning of those below it.
+	return slices.SortedFunc(maps.Keys(found), func(a, b string) int {
+		return strings.Compare(strings.TrimSuffix(a, name), strings.TrimSuffix(b, name))
+	}), nil
 }
 
 // namedInfo describes a file that has another name where it is shown.
