@@ -158,8 +158,14 @@ func (p *published) take(ctx context.Context, obj publishedObject, ref gitops.Ow
 
 func (p *published) remember(key types.NamespacedName, uid types.UID) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	old := p.downloaded[key]
 	p.downloaded[key] = uid
+	p.mu.Unlock()
+	if old != uid {
+		// Another one of the name has taken its place.
+		p.pauses.forget(old)
+		p.flights.forget(old)
+	}
 }
 
 // gone drops a source that does not exist any more.
