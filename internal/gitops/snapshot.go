@@ -43,6 +43,8 @@ type Tree interface {
 type Snapshot struct {
 	Artifact Artifact
 	Files    Tree
+	// Sum is that of all Files, found out once; nil where nobody has to know it.
+	Sum func() (string, error)
 	// Release gives the snapshot back. It is nil where nothing has to be given back.
 	Release func()
 }

@@ -25,6 +25,10 @@ const (
 	// mostSearched is how many files and directories are looked through for
 	// IgnoreFiles.
 	mostSearched = 1_000_000
+	// mostFound is how many IgnoreFiles a joined source has at most, and mostCompared is of
+	// how many it is found out whether the patterns of their own source leave them out.
+	mostFound    = 10_000
+	mostCompared = 1_000
 )
 
 // Filter leaves out what ignore patterns exclude: those of all files called
@@ -42,7 +46,7 @@ func Filter(tree gitops.Tree, ignore string) (gitops.Tree, error) {
 	if len(custom) > mostPatterns {
 		return nil, tooManyPatterns()
 	}
-	f := &filtered{tree: tree, custom: len(custom) > 0, visible: map[string]bool{}, digests: map[string]string{}}
+	f := &filtered{tree: tree, custom: len(custom) > 0, visible: map[string]bool{}, digests: map[string]string{}, found: map[string][]string{}}
 	f.patterns = parsePatterns(vcsPatterns, ".")
 	if f.custom {
 		f.patterns = append(f.patterns, custom...)
@@ -55,7 +59,7 @@ func Filter(tree gitops.Tree, ignore string) (gitops.Tree, error) {
 // FilterDefaults leaves out what the built-in patterns exclude, whatever files called
 // IgnoreFile the Tree has.
 func FilterDefaults(tree gitops.Tree) gitops.Tree {
-	f := &filtered{tree: tree, visible: map[string]bool{}, digests: map[string]string{}}
+	f := &filtered{tree: tree, visible: map[string]bool{}, digests: map[string]string{}, found: map[string][]string{}}
 	f.patterns = append(parsePatterns(vcsPatterns, "."), parsePatterns(defaultPatterns, ".")...)
 	return f
 }
@@ -68,14 +72,7 @@ type FileFinder interface {
 }
 
 func findPatterns(tree gitops.Tree) ([]pattern, error) {
-	var files []string
-	var err error
-	if finder, ok := tree.(FileFinder); ok {
-		files, err = finder.FindFiles(IgnoreFile)
-	} else {
-		left := mostSearched
-		files, err = findFiles(tree, ".", IgnoreFile, &left)
-	}
+	files, err := search(tree, IgnoreFile)
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +100,43 @@ func findPatterns(tree gitops.Tree) ([]pattern, error) {
 
 func tooManyPatterns() error {
 	return fmt.Errorf("there are more than %d ignore patterns, which is the most that is allowed", mostPatterns)
+}
+
+// search gives what FindFiles does, by a walk where it has to be.
+func search(tree gitops.Tree, name string) ([]string, error) {
+	if finder, ok := tree.(FileFinder); ok {
+		return finder.FindFiles(name)
+	}
+	left := mostSearched
+	return findFiles(tree, ".", name, &left)
+}
+
+// FindFiles gives the paths of all files with a name that are shown. They are found once: what
+// is nested would ask again and again.
+func (f *filtered) FindFiles(name string) ([]string, error) {
+	f.mu.Lock()
+	known, ok := f.found[name]
+	f.mu.Unlock()
+	if ok {
+		return known, nil
+	}
+	all, err := search(f.tree, name)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(all) > mostCompared:
+		return nil, fmt.Errorf("more than %d files are called %q, which is the most in a source that is included", mostCompared, name)
+	}
+	shown := []string{}
+	for _, file := range all {
+		if f.showsFile(file) {
+			shown = append(shown, file)
+		}
+	}
+	f.mu.Lock()
+	f.found[name] = shown
+	f.mu.Unlock()
+	return shown, nil
 }
 
 // findFiles looks for files of a name, at no more entries than are left.
@@ -141,6 +175,7 @@ type filtered struct {
 	mu      sync.Mutex // guards the maps
 	visible map[string]bool
 	digests map[string]string
+	found   map[string][]string
 }
 
 func (f *filtered) showsFile(name string) bool {

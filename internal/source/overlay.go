@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -36,7 +38,7 @@ func Overlay(tree gitops.Tree, mounts ...Mount) (gitops.Tree, error) {
 	if len(mounts) == 0 {
 		return tree, nil
 	}
-	o := &overlay{base: tree}
+	o := &overlay{base: tree, at: map[string]int{}, above: map[string][]int{}, sums: map[string]string{}, parts: Parts(tree)}
 	for _, m := range mounts {
 		at := cleanPath(m.At)
 		switch {
@@ -60,15 +62,58 @@ func Overlay(tree gitops.Tree, mounts ...Mount) (gitops.Tree, error) {
 		if err := o.free(at, mount.file != nil); err != nil {
 			return nil, fmt.Errorf("include at %q: %w", m.At, err)
 		}
-		o.mounts = append(o.mounts, mount)
+		o.add(mount)
 	}
 	return o, nil
+}
+
+// Parts is of how many Trees a Tree is joined by Overlay, counted again for each place where
+// they are shown: those that are in those that it is joined of, too.
+func Parts(tree gitops.Tree) int {
+	switch t := tree.(type) {
+	case *overlay:
+		return t.parts
+	case *filtered:
+		return Parts(t.tree)
+	case *sparse:
+		return Parts(t.tree)
+	}
+	return 1
 }
 
 // overlay is a Tree with others in it.
 type overlay struct {
 	base   gitops.Tree
 	mounts []Mount
+	// at is the last mount at a path, and above are those below a directory, in their order.
+	at    map[string]int
+	above map[string][]int
+	parts int
+
+	mu sync.Mutex
+	// sums are those of directories above mounts; guarded by mu. What is nested would
+	// ask for each of them again and again.
+	sums map[string]string
+}
+
+// add adds a mount whose path is free.
+func (o *overlay) add(m Mount) {
+	i := len(o.mounts)
+	o.mounts = append(o.mounts, m)
+	o.parts += Parts(m.Tree)
+	o.at[m.At] = i
+	for dir := m.At; dir != "."; {
+		dir = parent(dir)
+		o.above[dir] = append(o.above[dir], i)
+	}
+}
+
+// parent is path.Dir for a path of io/fs.
+func parent(name string) string {
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		return name[:i]
+	}
+	return "."
 }
 
 // free tells whether nothing is at a path and no file stands above it. A file may take the
@@ -91,13 +136,13 @@ func (o *overlay) free(at string, file bool) error {
 
 // owner gives the Tree that a path belongs to and the path in it.
 func (o *overlay) owner(name string) (gitops.Tree, string) {
-	tree, inner, depth := o.base, name, -1
-	for _, m := range o.mounts {
-		if contains(m.At, name) && len(m.At) >= depth {
-			tree, inner, depth = m.Tree, join(m.From, relative(m.At, name)), len(m.At)
+	for at := name; at != "."; at = parent(at) {
+		if i, ok := o.at[at]; ok {
+			m := o.mounts[i]
+			return m.Tree, join(m.From, relative(at, name))
 		}
 	}
-	return tree, inner
+	return o.base, name
 }
 
 // relative is a path as seen from a directory above it.
@@ -109,17 +154,6 @@ func relative(dir, name string) string {
 		return "."
 	}
 	return name[len(dir)+1:]
-}
-
-// below gives the mounts that stand below a path.
-func (o *overlay) below(name string) []Mount {
-	var below []Mount
-	for _, m := range o.mounts {
-		if m.At != name && contains(name, m.At) {
-			below = append(below, m)
-		}
-	}
-	return below
 }
 
 // Open opens a file or directory.
@@ -160,7 +194,7 @@ func (o *overlay) ReadDir(name string) ([]fs.DirEntry, error) {
 	}
 	tree, inner := o.owner(name)
 	entries, err := tree.ReadDir(inner)
-	below := o.below(name)
+	below := o.above[name]
 	if len(below) == 0 {
 		return entries, rename(name, err)
 	}
@@ -169,7 +203,8 @@ func (o *overlay) ReadDir(name string) ([]fs.DirEntry, error) {
 	}
 	byName := func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) }
 	entries = slices.Clone(entries)
-	for _, m := range below {
+	for _, i := range below {
+		m := o.mounts[i]
 		first, _, _ := strings.Cut(relative(name, m.At), "/")
 		entry := fs.DirEntry(DirInfo(first))
 		if m.file != nil && join(name, first) == m.At {
@@ -191,16 +226,14 @@ func (o *overlay) Stat(name string) (fs.FileInfo, error) {
 	if err := checkPath("stat", name); err != nil {
 		return nil, err
 	}
-	if len(o.below(name)) > 0 {
+	if len(o.above[name]) > 0 {
 		return DirInfo(path.Base(name)), nil
 	}
-	for _, m := range slices.Backward(o.mounts) {
-		switch {
-		case m.At == name && m.file != nil:
+	if i, ok := o.at[name]; ok {
+		if m := o.mounts[i]; m.file != nil {
 			return m.file, nil
-		case m.At == name:
-			return DirInfo(path.Base(name)), nil
 		}
+		return DirInfo(path.Base(name)), nil
 	}
 	tree, inner := o.owner(name)
 	info, err := tree.Stat(inner)
@@ -214,23 +247,64 @@ func (o *overlay) Sum(name string) (string, error) {
 		return "", err
 	}
 	tree, inner := o.owner(name)
-	sum, err := tree.Sum(inner)
-	below := o.below(name)
+	below := o.above[name]
 	if len(below) == 0 {
+		sum, err := tree.Sum(inner)
 		return sum, rename(name, err)
 	}
+	o.mu.Lock()
+	known, ok := o.sums[name]
+	o.mu.Unlock()
+	if ok {
+		return known, nil
+	}
+	sum, err := tree.Sum(inner)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", rename(name, err)
 	}
 	parts := []string{sum}
-	for _, m := range below {
+	for _, i := range below {
+		m := o.mounts[i]
 		mounted, err := m.Tree.Sum(m.From)
 		if err != nil {
 			return "", rename(m.At, err)
 		}
 		parts = append(parts, relative(name, m.At), mounted)
 	}
-	return "overlay:" + digestOf(parts), nil
+	sum = "overlay:" + digestOf(parts)
+	o.mu.Lock()
+	o.sums[name] = sum
+	o.mu.Unlock()
+	return sum, nil
+}
+
+// FindFiles gives the paths of all files with a name, without a walk where the Trees have none.
+func (o *overlay) FindFiles(name string) ([]string, error) {
+	found := map[string]bool{}
+	for _, m := range append([]Mount{{Tree: o.base, From: ".", At: "."}}, o.mounts...) {
+		if m.file != nil {
+			if path.Base(m.At) == name {
+				found[m.At] = true
+			}
+			continue
+		}
+		files, err := search(m.Tree, name)
+		if err != nil {
+			return nil, rename(m.At, err)
+		}
+		for _, file := range files {
+			if contains(m.From, file) {
+				found[join(m.At, relative(m.From, file))] = true
+			}
+		}
+		if len(found) > mostFound {
+			return nil, fmt.Errorf("more than %d files are called %q", mostFound, name)
+		}
+	}
+	// A directory's path with the slash is the beginning of those below it.
+	return slices.SortedFunc(maps.Keys(found), func(a, b string) int {
+		return strings.Compare(strings.TrimSuffix(a, name), strings.TrimSuffix(b, name))
+	}), nil
 }
 
 // namedInfo describes a file that has another name where it is shown.

@@ -4,11 +4,16 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/config"
 	"github.com/plumb-gitops/plumb/internal/testenv"
@@ -62,6 +67,61 @@ func TestHangingSources(t *testing.T) {
 	w.patch(w.namedSource("hangs3"), `{"spec":{"suspend":true}}`)
 	hanging.Around(nil)
 	stop()
+}
+
+// Artifacts of others whose servers send a byte now and then keep no worker either.
+func TestHangingArtifacts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	shelf, dripping := newShelf(t), drips(w)
+	publish := func(name string, a *meta.Artifact) {
+		ea := w.external(name)
+		if err := w.client.Create(w.context(), ea); !apierrors.IsAlreadyExists(err) {
+			w.check(err)
+		}
+		w.check(w.client.Get(w.context(), client.ObjectKeyFromObject(ea), ea))
+		before := ea.DeepCopy()
+		ea.Status.Artifact = a
+		w.check(w.client.Status().Patch(w.context(), ea, client.MergeFrom(before)))
+	}
+	good := shelf.put(t, "/good.tar.gz", "v1", map[string]string{"deploy/c.yaml": configMap("kept", "1")})
+	slow := *good
+	for i := range 12 {
+		slow.URL, slow.Digest = fmt.Sprint("http://", dripping, "/", i), fmt.Sprintf("sha256:%064d", i)
+		publish(fmt.Sprint("hangs", i), &slow)
+	}
+	stop := w.runOwn(t.TempDir(), func(c *config.Operator) { c.Concurrent = 2 })
+	publish("good", good)
+	w.kustomization("good", follows("./deploy"), func(k *kustomizev1.Kustomization) { w.owned(k) })
+	w.ready("good", "v1")
+	w.data("kept", "1")
+
+	// One that drips can be mended while it does.
+	mended := shelf.put(t, "/mended.tar.gz", "v2", map[string]string{"deploy/c.yaml": configMap("mended", "2")})
+	publish("hangs3", mended)
+	w.kustomization("hangs3", follows("./deploy"), func(k *kustomizev1.Kustomization) { w.owned(k) })
+	w.ready("hangs3", "v2")
+	w.check(w.client.Delete(w.context(), w.external("hangs4")))
+	stop()
+}
+
+// drips is the address of a server that sends a byte now and then.
+func drips(w *world) string {
+	server := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		again := time.NewTicker(time.Second / 5)
+		defer again.Stop()
+		for {
+			_, _ = out.Write([]byte("a"))
+			_ = http.NewResponseController(out).Flush()
+			select {
+			case <-r.Context().Done():
+				return
+			case <-again.C:
+			}
+		}
+	}))
+	w.t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
+	return server.Listener.Addr().String()
 }
 
 func (w *world) ownedSource(s *sourcev1.GitRepository) { w.owned(s) }

@@ -46,8 +46,20 @@ func (g gitRepositories) refuse(obj *sourcev1.GitRepository) *blocked {
 	if b := g.options.gated(obj.Spec.Provider, obj.Spec.ServiceAccountName); b != nil {
 		return b
 	}
+	if n := len(obj.Spec.Include); n > mostIncludes {
+		return &blocked{reason: includeCopyFailure, stalled: true,
+			cause: fmt.Errorf("spec.include has %d entries, at most %d are allowed; keep files that go together in one folder, and include that", n, mostIncludes)}
+	}
 	return unsafeURL(obj.Spec.URL, "http", "https", "ssh")
 }
+
+const (
+	// mostIncludes is how many entries spec.include has at most.
+	mostIncludes = 100
+	// mostParts is of how many repositories one may be made, with submodules and with those
+	// that are included in included ones, counted again wherever they are.
+	mostParts = 2000
+)
 
 // follow translates what is to be fetched.
 func (g gitRepositories) follow(obj *sourcev1.GitRepository) (pursuit[GitRequest], error) {
@@ -226,7 +238,7 @@ func gitContent(obj *sourcev1.GitRepository, verification *GitVerification, in p
 	spec := &obj.Spec
 	included := make([]string, 0, len(in))
 	for _, snapshot := range in {
-		sum, err := snapshot.Files.Sum(".")
+		sum, err := snapshot.Sum()
 		if err != nil {
 			sum = snapshot.Artifact.Revision
 		}
@@ -239,8 +251,13 @@ func gitContent(obj *sourcev1.GitRepository, verification *GitVerification, in p
 // be ignored.
 func composeIncludes(obj *sourcev1.GitRepository, files gitops.Tree, in parts) (gitops.Tree, error) {
 	var mounts []source.Mount
+	total := source.Parts(files)
 	for i, snapshot := range in {
 		include := &obj.Spec.Include[i]
+		if total += source.Parts(snapshot.Files); total > mostParts {
+			return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Reason: includeCopyFailure, Cause: fmt.Errorf(
+				"include %q: with what is included in it, the source is made of more than %d repositories, which is the most that is allowed", include.GitRepositoryRef.Name, mostParts)}
+		}
 		mounts = append(mounts, source.Mount{Tree: snapshot.Files, From: include.GetFromPath(), At: include.GetToPath()})
 	}
 	files, err := source.Overlay(files, mounts...)

@@ -14,6 +14,7 @@ import (
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -86,6 +87,12 @@ type published struct {
 	skip       func(publishedObject) bool
 	mu         sync.Mutex
 	downloaded map[types.NamespacedName]types.UID // guarded by mu
+	// A slow server keeps no worker, as with the sources of this operator.
+	lane     *lane
+	flights  *flights[struct{}]
+	triggers *triggers
+	clock    clock.PassiveClock
+	work     sync.WaitGroup
 }
 
 // reconcile gets the artifact of one source, if it is not there already.
@@ -104,12 +111,14 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 		p.mu.Lock()
 		delete(p.downloaded, req.NamespacedName)
 		p.mu.Unlock()
+		p.flights.forget(obj.GetUID())
 		return ctrl.Result{}, nil
 	}
 	ref.UID = string(obj.GetUID())
 	a := obj.GetArtifact()
 	switch {
 	case a == nil || p.sources.holds(ref, a.Revision, a.Digest):
+		p.flights.forget(obj.GetUID())
 		if p.sources.failure(ref) != nil {
 			p.sources.failed(ref, nil)
 			p.followers(ref)
@@ -117,6 +126,15 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 		return ctrl.Result{}, nil
 	}
 	p.remember(req.NamespacedName, obj.GetUID())
+	landed, err := p.fetch(ctx, obj, ref, a)
+	if landed == nil {
+		return p.wait(ref, err), nil
+	}
+	return p.take(ctx, obj, ref, a, landed)
+}
+
+// download gets an artifact. The caller releases it.
+func (p *published) download(ctx context.Context, ref gitops.OwnerRef, a *meta.Artifact) (gitops.Tree, func(), error) {
 	downloadCtx, cancel := context.WithTimeout(ctx, downloadTimeout)
 	defer cancel()
 	files, release, err := p.cache.Get(egress.At(downloadCtx, placeOf(ref)), a.URL, a.Digest, artifact.NamespaceScope(ref.Namespace))
@@ -124,9 +142,17 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 		if err == nil {
 			release()
 		}
-		return ctrl.Result{}, nil
+		return nil, nil, ctx.Err()
 	}
-	if err != nil {
+	return files, release, err
+}
+
+// take gives what a download has brought to those who follow the source.
+func (p *published) take(ctx context.Context, obj publishedObject, ref gitops.OwnerRef, a *meta.Artifact, landed *flight[struct{}]) (ctrl.Result, error) {
+	if err := landed.err; err != nil {
+		if ctx.Err() != nil {
+			return ctrl.Result{}, nil
+		}
 		p.sources.failed(ref, err)
 		p.followers(ref)
 		pause := p.pauses.backoff(obj.GetUID(), p.options.MinRetryDelay, p.options.MaxRetryDelay)
@@ -140,15 +166,21 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 	}
 	p.sources.publish(ref, gitops.Snapshot{
 		Artifact: gitops.Artifact{Source: ref, Revision: a.Revision, Digest: a.Digest, Size: size, Time: a.LastUpdateTime.Time, Metadata: a.Metadata},
-		Files:    files, Release: release,
+		Files:    landed.result.Files, Release: landed.result.Release,
 	})
 	return ctrl.Result{}, nil
 }
 
 func (p *published) remember(key types.NamespacedName, uid types.UID) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	old := p.downloaded[key]
 	p.downloaded[key] = uid
+	p.mu.Unlock()
+	if old != uid {
+		// Another one of the name has taken its place.
+		p.pauses.forget(old)
+		p.flights.forget(old)
+	}
 }
 
 // gone drops a source that does not exist any more.
@@ -158,6 +190,7 @@ func (p *published) gone(ref gitops.OwnerRef, key types.NamespacedName) {
 	delete(p.downloaded, key)
 	p.mu.Unlock()
 	p.pauses.forget(uid)
+	p.flights.forget(uid)
 	p.sources.failed(ref, nil)
 	if ours || p.skip == nil {
 		p.sources.remove(ref)
@@ -208,6 +241,7 @@ func (w *wiring) followPublished(kind string, empty func() publishedObject, gene
 	p := &published{
 		kind: kind, empty: empty, client: w.mgr.GetClient(), cache: w.parts.Cache, sources: w.sources,
 		followers: w.wakeFollowers, options: w.options.Sources, pauses: newPauses(), downloaded: map[types.NamespacedName]types.UID{},
+		lane: w.lane, flights: newFlights[struct{}](), triggers: &triggers{}, clock: w.parts.Clock,
 	}
 	if generators != nil {
 		p.skip = generators.makes
@@ -216,7 +250,10 @@ func (w *wiring) followPublished(kind string, empty func() publishedObject, gene
 			generators.published(of, gitops.Snapshot{})
 		}
 	}
-	return addController(w.mgr, kind, p.reconcile, &triggers{}, w.options, w.parts, source.Kind(w.mgr.GetCache(), client.Object(empty()), p.events()))
+	if err := w.mgr.Add(leaderOnly(p.finish)); err != nil {
+		return err
+	}
+	return addController(w.mgr, kind, p.reconcile, p.triggers, w.options, w.parts, source.Kind(w.mgr.GetCache(), client.Object(empty()), p.events()))
 }
 
 // wakeFollowers has the Kustomizations run that follow a source.

@@ -68,6 +68,13 @@ func (f *flights[R]) of(uid types.UID, key string, generation int64) (under *fli
 	return under, slow
 }
 
+// begin remembers the flight of an object.
+func (f *flights[R]) begin(uid types.UID, under *flight[R]) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.byObject[uid] = under
+}
+
 // abandon ends the flight of an object of which nobody wants to know what it brings.
 func (f *flights[R]) abandon(uid types.UID) {
 	f.mu.Lock()
@@ -174,54 +181,90 @@ func (f *flight[R]) release() {
 	f.following.parts.release()
 }
 
-// fetch looks at the remote, or takes what a look has brought that was begun before. It is
-// nil where there is nothing yet: the object is reconciled when there is, or has to be
-// looked at again where the error says so. A flight takes the parts of what is followed
-// with it.
-func (r *sourceReconciler[T, R]) fetch(ctx context.Context, obj T, following *pursuit[R], known string) (*flight[R], error) {
-	uid := obj.GetUID()
-	of := r.serverOf(obj)
-	key := contentOf(following.request, following.content, obj.GetGeneration(), known)
-	under, slow := r.flights.of(uid, key, obj.GetGeneration())
+// within tells whether a flight lands within a time.
+func (f *flight[R]) within(wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// errand is what somebody wants to know of a remote.
+type errand[R any] struct {
+	uid types.UID
+	of  server
+	// key is what the look depends on, and generation that of the object.
+	key        string
+	generation int64
+	// begin begins the look, with a place on the lane or, where that is nil, without.
+	begin func(place func()) *flight[R]
+	// full is the error where there is no place.
+	full func() error
+}
+
+// run does an errand, or takes what a look has brought that was begun before. It is nil
+// where there is nothing yet: the look tells when there is, or the error says when to look
+// again.
+func (f *flights[R]) run(l *lane, now func() time.Time, e errand[R]) (*flight[R], error) {
+	under, slow := f.of(e.uid, e.key, e.generation)
 	if under != nil {
-		return r.flights.take(uid, under), nil
+		return f.take(e.uid, under), nil
 	}
-	var place func()
-	patient := false
+	var place, patient func()
 	if slow {
-		if place, patient = r.lane.take(of); place == nil && !patient {
-			return nil, r.noPlace(obj, r.timeout(obj, following.timeout))
+		if place, patient = l.take(e.of); place == nil && patient == nil {
+			return nil, e.full()
 		}
-		r.flights.waited(uid, r.clock.Now(), true)
 	}
-	under = r.takeOff(ctx, obj, following, known, key, place)
+	under = e.begin(place)
 	if place != nil {
+		f.waited(e.uid, now(), true)
 		return nil, nil
 	}
-	timer := time.NewTimer(workerWait)
-	defer timer.Stop()
-	if !patient {
-		select {
-		case <-under.done:
-			return r.flights.take(uid, under), nil
-		case <-timer.C:
+	if patient == nil {
+		if under.within(workerWait) {
+			return f.take(e.uid, under), nil
 		}
-		r.flights.lasts(uid, key)
-		place, patient = r.lane.take(of)
+		f.lasts(e.uid, e.key)
+		place, patient = l.take(e.of)
+	}
+	if patient != nil {
+		landed := under.within(l.patience)
+		patient()
+		if landed {
+			f.waited(e.uid, now(), true)
+			return f.take(e.uid, under), nil
+		}
+		if place, patient = l.take(e.of); patient != nil {
+			patient() // others have their turn
+		}
 	}
 	switch {
-	case place != nil && r.flights.board(under, place):
-		return nil, nil
-	case place != nil:
-		place()
-	case !patient:
+	case place == nil:
 		// Its namespace waits for others already: it begins anew when there is a place.
-		timeout := r.timeout(obj, under.following.timeout)
-		r.flights.abandon(uid)
-		return nil, r.noPlace(obj, timeout)
+		f.abandon(e.uid)
+		return nil, e.full()
+	case f.board(under, place):
+		f.waited(e.uid, now(), true)
+		return nil, nil
 	}
-	<-under.done // at its deadline at the latest
-	return r.flights.take(uid, under), nil
+	place()
+	return f.take(e.uid, under), nil
+}
+
+// fetch looks at the remote of an object. A flight takes the parts of what is followed with
+// it.
+func (r *sourceReconciler[T, R]) fetch(ctx context.Context, obj T, following *pursuit[R], known string) (*flight[R], error) {
+	key, timeout := contentOf(following.request, following.content, obj.GetGeneration(), known), r.timeout(obj, following.timeout)
+	return r.flights.run(r.lane, r.clock.Now, errand[R]{
+		uid: obj.GetUID(), of: r.serverOf(obj), key: key, generation: obj.GetGeneration(),
+		begin: func(place func()) *flight[R] { return r.takeOff(ctx, obj, following, known, key, place) },
+		full:  func() error { return r.noPlace(obj, timeout) },
+	})
 }
 
 // noPlace has an object wait for a place. It is worth a status where that takes longer than
@@ -268,9 +311,7 @@ func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	under := &flight[R]{key: key, generation: obj.GetGeneration(), request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
 	following.parts = nil
-	r.flights.mu.Lock()
-	r.flights.byObject[uid] = under
-	r.flights.mu.Unlock()
+	r.flights.begin(uid, under)
 	r.work.Go(func() {
 		begun := time.Now()
 		noting, asked := egress.Wishes(ctx)

@@ -15,20 +15,30 @@ const (
 	// mostLanePause is how soon at the latest: a quarter of the time that it has waited for
 	// one, so that many who wait are not looked at all the time.
 	mostLanePause = 30 * time.Second
-	// lanePlaces is how many fetches may go on without a worker, at most half of them for
-	// one namespace, and serverPlaces for one server: what they do takes memory, too.
-	lanePlaces   = 64
-	serverPlaces = 8
+	// lanePlaces is how many fetches may go on without a worker, namespacePlaces for one
+	// namespace, and serverPlaces for one server: each may hold a listing of 32 MiB, for as
+	// long as its server sends it slowly.
+	lanePlaces      = 32
+	namespacePlaces = 8
+	serverPlaces    = 6
+	// longestPatience is how long a worker stays at most with a fetch that has no place.
+	longestPatience = time.Minute
 )
 
 // lane is where slow fetches go on without a worker: servers that do not answer must not
 // keep the workers from all other sources.
 type lane struct {
+	// workers are those of one kind of sources, patience is longestPatience but in tests.
+	workers  int
+	patience time.Duration
+
 	mu sync.Mutex
 	// all, byNamespace and byServer are how many places are taken; guarded by mu.
 	all         int
 	byNamespace map[string]int
 	byServer    map[server]int
+	// patient are the namespaces for which a worker waits; guarded by mu.
+	patient map[string]bool
 	// quiet is until when servers have asked to be left alone; guarded by mu.
 	quiet map[server]time.Time
 }
@@ -36,17 +46,30 @@ type lane struct {
 // server is one as the objects of a namespace name it: what others do with it is their own.
 type server struct{ namespace, host string }
 
-func newLane() *lane {
-	return &lane{byNamespace: map[string]int{}, byServer: map[server]int{}, quiet: map[server]time.Time{}}
+// newLane is for kinds of sources that have a number of workers each.
+func newLane(workers int) *lane {
+	return &lane{
+		workers: workers, patience: longestPatience,
+		byNamespace: map[string]int{}, byServer: map[server]int{}, patient: map[string]bool{}, quiet: map[server]time.Time{},
+	}
 }
 
-// take gives a function that gives the place back; nil where there is none. Alone is set
-// where the namespace has no fetch on the lane all the same: it may keep a worker.
-func (l *lane) take(of server) (release func(), alone bool) {
+// take gives a function that gives the place back; nil where there is none. A namespace that
+// has no fetch on the lane all the same may keep a worker, until patient gives it back: one
+// at a time, and one worker is kept by nobody, so that a full lane is not the end of all else.
+func (l *lane) take(of server) (place, patient func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.all >= lanePlaces || l.byNamespace[of.namespace] >= lanePlaces/2 || l.byServer[of] >= serverPlaces {
-		return nil, l.byNamespace[of.namespace] == 0
+	if l.all >= lanePlaces || l.byNamespace[of.namespace] >= namespacePlaces || l.byServer[of] >= serverPlaces {
+		if l.byNamespace[of.namespace] > 0 || l.patient[of.namespace] || len(l.patient) >= l.workers-1 {
+			return nil, nil
+		}
+		l.patient[of.namespace] = true
+		return nil, sync.OnceFunc(func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			delete(l.patient, of.namespace)
+		})
 	}
 	l.all++
 	l.byNamespace[of.namespace]++
@@ -61,7 +84,7 @@ func (l *lane) take(of server) (release func(), alone bool) {
 		if l.byServer[of]--; l.byServer[of] == 0 {
 			delete(l.byServer, of)
 		}
-	}), false
+	}), nil
 }
 
 // left notes that a server asks to be left alone for a time, which may be 0, and gives for how

@@ -10,11 +10,15 @@ import (
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 func TestLane(t *testing.T) {
 	t.Parallel()
-	l := newLane()
+	l := newLane(3)
 	a := server{"a", "one"}
 	var places []func()
 	take := func(of server, what string) {
@@ -25,26 +29,38 @@ func TestLane(t *testing.T) {
 		}
 		places = append(places, place)
 	}
-	full := func(of server, what string, alone bool) {
+	full := func(of server, what string, may bool) (patient func()) {
 		t.Helper()
-		if place, got := l.take(of); place != nil || got != alone {
-			t.Errorf("%s has a place: %t, and may keep a worker: %t, want %t", what, place != nil, got, alone)
+		place, patient := l.take(of)
+		if place != nil || (patient != nil) != may {
+			t.Errorf("%s has a place: %t, and may keep a worker: %t, want %t", what, place != nil, patient != nil, may)
 		}
+		return patient
 	}
-	for range serverPlaces {
+	for range 6 {
 		take(a, "one server")
 	}
 	full(a, "one more at the server", false)
 	take(server{"b", "one"}, "the same server in another namespace")
-	for i := range lanePlaces/2 - serverPlaces {
+	for i := range 8 - 6 {
 		take(server{"a", fmt.Sprint(i)}, "another server")
 	}
 	full(server{"a", "another"}, "one more in the namespace", false)
-	for i := range lanePlaces/2 - 1 {
+	for i := range 32 - 8 - 1 {
 		take(server{fmt.Sprint("c", i), "one"}, "another namespace")
 	}
 	full(server{"b", "two"}, "a namespace that has one, on a full lane,", false)
-	full(server{"d", "two"}, "a namespace that has none, on a full lane,", true)
+	first := full(server{"d", "two"}, "a namespace that has none, on a full lane,", true)
+	full(server{"d", "three"}, "one that keeps a worker already", false)
+	second := full(server{"e", "two"}, "another namespace that has none", true)
+	full(server{"f", "two"}, "a third one, for the last worker,", false)
+	first()
+	first()
+	full(server{"e", "two"}, "one that keeps a worker, after another gave its own back twice,", false)
+	third := full(server{"f", "two"}, "the third one, after a worker was given back,", true)
+	full(server{"d", "two"}, "the first one, for the last worker,", false)
+	second()
+	third()
 	places[0]()
 	places[0]()
 	take(a, "what was given back")
@@ -52,14 +68,14 @@ func TestLane(t *testing.T) {
 	for _, place := range places {
 		place()
 	}
-	if l.all != 0 || len(l.byNamespace) != 0 || len(l.byServer) != 0 {
+	if l.all != 0 || len(l.byNamespace) != 0 || len(l.byServer) != 0 || len(l.patient) != 0 {
 		t.Errorf("places are taken after all were given back: %+v", l)
 	}
 }
 
 func TestLaneLeavesServersAlone(t *testing.T) {
 	t.Parallel()
-	l, start := newLane(), time.Unix(1000, 0)
+	l, start := newLane(3), time.Unix(1000, 0)
 	a, b := server{"a", "one"}, server{"b", "one"}
 	for i, step := range []struct {
 		at          time.Duration
@@ -80,6 +96,70 @@ func TestLaneLeavesServersAlone(t *testing.T) {
 	}
 	if len(l.quiet) != 0 {
 		t.Errorf("what is over is kept: %v", l.quiet)
+	}
+}
+
+// hangs is a remote that never answers.
+type hangs struct{}
+
+func (hangs) Fetch(ctx context.Context, _ GitRequest, _ string) (source.Result, error) {
+	<-ctx.Done()
+	return source.Result{}, ctx.Err()
+}
+func (hangs) Last(context.Context, GitRequest) (source.Result, error) { return source.Result{}, nil }
+func (hangs) Retain([]GitRequest) error                               { return nil }
+
+// TestFullLane: when others have taken all places, the objects of a namespace keep one worker
+// at most, and that one not for ever.
+func TestFullLane(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		patience      time.Duration
+		objects, kept int
+	}{
+		"one worker is kept":               {time.Hour, 3, 1},
+		"a worker is not kept for ever":    {workerWait, 1, 0},
+		"one after another keeps a worker": {workerWait, 3, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLane(4)
+			l.all, l.patience = lanePlaces, test.patience
+			r := &sourceReconciler[*sourcev1.GitRepository, GitRequest]{
+				kind: gitRepositories{}, fetcher: hangs{}, clock: clock.RealClock{}, lane: l, flights: newFlights[GitRequest](), triggers: &triggers{},
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ends := make(chan error, test.objects)
+			for i := range test.objects {
+				obj := &sourcev1.GitRepository{Spec: sourcev1.GitRepositorySpec{URL: "https://example.com/a", Timeout: &metav1.Duration{Duration: time.Hour}}}
+				obj.Name, obj.Namespace, obj.UID = fmt.Sprint(i), "mine", types.UID(fmt.Sprint(i))
+				go func() {
+					_, err := r.fetch(ctx, obj, &pursuit[GitRequest]{}, "")
+					ends <- err
+				}()
+			}
+			for range test.objects - test.kept {
+				select {
+				case err := <-ends:
+					var b *blocked
+					if !errors.As(err, &b) || b.retry != lanePause {
+						t.Errorf("a look without a place ends with %v, want an error that says when to look again", err)
+					}
+				case <-time.After(time.Minute):
+					t.Fatal("a worker is kept for a minute")
+				}
+			}
+			cancel()
+			for range test.kept {
+				<-ends
+			}
+			r.work.Wait()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if len(l.patient) != 0 || l.all != lanePlaces {
+				t.Errorf("after all went on %d places are taken and workers are kept for %v", l.all, l.patient)
+			}
+		})
 	}
 }
 

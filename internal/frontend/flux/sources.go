@@ -53,6 +53,10 @@ func (s *sources) renew(source gitops.OwnerRef, snapshot gitops.Snapshot) {
 
 // place makes a snapshot the newest one of its source, and gives the former one.
 func (s *sources) place(key gitops.OwnerRef, snapshot gitops.Snapshot) *held {
+	if snapshot.Files != nil {
+		// Many may be made of it.
+		snapshot.Sum = sync.OnceValues(func() (string, error) { return snapshot.Files.Sum(".") })
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.current[key]

@@ -107,7 +107,7 @@ func (v *view) try(ctx context.Context, request Request) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	listed = nil //nolint:ineffassign,wastedassign // a million of them need not outlive the choice
+	listed = nil //nolint:ineffassign,wastedassign // all of them need not outlive the choice
 	revision := revisionOf(chosen)
 	if t := v.at(revision); t != nil {
 		return t, nil
@@ -154,8 +154,8 @@ func (v *view) list(ctx context.Context, prefix string) ([]object, error) {
 			if len(o.etag) > mostTag {
 				return refused("the ETag of %s is too long", named(o.key))
 			}
-			if bytes += len(o.key) + len(o.etag); bytes > mostListed {
-				return refused("the listing has more than %d bytes of keys and ETags; choose a narrower prefix", mostListed)
+			if bytes += objectCost + len(o.key) + len(o.etag) + len(o.generation); bytes > mostListed {
+				return refused("the listing takes more than %d bytes of memory, most of them of keys and ETags; choose a narrower prefix", mostListed)
 			}
 			listed = append(listed, o)
 			return nil
@@ -165,9 +165,11 @@ func (v *view) list(ctx context.Context, prefix string) ([]object, error) {
 }
 
 const (
-	// mostListed is how many bytes the keys and ETags of a listing have at most, which is
-	// held in memory.
-	mostListed = 128 << 20
+	// mostListed is how many bytes the objects of a listing have at most, which is held in
+	// memory while the server is slow: 100,000 with keys and ETags of 260 bytes together.
+	mostListed = 32 << 20
+	// objectCost is about what an object holds in memory beside its texts.
+	objectCost = 72
 	// mostTag is the longest ETag.
 	mostTag = 1 << 10
 )

@@ -40,7 +40,7 @@ type Options struct {
 	// Objects is the largest number of objects of a revision: 100,000 by default.
 	Objects int
 	// Listed is the largest number of objects that a bucket may list, with those that
-	// are ignored: 1,000,000 by default.
+	// are ignored: 250,000 by default.
 	Listed int
 	// Pages is the largest number of pages that a bucket is listed in: 10,000 by
 	// default.
@@ -60,7 +60,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.Objects = source.Limit(o.Objects, 100_000)
-	o.Listed = source.Limit(o.Listed, 1_000_000)
+	o.Listed = source.Limit(o.Listed, 250_000)
 	o.Pages = source.Limit(o.Pages, 10_000)
 	o.ObjectBytes = source.Limit(o.ObjectBytes, 1<<30)
 	o.TotalBytes = source.Limit(o.TotalBytes, 4<<30)

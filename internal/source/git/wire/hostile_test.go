@@ -54,6 +54,16 @@ func TestAnswersAreBounded(t *testing.T) {
 			return (&harvest{limits: Limits{Refs: limit}}).read(newPackets(lines(texts...)))
 		}
 	}
+	wanted := func(count, length int) func() error {
+		return func() error {
+			m := &message{}
+			for i := range count {
+				m.line("%s refs/heads/%0*d", someID, length-len("refs/heads/"), i)
+			}
+			m.flush()
+			return (&harvest{wanted: selection{"refs/"}}).read(newPackets(m))
+		}
+	}
 	for name, test := range map[string]struct {
 		read func() error
 		want Code
@@ -81,13 +91,8 @@ func TestAnswersAreBounded(t *testing.T) {
 			_, err := readGreeting(io.MultiReader(bytes.NewReader(first), endless), &harvest{})
 			return err
 		}, CodeTooLarge},
-		"too many bytes of refs that are wanted": {func() error {
-			m := &message{}
-			for i := range 32 << 10 {
-				m.line("%s refs/heads/%d-%s", someID, i, strings.Repeat("x", 990))
-			}
-			return (&harvest{wanted: selection{"refs/"}}).read(newPackets(m))
-		}, CodeTooLarge},
+		"as many bytes of refs that are wanted as are allowed": {wanted(100_000, 80), ""},
+		"too many bytes of refs that are wanted":               {wanted(100_000, 90), CodeTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

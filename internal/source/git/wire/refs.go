@@ -36,8 +36,9 @@ const (
 	LongestRef = 1 << 10
 	// mostListed is the most bytes of all refs of an answer.
 	mostListed = 128 << 20
-	// mostTaken is the most bytes of those that were asked for.
-	mostTaken = 32 << 20
+	// mostTaken is the most bytes of those that were asked for, which are held in memory:
+	// 100,000 with 8 MiB of names.
+	mostTaken = 14 << 20
 	// refCost is about what a ref holds in memory beside its name.
 	refCost = 64
 )
