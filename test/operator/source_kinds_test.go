@@ -296,9 +296,9 @@ func TestBadSourceOfEachKind(t *testing.T) {
 				g.publish("3")
 				g.asks()
 				g.shows("3")
-				if again := stored(w, g.source, ""); again.GetArtifact().Revision == good.GetArtifact().Revision {
-					t.Errorf("the revision is still %q", again.GetArtifact().Revision)
-				}
+				waitFor(w, g.source, "Ready at another revision than "+good.GetArtifact().Revision, func(s sourced) bool {
+					return conditionOf(s.GetConditions(), "Ready").Status == "True" && s.GetArtifact().Revision != good.GetArtifact().Revision
+				})
 			})
 		}
 	}
