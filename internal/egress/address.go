@@ -1,20 +1,26 @@
 package egress
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
 	"golang.org/x/net/idna"
 )
 
-// CheckHost refuses a host that is written as an address which is refused, or as a number
-// that some take for an address, or that is a name of a cloud's metadata service. It is for
-// connections that a proxy makes, which resolves the name; any other name is looked at when
-// it is dialed.
-func (p Policy) CheckHost(host string) error {
+// CheckServer refuses a host that is written as an address which is refused, or as a number
+// that some take for an address, or that is a name of a cloud's metadata service or, at its
+// port, of the operator itself. It is for connections that a proxy makes, which resolves the
+// name; any other name is looked at when it is dialed.
+func (p Policy) CheckServer(ctx context.Context, host, port string) error {
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return &Refused{Text: fmt.Sprintf("port %s is refused; it is no number of a port", Quote(port))}
+	}
 	if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
 		// There are other forms of letters, digits and dots, which the HTTP library and
 		// proxies write so as well.
@@ -26,7 +32,7 @@ func (p Policy) CheckHost(host string) error {
 	}
 	address, err := netip.ParseAddr(host)
 	if err == nil {
-		return p.check(address)
+		return p.check(ctx, netip.AddrPortFrom(address, uint16(number)))
 	}
 	name := strings.ToLower(strings.TrimSuffix(host, "."))
 	last := name[strings.LastIndexByte(name, '.')+1:]
@@ -36,7 +42,7 @@ func (p Policy) CheckHost(host string) error {
 	if metadataName(name) {
 		return &Refused{Text: fmt.Sprintf("host %s is refused; it is a name of a cloud's metadata service", Quote(host))}
 	}
-	return nil
+	return p.Own.checkName(name, uint16(number))
 }
 
 // metadataName tells whether a name is that of the metadata service of Google, Tencent or
@@ -114,10 +120,10 @@ func meant(address netip.Addr) []netip.Addr {
 	return all
 }
 
-// check refuses link-local addresses and those where clouds keep the metadata of a
-// machine, also where they are written as addresses of IPv6.
-func (p Policy) check(address netip.Addr) error {
-	all := meant(address)
+// check refuses link-local addresses, those where clouds keep the metadata of a machine, and
+// those of the operator's own servers, also where they are written as addresses of IPv6.
+func (p Policy) check(ctx context.Context, to netip.AddrPort) error {
+	all := meant(to.Addr())
 	for _, plain := range all {
 		if plain.IsLinkLocalUnicast() || slices.Contains(metadata(), plain) {
 			return &Refused{Text: fmt.Sprintf("connections to %s are refused; it is a link-local or metadata address", plain)}
@@ -128,5 +134,5 @@ func (p Policy) check(address netip.Addr) error {
 			return &Refused{Text: fmt.Sprintf("connections to %s are refused; it is a private address, which --no-private-sources refuses", plain), private: true}
 		}
 	}
-	return nil
+	return p.Own.check(ctx, all, to.Port())
 }

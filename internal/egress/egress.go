@@ -3,7 +3,8 @@
 // reached and who gets a credential.
 //
 // Link-local and metadata addresses are never reached, whatever name stands for
-// them: the address is looked at when it is dialed. A redirect takes no credential
+// them: the address is looked at when it is dialed. Nor are the servers of the operator
+// itself (Own), which have what all tenants have. A redirect takes no credential
 // and no client certificate to another host, port or scheme, and never leads from
 // https to http. A Policy can refuse more.
 //
@@ -29,7 +30,8 @@ import (
 )
 
 // Policy refuses connections that Flux makes. Its zero value refuses none but those
-// to link-local and metadata addresses.
+// to link-local and metadata addresses. What it refuses by its flags is part of the keys of
+// what is kept of a server; Own, which is the same for all, is not.
 type Policy struct {
 	// NoPrivate refuses loopback, private (RFC 1918, RFC 4193), shared (RFC 6598) and
 	// unspecified addresses, those of proxies too, but for the proxy of the environment.
@@ -38,6 +40,8 @@ type Policy struct {
 	NoPrivate bool
 	// NoPlainCredentials refuses to send a credential over HTTP without TLS.
 	NoPlainCredentials bool
+	// Own are the operator's own servers, which are never reached; nil for none.
+	Own *Own
 }
 
 // TLS is how a server is trusted, and how we are known to it. All fields are in PEM
@@ -171,7 +175,7 @@ func (t *Transport) judge(request *http.Request) error {
 	if from := request.Response; from != nil && from.Request != nil && from.Request.URL.Scheme == "https" && request.URL.Scheme == "http" {
 		return &Refused{Text: "the server redirects from https to http, which is refused"}
 	}
-	if err := t.policy.CheckHost(request.URL.Hostname()); err != nil {
+	if err := t.policy.CheckServer(request.Context(), request.URL.Hostname(), portOf(request.URL)); err != nil {
 		return err
 	}
 	if t.policy.NoPlainCredentials && request.URL.Scheme == "http" && request.Header.Get("Authorization") != "" {
@@ -320,12 +324,12 @@ func (p Proxy) URL() (*url.URL, error) {
 
 // Dialer makes connections to addresses that the policy allows.
 func (p Policy) Dialer() *net.Dialer {
-	return &net.Dialer{Timeout: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+	return &net.Dialer{Timeout: 30 * time.Second, ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
 		if err != nil {
 			return &Refused{Text: fmt.Sprintf("%s is not an address", Quote(address))}
 		}
-		return p.check(to.Addr())
+		return p.check(ctx, to)
 	}}
 }
 

@@ -41,11 +41,11 @@ func TestAddresses(t *testing.T) {
 		"2001:db8::5efe:a9fe:a9fe": {always: true}, "2001:db8::200:5efe:a9fe:a9fe": {always: true}, "2001:db8::5efe:808:808": {}, "2001:db8::5eff:a9fe:a9fe": {},
 		"fd00:ec2::253": {private: true}, "169.253.0.1": {}, "2001:db8::1": {}, "100.128.0.1": {},
 	} {
-		at := netip.MustParseAddr(address)
-		if err := (Policy{}).check(at); (err != nil) != want.always {
+		at := netip.AddrPortFrom(netip.MustParseAddr(address), 80)
+		if err := (Policy{}).check(t.Context(), at); (err != nil) != want.always {
 			t.Errorf("%s: %v", address, err)
 		}
-		if err := (Policy{NoPrivate: true}).check(at); (err != nil) != (want.always || want.private) {
+		if err := (Policy{NoPrivate: true}).check(t.Context(), at); (err != nil) != (want.always || want.private) {
 			t.Errorf("%s without private addresses: %v", address, err)
 		}
 	}
@@ -54,7 +54,7 @@ func TestAddresses(t *testing.T) {
 // A name may stand for any address: it is the dialer that looks.
 func TestDialerLooksAtWhatIsDialed(t *testing.T) {
 	t.Parallel()
-	err := Policy{}.Dialer().Control("tcp", "169.254.169.254:80", nil)
+	err := Policy{}.Dialer().ControlContext(t.Context(), "tcp", "169.254.169.254:80", nil)
 	err = &url.Error{Op: "Get", URL: "http://name/?secret", Err: &net.OpError{Op: "dial", Err: err}}
 	code, text, ok := Explain(t.Context(), err)
 	if !ok || code != Forbidden || code.Kind() != gitops.Invalid || !strings.HasPrefix(text, "connections to 169.254.169.254 are refused") {
@@ -75,7 +75,7 @@ func TestHosts(t *testing.T) {
 		// Other forms of the same, and names that have them by right.
 		"metadata。google。internal": true, "ｍetadata.google.internal": true, "１６９.254.169.254": true, "bücher.example": false, "metadata\u200b.goog": true, "\u202ea.example": true,
 	} {
-		if err := (Policy{}).CheckHost(host); isRefused(err) != refused {
+		if err := (Policy{}).CheckServer(t.Context(), host, "80"); isRefused(err) != refused {
 			t.Errorf("%q: %v", host, err)
 		}
 	}

@@ -188,7 +188,11 @@ func (r *run) eachChecked(f func(gitops.ObjectRef, sight)) {
 		}
 		for _, m := range r.manifests {
 			live, _ := r.Observer.Live(m.Ref)
-			if r.isSelf(m.Ref) || foreign[m.Ref] || !r.owner.made[m.Ref] && plan.SkipReason(plan.EffectivePolicy(m.Policy, live.Policy), live) != "" {
+			policy := plan.EffectivePolicy(m.Policy, live.Policy)
+			if policy.Apply == gitops.ApplyIfNotPresent && r.owner.made[m.Ref] {
+				policy.Apply = gitops.ApplyOverride
+			}
+			if r.isSelf(m.Ref) || foreign[m.Ref] || plan.SkipReason(policy, live) != "" {
 				continue
 			}
 			look(m.Ref, sight{live: r.Observer.Live, err: func(ref gitops.ObjectRef) error { return r.Observer.Err(ref.GroupKind()) }})

@@ -98,6 +98,9 @@ func (h Holding) resource() schema.GroupVersionResource {
 
 func (i *Installer) objects(ctx context.Context, h Holding) ([]unstructured.Unstructured, error) {
 	list, err := i.client.Resource(h.resource()).List(ctx, metav1.ListOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil // the definition is going, and its last object has gone
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", h.definition.Name(), err)
 	}

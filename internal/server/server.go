@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -29,7 +28,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -76,7 +74,7 @@ func Run(ctx context.Context, rc *rest.Config, cfg config.Operator, options Opti
 	if options.Registry == nil {
 		options.Registry = metrics.Registry
 	}
-	s := &server{config: cfg, options: options, rest: rc, clock: clock.RealClock{}}
+	s := &server{config: cfg, options: options, rest: rc, clock: clock.RealClock{}, own: egress.NewOwn()}
 	steps := []struct {
 		name string
 		do   func(context.Context) error
@@ -85,6 +83,7 @@ func Run(ctx context.Context, rc *rest.Config, cfg config.Operator, options Opti
 		{"prepare logins", s.prepareLogins},
 		{"install custom resource definitions", s.installCRDs},
 		{"set up the manager", s.manage},
+		{"listen", s.listen},
 		{"open the data folder", s.openStorage},
 		{"record events", s.recordEvents},
 		{"observe the cluster", s.observe},
@@ -121,10 +120,14 @@ type server struct {
 	artifacts   *artifact.Store
 	cache       *artifact.Cache
 	artifactURL string
-	recorder    *event.Recorder
-	clusters    *clusters
-	engine      *engine.Engine
-	logins      *auth.Logins
+	// own are what the process listens at; no source may reach them.
+	own       *egress.Own
+	listeners []net.Listener
+	serving   net.Listener // of artifacts
+	recorder  *event.Recorder
+	clusters  *clusters
+	engine    *engine.Engine
+	logins    *auth.Logins
 }
 
 func (s *server) close() {
@@ -135,6 +138,9 @@ func (s *server) close() {
 		s.logins.Close()
 	}
 	s.closeStores()
+	for _, listener := range s.listeners {
+		_ = listener.Close() // Whoever served there has closed it already.
+	}
 }
 
 // part is the client configuration of one part of the operator.
@@ -195,8 +201,8 @@ func (s *server) manage(context.Context) error {
 			DefaultNamespaces: namespaces,
 			DefaultTransform:  cache.TransformStripManagedFields(),
 		},
-		Metrics:                       metricsserver.Options{BindAddress: bindAddress(s.config.MetricsAddress), ExtraHandlers: profiles()},
-		HealthProbeBindAddress:        bindAddress(s.config.HealthAddress),
+		Metrics:                       metricsserver.Options{BindAddress: "0"}, // See listen.
+		HealthProbeBindAddress:        "0",
 		LeaderElection:                le.Enabled,
 		LeaderElectionID:              s.lease(),
 		LeaderElectionNamespace:       s.config.RuntimeNamespace,
@@ -205,13 +211,7 @@ func (s *server) manage(context.Context) error {
 		RenewDeadline:                 &le.RenewDeadline,
 		RetryPeriod:                   &le.RetryPeriod,
 	})
-	if err != nil {
-		return err
-	}
-	if err := s.manager.AddHealthzCheck("ping", healthz.Ping); err != nil {
-		return err
-	}
-	return s.manager.AddReadyzCheck("elected", s.elected)
+	return err
 }
 
 // lease is the name of the lease for which processes compete that work on the same.
@@ -221,17 +221,6 @@ func (s *server) lease() string {
 		return name
 	}
 	return name + "-" + strings.Join(s.config.Controllers, "-")
-}
-
-// profiles are served beside the metrics, as Flux's controllers do.
-func profiles() map[string]http.Handler {
-	return map[string]http.Handler{
-		"/debug/pprof/":        http.HandlerFunc(pprof.Index),
-		"/debug/pprof/cmdline": http.HandlerFunc(pprof.Cmdline),
-		"/debug/pprof/profile": http.HandlerFunc(pprof.Profile),
-		"/debug/pprof/symbol":  http.HandlerFunc(pprof.Symbol),
-		"/debug/pprof/trace":   http.HandlerFunc(pprof.Trace),
-	}
 }
 
 // release has the start's memory given back once the caches are filled.
@@ -244,57 +233,27 @@ func (s *server) release(context.Context) error {
 	}))
 }
 
-// elected is ready once this process works, as Flux's source-controller is:
-// artifacts are served by the leader alone.
-func (s *server) elected(*http.Request) error {
-	select {
-	case <-s.manager.Elected():
-		return nil
-	default:
-		return errors.New("another operator has the lease")
-	}
-}
-
-// bindAddress is the form in which the manager wants "nothing".
-func bindAddress(address string) string {
-	if address == "" {
-		return "0"
-	}
-	return address
-}
-
 func (s *server) openStorage(context.Context) error {
 	storage := s.config.Storage
-	listener, err := net.Listen("tcp", storage.Address)
-	if err != nil {
-		return fmt.Errorf("serve artifacts: %w", err)
-	}
-	s.artifactURL = "http://" + advertised(storage.Advertised, listener.Addr())
+	var err error
 	s.artifacts, err = artifact.Open(filepath.Join(storage.Path, "artifacts"), artifact.Options{
 		TTL: storage.RetentionTTL, Records: storage.RetentionRecords, Digest: artifact.Algorithm(storage.DigestAlgorithm),
 	})
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return err
 	}
 	if s.cache, err = artifact.OpenCache(filepath.Join(storage.Path, "published")); err != nil {
-		return errors.Join(err, listener.Close())
+		return err
 	}
 	if err := errors.Join(s.openStores(), s.prepareVerification()); err != nil {
-		return errors.Join(err, listener.Close())
+		return err
 	}
 	out, err := s.publishers()
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return err
 	}
 	s.cache.Through(out)
-	if err := s.manager.Add(manager.RunnableFunc(s.collect)); err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	return s.manager.Add(&manager.Server{
-		Name:     "artifacts",
-		Server:   &http.Server{Handler: s.artifacts.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute},
-		Listener: listener,
-	})
+	return errors.Join(s.manager.Add(manager.RunnableFunc(s.collect)), s.serve("artifacts", s.serving, s.artifacts.Handler()))
 }
 
 // collectEvery is how often artifacts that were replaced are looked for.
@@ -315,24 +274,6 @@ func (s *server) collect(ctx context.Context) error {
 			}
 		}
 	}
-}
-
-// advertised is the host that stands in URLs of artifacts: the one that was
-// configured, or this machine with the port that is listened on.
-func advertised(configured string, listening net.Addr) string {
-	host, port, err := net.SplitHostPort(listening.String())
-	if err != nil {
-		return configured
-	}
-	if configured != "" {
-		return configured
-	}
-	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
-		if name, err := os.Hostname(); err == nil {
-			host = name
-		}
-	}
-	return net.JoinHostPort(host, port)
 }
 
 func (s *server) recordEvents(context.Context) error {

@@ -70,9 +70,9 @@ func (s *server) closeStores() {
 	}
 }
 
-// policy is what the operator's flags refuse.
+// policy is what the operator's flags refuse, and its own servers.
 func (s *server) policy() egress.Policy {
-	return egress.Policy{NoPrivate: s.config.NoPrivateSources, NoPlainCredentials: s.config.NoPlainCredentials}
+	return egress.Policy{NoPrivate: s.config.NoPrivateSources, NoPlainCredentials: s.config.NoPlainCredentials, Own: s.own}
 }
 
 // publishers is how artifacts of other controllers are got: whoever may write the status of a

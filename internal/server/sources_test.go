@@ -1,12 +1,15 @@
 package server
 
 import (
+	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/plumb-gitops/plumb/internal/config"
+	"github.com/plumb-gitops/plumb/internal/egress"
 )
 
 // TestPublishersAtPrivateAddresses: a flag refuses them, and another one names some.
@@ -26,7 +29,7 @@ func TestPublishersAtPrivateAddresses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, publisher.URL, nil)
+		request, err := http.NewRequestWithContext(egress.At(t.Context(), egress.Place{Folder: "bucket/apps/web"}), http.MethodGet, publisher.URL+"/bucket/apps/web/x.tar.gz", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,4 +41,30 @@ func TestPublishersAtPrivateAddresses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestPortsThatAreOpenedAreNoSource: the system chooses them, and sources know them not.
+func TestPortsThatAreOpenedAreNoSource(t *testing.T) {
+	t.Parallel()
+	s := &server{own: egress.NewOwn()}
+	t.Cleanup(s.close)
+	policy := s.policy() // Some keep it from before anything is served.
+	listener, err := s.open("metrics", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = policy.Dialer().DialContext(t.Context(), "tcp", listener.Addr().String())
+	if refused := (*egress.Refused)(nil); !errors.As(err, &refused) {
+		t.Errorf("a source reaches the metrics: %v", err)
+	}
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close() })
+	conn, err := policy.Dialer().DialContext(t.Context(), "tcp", other.Addr().String())
+	if err != nil {
+		t.Fatalf("another server of this machine: %v", err)
+	}
+	_ = conn.Close()
 }

@@ -5,11 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -23,6 +26,19 @@ import (
 	"github.com/plumb-gitops/plumb/internal/config"
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
+
+// keptAddress is an address that two operators of a test can listen on, one after the other:
+// on a loopback address of its own, where nobody else is given the port in between.
+func keptAddress(w *world) string {
+	sum := sha256.Sum256([]byte(w.namespace + strconv.Itoa(os.Getpid())))
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+sum[0]/2, sum[1], 1+sum[2]/2))
+	if err != nil { // not all systems have more than one
+		listener, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	w.check(err)
+	defer listener.Close()
+	return listener.Addr().String()
+}
 
 // unavailable has a Git server answer nothing but that it is not there.
 func unavailable(s *testenv.GitServer) {
@@ -74,7 +90,7 @@ func TestRestartServesWhatCannotBeFetched(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			dir, address := t.TempDir(), closedPort(w)
+			dir, address := t.TempDir(), keptAddress(w)
 			fixed := func(c *config.Operator) { c.Storage.Address = address }
 			stop := w.runOwn(dir, fixed)
 			first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1"), "app/README.md": "left out"})
@@ -118,7 +134,7 @@ func TestRestartServesWhatCannotBeFetched(t *testing.T) {
 func TestRestartServesCharts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	dir, address := t.TempDir(), closedPort(w)
+	dir, address := t.TempDir(), keptAddress(w)
 	fixed := func(c *config.Operator) { c.Storage.Address = address }
 	stop := w.runOwn(dir, fixed)
 	repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{Username: "ann", Password: "s3cret"})
@@ -249,7 +265,7 @@ func tamper(file string) error {
 func TestRestartMendsStoredFiles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	dir, address := t.TempDir(), closedPort(w)
+	dir, address := t.TempDir(), keptAddress(w)
 	fixed := func(c *config.Operator) { c.Storage.Address = address }
 	stop := w.runOwn(dir, fixed)
 	first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1")})
@@ -261,4 +277,40 @@ func TestRestartMendsStoredFiles(t *testing.T) {
 	w.runOwn(dir, fixed)
 	w.event("GitRepository", "repo", "ArtifactVerificationFailed", "has digest|not served before it is stored again")
 	w.again(before.Status.Artifact)
+}
+
+// TestSlowSourceThatIsAskedAgainAndAgain: who asks more often than the server answers sees
+// what it has answered all the same.
+func TestSlowSourceThatIsAskedAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.push(testenv.Files{"app/a.yaml": configMap("a", "1")})
+	source := w.source()
+	w.kustomization("app")
+	w.ready("app", first)
+	w.server.Around(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			select {
+			case <-time.After(2 * time.Second):
+				next.ServeHTTP(rw, r)
+			case <-r.Context().Done():
+			}
+		})
+	})
+	second := "main@sha1:" + w.repo.Commit(t, "main", testenv.Files{"app/a.yaml": configMap("a", "2")})
+	last := ""
+	for began := time.Now(); ; {
+		last = w.request(source)
+		var now sourcev1.GitRepository
+		w.check(w.client.Get(w.context(), w.key("repo"), &now))
+		if now.Status.Artifact != nil && now.Status.Artifact.Revision == second {
+			break
+		}
+		if time.Since(began) > patience {
+			t.Fatalf("after %s of requests the status is %+v", patience, now.Status)
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	w.data("a", "2")
+	waitFor(w, w.namedSource("repo"), "answered", func(s *sourcev1.GitRepository) bool { return s.Status.LastHandledReconcileAt == last })
 }

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
@@ -294,6 +296,37 @@ func TestNewsReachAllWhoFollow(t *testing.T) {
 		t.Errorf("%d requests to the server for a commit that six objects follow", got)
 	}
 	w.same(before)
+}
+
+// TestDurationsThatGoCannotRead are refused by the API server: a list with one of them could
+// not be read, and all objects of the kind would stand still.
+func TestDurationsThatGoCannotRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.push(testenv.Files{"app/a.yaml": configMap("a", "1")})
+	w.source()
+	w.kustomization("app")
+	w.data("a", "1")
+	for _, row := range []struct {
+		obj   client.Object
+		merge string
+		well  bool
+	}{
+		{w.namedSource("repo"), `{"spec":{"timeout":"99999999999999999m"}}`, false},
+		{w.namedSource("repo"), `{"spec":{"interval":"` + strings.Repeat("2000000h", 9) + `"}}`, false},
+		{w.namedSource("repo"), `{"spec":{"timeout":"2000000m"}}`, true},
+		{w.namedSource("repo"), `{"spec":{"interval":"1h0m1.5s"}}`, true},
+		{w.named("app"), `{"spec":{"retryInterval":"99999999999999999m"}}`, false},
+	} {
+		err := w.client.Patch(w.context(), row.obj, client.RawPatch(types.MergePatchType, []byte(row.merge)))
+		if (err == nil) != row.well || err != nil && !strings.Contains(err.Error(), "must be a duration") {
+			t.Errorf("%s: %v", row.merge, err)
+		}
+	}
+	history := `{"status":{"history":[{"digest":"x","firstReconciled":"2026-01-01T00:00:00Z","lastReconciled":"2026-01-01T00:00:00Z","lastReconciledDuration":"x","lastReconciledStatus":"x","totalReconciliations":1}]}}`
+	if err := w.client.Status().Patch(w.context(), w.named("app"), client.RawPatch(types.MergePatchType, []byte(history))); err == nil || !strings.Contains(err.Error(), "must be a duration") {
+		t.Errorf("a status with a duration that is none: %v", err)
+	}
 }
 
 // patchSource changes the GitRepository "repo".

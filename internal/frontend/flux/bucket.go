@@ -71,6 +71,9 @@ func (b buckets) credentials(obj *sourcev1.Bucket, owner gitops.OwnerRef, reques
 			return badSecret(owner, spec.SecretRef.Name, needs)
 		}
 		if client := managedIdentity(spec.Provider, request.Secret); client != "" {
+			if b.options.ServiceAccountLogins && b.options.DefaultServiceAccount != "" {
+				return badSecret(owner, spec.SecretRef.Name, "names a managed identity of the machine by 'clientId', and this operator logs in for objects as service accounts only (--default-service-account)")
+			}
 			request.Login = Login{Provider: spec.Provider, Namespace: obj.Namespace, Client: client}
 		}
 	} else if spec.Provider != sourcev1.BucketProviderGeneric {

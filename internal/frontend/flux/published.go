@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
@@ -51,6 +53,19 @@ func SourceKinds() map[string]bool {
 		kinds[kind] = true
 	}
 	return kinds
+}
+
+// placeOf is where Flux's controllers have the artifacts of an object, beside those of all
+// others. Whoever may write a status could name any of these in it.
+func placeOf(ref gitops.OwnerRef) egress.Place {
+	place := egress.Place{Folder: strings.ToLower(ref.Kind) + "/" + ref.Namespace + "/" + ref.Name}
+	for _, kind := range []string{
+		sourcev1.GitRepositoryKind, sourcev1.OCIRepositoryKind, sourcev1.BucketKind, sourcev1.ExternalArtifactKind,
+		sourcev1.HelmRepositoryKind, sourcev1.HelmChartKind,
+	} {
+		place.Tops = append(place.Tops, strings.ToLower(kind))
+	}
+	return place
 }
 
 // downloadTimeout bounds one try to get an artifact.
@@ -122,7 +137,7 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 func (p *published) download(ctx context.Context, ref gitops.OwnerRef, a *meta.Artifact) (gitops.Tree, func(), error) {
 	downloadCtx, cancel := context.WithTimeout(ctx, downloadTimeout)
 	defer cancel()
-	files, release, err := p.cache.Get(downloadCtx, a.URL, a.Digest, artifact.NamespaceScope(ref.Namespace))
+	files, release, err := p.cache.Get(egress.At(downloadCtx, placeOf(ref)), a.URL, a.Digest, artifact.NamespaceScope(ref.Namespace))
 	if ctx.Err() != nil {
 		if err == nil {
 			release()

@@ -325,7 +325,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	if result.Unchanged {
 		r.metrics.Fetched(r.kind.name(), "unchanged")
 		result.Release()
-		r.confirm(obj.GetUID(), result.Verified, following.parts)
+		r.confirm(obj.GetUID(), result.Verified, following.parts, landed.request)
 		return r.settle(ctx, obj)
 	}
 	r.metrics.Fetched(r.kind.name(), "changed")
@@ -333,16 +333,16 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	if err != nil {
 		return r.fail(ctx, obj, err)
 	}
-	next.confirmed = true
+	next.confirmed, next.request = true, landed.request
 	// Consumers in the process are at work by now; the file is for others.
 	r.startPacking(ctx, obj, next)
 	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
 }
 
-// untold tells whether a revision is packed, was fetched for the object as it is now, and
-// stands in no status yet.
+// untold tells whether a revision is packed, was fetched for the object as it is declared
+// now, and stands in no status yet.
 func (f fetched) untold(obj client.Object, content string) bool {
-	return f.confirmed && !f.packing() && !f.told && f.content == content && f.generation == obj.GetGeneration() && f.request == requestOf(obj)
+	return f.confirmed && !f.packing() && !f.told && f.content == content && f.generation == obj.GetGeneration()
 }
 
 // requestOf is the last request for a reconciliation of an object.
@@ -426,7 +426,15 @@ func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *p
 	if told == nil || r.sources.revision(r.ref(obj)) != "" {
 		return fetched{}
 	}
-	result, err := r.fetcher.Last(ctx, following.request)
+	if obj.GetGeneration() != *r.kind.status(obj).generation {
+		// What is stored was made as the object was then.
+		r.restore(ctx, obj)
+		return fetched{}
+	}
+	// Another object's fetch of the same may be under way, for as long as that takes.
+	limited, cancel := context.WithTimeout(ctx, workerWait)
+	defer cancel()
+	result, err := r.fetcher.Last(limited, following.request)
 	if err != nil {
 		r.restore(ctx, obj)
 		return fetched{}

@@ -3,6 +3,7 @@ package flux
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -33,10 +34,11 @@ type slow struct {
 // then; the object is reconciled once it has landed.
 type flight[R any] struct {
 	// key is what the look depends on, and request the one for which it was begun.
-	key       string
-	request   string
-	following pursuit[R]
-	cancel    context.CancelFunc
+	key        string
+	generation int64
+	request    string
+	following  pursuit[R]
+	cancel     context.CancelFunc
 	// done is closed when it has landed; result and err may be read then.
 	done   chan struct{}
 	result source.Result
@@ -52,12 +54,14 @@ func newFlights[R any]() *flights[R] {
 }
 
 // of gives the flight of an object that was begun with a key, nil for none, and whether the
-// last one with this key was slow. One with another key is abandoned.
-func (f *flights[R]) of(uid types.UID, key string) (under *flight[R], slow bool) {
+// last one with this key was slow. One with another key is abandoned, unless it is for the
+// same declaration and made of other sources: those may change faster than it lasts, and
+// what it brings is newer than what there is.
+func (f *flights[R]) of(uid types.UID, key string, generation int64) (under *flight[R], slow bool) {
 	f.mu.Lock()
 	under, slow = f.byObject[uid], f.slow[uid].key == key
 	f.mu.Unlock()
-	if under != nil && under.key != key {
+	if under != nil && under.key != key && (under.generation != generation || len(under.following.parts) == 0) {
 		f.abandon(uid)
 		under = nil
 	}
@@ -193,8 +197,9 @@ func (f *flight[R]) within(wait time.Duration) bool {
 type errand[R any] struct {
 	uid types.UID
 	of  server
-	// key is what the look depends on, and request the one for which it is.
-	key, request string
+	// key is what the look depends on, and generation that of what was declared.
+	key        string
+	generation int64
 	// begin begins the look, with a place on the lane or, where that is nil, without.
 	begin func(place func()) *flight[R]
 	// full is the error where there is no place.
@@ -205,15 +210,9 @@ type errand[R any] struct {
 // where there is nothing yet: the look tells when there is, or the error says when to look
 // again.
 func (f *flights[R]) run(l *lane, now func() time.Time, e errand[R]) (*flight[R], error) {
-	under, slow := f.of(e.uid, e.key)
+	under, slow := f.of(e.uid, e.key, e.generation)
 	if under != nil {
-		landed := f.take(e.uid, under)
-		if landed == nil || landed.err != nil || landed.request == e.request {
-			return landed, nil
-		}
-		// Somebody has asked since: there may be more by now. What was brought needs not
-		// be brought again.
-		landed.release()
+		return f.take(e.uid, under), nil
 	}
 	var place, patient func()
 	if slow {
@@ -262,7 +261,7 @@ func (f *flights[R]) run(l *lane, now func() time.Time, e errand[R]) (*flight[R]
 func (r *sourceReconciler[T, R]) fetch(ctx context.Context, obj T, following *pursuit[R], known string) (*flight[R], error) {
 	key, timeout := contentOf(following.request, following.content, obj.GetGeneration(), known), r.timeout(obj, following.timeout)
 	return r.flights.run(r.lane, r.clock.Now, errand[R]{
-		uid: obj.GetUID(), of: r.serverOf(obj), key: key, request: requestOf(obj),
+		uid: obj.GetUID(), of: r.serverOf(obj), key: key, generation: obj.GetGeneration(),
 		begin: func(place func()) *flight[R] { return r.takeOff(ctx, obj, following, known, key, place) },
 		full:  func() error { return r.noPlace(obj, timeout) },
 	})
@@ -272,8 +271,9 @@ func (r *sourceReconciler[T, R]) fetch(ctx context.Context, obj T, following *pu
 // the look might.
 func (r *sourceReconciler[T, R]) noPlace(obj T, timeout time.Duration) error {
 	_, reason := r.kind.reasons(fetched{})
+	waited := r.flights.waited(obj.GetUID(), r.clock.Now(), false)
 	return &blocked{
-		reason: reason, retry: lanePause, quiet: r.flights.waited(obj.GetUID(), r.clock.Now(), false) < timeout,
+		reason: reason, retry: min(max(lanePause, waited/4), mostLanePause), quiet: waited < timeout,
 		cause: fmt.Errorf("no answer from %q within %s, and no place to wait longer for one: too many sources of namespace '%s' wait for servers that do not answer; it is tried again when one of these has ended",
 			r.kind.settings(obj).address, workerWait, obj.GetNamespace()),
 	}
@@ -293,18 +293,29 @@ type unfetched struct {
 // Unwrap gives the error itself.
 func (u *unfetched) Unwrap() error { return u.error }
 
+// guarded fetches. A panic is an error of this object, as it is in a worker.
+func (r *sourceReconciler[T, R]) guarded(ctx context.Context, request R, known string) (result source.Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.events.log.Error(fmt.Errorf("panic: %v", p), "Fetching a source panicked", "stack", string(debug.Stack()))
+			result, err = source.Result{}, fmt.Errorf("internal error: fetching panicked; the log of the operator has more")
+		}
+	}()
+	return r.fetcher.Fetch(ctx, request, known)
+}
+
 // takeOff begins a look at the remote.
 func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *pursuit[R], known, key string, place func()) *flight[R] {
 	uid, name := obj.GetUID(), client.ObjectKeyFromObject(obj)
 	timeout := r.timeout(obj, following.timeout)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
-	under := &flight[R]{key: key, request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
+	under := &flight[R]{key: key, generation: obj.GetGeneration(), request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
 	following.parts = nil
 	r.flights.begin(uid, under)
 	r.work.Go(func() {
 		begun := time.Now()
 		noting, asked := egress.Wishes(ctx)
-		result, err := r.fetcher.Fetch(noting, under.following.request, known)
+		result, err := r.guarded(noting, under.following.request, known)
 		if err != nil {
 			err = &unfetched{error: r.fetchError(obj, ctx, timeout, err), pause: r.lane.left(r.serverOf(obj), asked(), r.clock.Now())}
 		}

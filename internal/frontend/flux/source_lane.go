@@ -12,6 +12,9 @@ const (
 	workerWait = time.Second
 	// lanePause is how soon it is looked again for a place on the lane.
 	lanePause = 2 * time.Second
+	// mostLanePause is how soon at the latest: a quarter of the time that it has waited for
+	// one, so that many who wait are not looked at all the time.
+	mostLanePause = 30 * time.Second
 	// lanePlaces is how many fetches may go on without a worker, namespacePlaces for one
 	// namespace, and serverPlaces for one server: each may hold a listing of 32 MiB, for as
 	// long as its server sends it slowly.

@@ -170,14 +170,14 @@ func (r *sourceReconciler[T, R]) NeedLeaderElection() bool { return true }
 
 // confirm takes over what an unchanged revision was verified by, and the revisions of parts
 // that have moved without a change of the files that are used.
-func (r *sourceReconciler[T, R]) confirm(uid types.UID, verified string, in parts) {
+func (r *sourceReconciler[T, R]) confirm(uid types.UID, verified string, in parts, request string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	last, ok := r.fetched[uid]
 	if !ok {
 		return
 	}
-	last.verified, last.confirmed = verified, true
+	last.verified, last.confirmed, last.request = verified, true, request
 	if len(last.parts) == len(in) {
 		last.parts = slices.Clone(last.parts)
 		for i, snapshot := range in {

@@ -71,7 +71,7 @@ func (r *sourceReconciler[T, R]) restore(ctx context.Context, obj T) {
 	snapshot := gitops.Snapshot{Artifact: a}
 	// An index of charts has no files: who needs one has it from the fetcher.
 	if r.kind.latest() != artifact.LatestIndex {
-		unpacked, err := r.cache.Load(ctx, artifact.Packed{Digest: a.Digest, Open: func(context.Context) (io.ReadCloser, error) {
+		unpacked, err := r.cache.Load(ctx, artifact.Packed{Digest: a.Digest, Scope: artifact.NamespaceScope(a.Source.Namespace), Open: func(context.Context) (io.ReadCloser, error) {
 			return r.packed.store.Open(a.Source, file)
 		}})
 		if err != nil {

@@ -34,6 +34,11 @@ func (r *sourceReconciler[T, R]) succeed(ctx context.Context, obj T, f fetched) 
 	}
 	r.pauses.succeeded(obj.GetUID())
 	r.packedAs(obj.GetUID(), f, func(now *fetched) { now.told = true })
+	if f.request != requestOf(before) {
+		// Somebody has asked since that look began. It is told first, so that those who ask
+		// without end do not keep it from being told.
+		r.triggers.add(client.ObjectKeyFromObject(obj), urgent)
+	}
 	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
 }
 
@@ -69,7 +74,9 @@ func (r *sourceReconciler[T, R]) describe(after, started T, f fetched) (bool, er
 		sourcev1.IncludeUnavailableCondition, sourcev1.ArtifactOutdatedCondition, meta.ReconcilingCondition, meta.StalledCondition)
 	*status.generation = started.GetGeneration()
 	r.kind.observe(after, started, f)
-	setHandled(status.request, started)
+	if f.request != "" {
+		status.request.SetLastHandledReconcileRequest(f.request)
+	}
 	return changed || recovered, nil
 }
 
@@ -119,9 +126,11 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	if stalled {
 		return ctrl.Result{}, nil
 	}
-	pause := r.pauses.backoff(obj.GetUID(), r.options.MinRetryDelay, r.options.MaxRetryDelay)
+	var pause time.Duration
 	if isBlocked && b.retry > 0 {
 		pause = b.retry
+	} else {
+		pause = r.pauses.backoff(obj.GetUID(), r.options.MinRetryDelay, r.options.MaxRetryDelay)
 	}
 	pause = min(pause, max(obj.GetRequeueAfter(), r.options.MinRetryDelay))
 	var u *unfetched

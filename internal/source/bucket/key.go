@@ -22,6 +22,9 @@ const (
 	longestElement = 255
 	// deepest is how many directories lead to a file at most.
 	deepest = 100
+	// mostDirectories is how many directories the keys of a bucket make at most: each key
+	// alone may make many.
+	mostDirectories = 200_000
 	// longestTag is the longest entity tag in bytes.
 	longestTag = 1024
 )

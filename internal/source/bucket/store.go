@@ -113,7 +113,7 @@ func (s *Store) Close() error {
 func (s *Store) key(r Request) string {
 	azure := r.Auth.Azure
 	return s.folder.Name(
-		string(r.Provider), r.Bucket, r.Endpoint, r.Region, fmt.Sprint(r.Insecure, r.TLS.Insecure, r.STS.TLS.Insecure, azure.ClientCertificateSendChain, r.Login != nil, r.Policy), r.Identity,
+		string(r.Provider), r.Bucket, r.Endpoint, r.Region, fmt.Sprint(r.Insecure, r.TLS.Insecure, r.STS.TLS.Insecure, azure.ClientCertificateSendChain, r.Login != nil, r.Policy.NoPrivate, r.Policy.NoPlainCredentials), r.Identity,
 		r.Auth.AccessKey, r.Auth.SecretKey, string(r.Auth.ServiceAccountJSON),
 		azure.TenantID, azure.ClientID, azure.ClientSecret, string(azure.ClientCertificate), azure.ClientCertificatePassword,
 		azure.AccountKey, azure.SASKey, azure.AuthorityHost,

@@ -78,6 +78,9 @@ func (t *tree) directory(at string) (*directory, error) {
 	if d := t.dirs[at]; d != nil {
 		return d, nil
 	}
+	if len(t.dirs) >= mostDirectories {
+		return nil, fmt.Errorf("they make more than %d directories; exclude some in ignore, or follow a prefix", mostDirectories)
+	}
 	above, name := split(at)
 	parent, err := t.directory(above)
 	if err != nil {

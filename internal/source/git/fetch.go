@@ -114,6 +114,10 @@ func (r *remote) choose(ctx context.Context, request Request, notBefore time.Tim
 	if found, ok := ref.choose(refs); ok {
 		return found, nil
 	}
+	if !notBefore.IsZero() {
+		// It may be there by now.
+		return r.choose(ctx, request, time.Time{})
+	}
 	return choice{}, r.missing(ctx, ref)
 }
 

@@ -105,6 +105,8 @@ const (
 	// tooSlow is the wait for an answer after which it is due to one of the prefixes
 	// that are asked for together, if it does not come at all.
 	tooSlow = 5 * time.Second
+	// sharedWait is how long all wait for an answer that they share.
+	sharedWait = time.Minute
 	// forgotten is when a prefix that is not asked for again is left out, at least.
 	forgotten = time.Hour
 	// atOnce is what counts as one question of several objects.
@@ -148,7 +150,18 @@ func (l *listings) take(ctx context.Context, at *lane, alone bool, q question) (
 		return *known, true
 	}
 	answer := listing{asked: l.stamp(), at: l.now(), prefixes: all}
-	answer.refs, answer.err = l.list(ctx, all)
+	limited, cancel := ctx, context.CancelFunc(func() {})
+	if !alone {
+		limited, cancel = context.WithTimeout(ctx, sharedWait)
+	}
+	answer.refs, answer.err = l.list(limited, all)
+	late := limited.Err() != nil
+	cancel()
+	if late && ctx.Err() == nil {
+		// Whoever has more time waits alone: others would wait with it.
+		l.part([]string{q.prefix})
+		return listing{}, false
+	}
 	if ctx.Err() != nil {
 		if len(all) > 1 && l.now().Sub(answer.at) >= tooSlow {
 			l.part(all)
@@ -350,7 +363,7 @@ func (l *listings) finish(at *lane, alone bool, answer listing, q question) []st
 		if alone || len(answer.refs) > mostOwn {
 			f.apart = s.count > mostOwn
 		}
-		if f.refs != "" && f.refs != s.refs {
+		if f.refs != "" && s.refs != "" && f.refs != s.refs {
 			changed[p] = true
 		}
 		f.refs = s.refs
@@ -384,10 +397,14 @@ func standings(refs []wire.Ref, prefixes []string) []standing {
 			if !strings.HasPrefix(ref.Name, p) {
 				break
 			}
-			all[i].count++
+			if all[i].count++; all[i].count > mostOwn {
+				break // it is listed alone, and nobody is told of its news
+			}
 			fmt.Fprintf(sum, "%s %s\n", ref.ID, ref.Name)
 		}
-		all[i].refs = string(sum.Sum(nil))
+		if all[i].count <= mostOwn {
+			all[i].refs = string(sum.Sum(nil))
+		}
 	}
 	return all
 }

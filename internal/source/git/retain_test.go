@@ -212,7 +212,11 @@ func TestSubmodulesUnderWay(t *testing.T) {
 			}
 			done <- err
 		}()
-		<-asked
+		select {
+		case <-asked:
+		case err := <-done:
+			t.Fatalf("%s: the fetch ended before the submodule was asked for: %v", name, err)
+		}
 		if err := s.Retain(test.followed); err != nil {
 			t.Fatal(err)
 		}

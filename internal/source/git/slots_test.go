@@ -37,7 +37,11 @@ func TestFetchesTakeTurns(t *testing.T) {
 	})
 	slow := make(chan error, 1)
 	go func() { slow <- get(t.Context(), "slow") }()
-	<-hanging
+	select {
+	case <-hanging:
+	case err := <-slow:
+		t.Fatalf("the fetch ended before the server hung: %v", err)
+	}
 	var releases []func()
 	for range 4 {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -67,6 +67,14 @@ func Run(ctx context.Context, c Config, ready func(url string)) error {
 	if err != nil {
 		return err
 	}
+	nodes, err := creds.REST(credentials.Nodes, url)
+	if err != nil {
+		return err
+	}
+	volumes, err := simulate.NewVolumes(ctx, nodes)
+	if err != nil {
+		return err
+	}
 	g := &group{failed: make(chan error, 1)}
 	etcdReady := make(chan struct{})
 	g.start("etcd", func() error {
@@ -76,7 +84,7 @@ func Run(ctx context.Context, c Config, ready func(url string)) error {
 		return apiServer{dir: c.Dir, creds: creds, listener: listener, auditLog: c.AuditLog}.run(ctx)
 	})
 	g.start("start", func() error {
-		if err := g.startClients(ctx, c, creds, url, admin); err != nil {
+		if err := g.startClients(ctx, c, creds, url, admin, nodes, volumes); err != nil {
 			return err
 		}
 		if err := creds.WriteKubeconfig(c.Kubeconfig, credentials.Admin, url); err != nil {
@@ -96,7 +104,7 @@ func Run(ctx context.Context, c Config, ready func(url string)) error {
 
 // startClients starts the parts that need the API server once it answers, and
 // returns when they are up.
-func (g *group) startClients(ctx context.Context, c Config, creds credentials.Folder, url string, admin *rest.Config) error {
+func (g *group) startClients(ctx context.Context, c Config, creds credentials.Folder, url string, admin, nodes *rest.Config, volumes *simulate.Volumes) error {
 	if err := awaitHealthy(ctx, admin); err != nil {
 		return err
 	}
@@ -108,10 +116,6 @@ func (g *group) startClients(ctx context.Context, c Config, creds credentials.Fo
 		}
 		kubeconfigs[user] = path
 	}
-	nodes, err := creds.REST(credentials.Nodes, url)
-	if err != nil {
-		return err
-	}
 	g.start("kube-controller-manager", func() error {
 		return controllerManager{creds: creds, kubeconfig: kubeconfigs[credentials.ControllerManager]}.run(ctx)
 	})
@@ -121,9 +125,7 @@ func (g *group) startClients(ctx context.Context, c Config, creds credentials.Fo
 	g.start("simulated nodes", func() error {
 		return simulate.Nodes{Config: nodes, Count: c.Nodes, Log: c.Log}.Run(ctx)
 	})
-	g.start("simulated volumes", func() error {
-		return simulate.Volumes{Config: nodes}.Run(ctx)
-	})
+	g.start("simulated volumes", func() error { return volumes.Run(ctx) })
 	return awaitReady(ctx, admin)
 }
 

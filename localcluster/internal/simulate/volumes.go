@@ -26,28 +26,34 @@ const (
 // Volumes makes a volume for every claim of its storage classes, and removes it
 // when the claim is gone. No volume holds anything.
 type Volumes struct {
-	// Config reaches the API server as a user who may do everything.
-	Config *rest.Config
+	client     kubernetes.Interface
+	controller *controller.ProvisionController
+}
+
+// NewVolumes prepares them; config reaches the API server as a user who may do everything.
+// It has to be called before anything else in the process uses client-go: the library
+// writes to the scheme that all clients share.
+func NewVolumes(ctx context.Context, config *rest.Config) (*Volumes, error) {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return &Volumes{client: client, controller: controller.NewProvisionController(ctx, client, provisioner, volumes{},
+		controller.LeaderElection(false))}, nil
 }
 
 // Run makes the storage classes and serves claims until ctx ends.
-func (v Volumes) Run(ctx context.Context) error {
-	client, err := kubernetes.NewForConfig(v.Config)
-	if err != nil {
-		return err
-	}
+func (v *Volumes) Run(ctx context.Context) error {
 	for _, class := range []*storagev1.StorageClass{
 		newClass(standardClass, storagev1.VolumeBindingWaitForFirstConsumer, true),
 		newClass(immediateClass, storagev1.VolumeBindingImmediate, false),
 	} {
-		_, err := client.StorageV1().StorageClasses().Create(ctx, class, metav1.CreateOptions{})
+		_, err := v.client.StorageV1().StorageClasses().Create(ctx, class, metav1.CreateOptions{})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create storage class %q: %w", class.Name, err)
 		}
 	}
-	c := controller.NewProvisionController(ctx, client, provisioner, volumes{},
-		controller.LeaderElection(false))
-	c.Run(ctx)
+	v.controller.Run(ctx)
 	return nil
 }
 

@@ -36,21 +36,26 @@ func Receive(ctx context.Context, r io.Reader, dir *os.Root, name string, serial
 	return nil, nil
 }
 
-func (p *Pack) receive(ctx context.Context, r io.Reader, dir *os.Root, older *Set, limits Limits) error {
+func (p *Pack) receive(ctx context.Context, r io.Reader, dir *os.Root, older *Set, limits Limits) (err error) {
 	in := &intake{ctx: ctx, src: r, file: p.file, sum: sha1.New(), limit: limits.Bytes}
-	entries, err := in.entries(limits)
-	if err != nil {
+	list := &ledger{dir: dir, name: p.Name, most: ledgerEntries}
+	defer func() { err = errors.Join(err, list.close()) }()
+	if err := in.entries(limits, list); err != nil {
 		return err
 	}
 	if p.Size, err = in.finish(); err != nil {
 		return err
 	}
 	// All is there: from here on nobody waits for the server.
-	release, err := limits.Slots.Take(ctx, p.Size, len(entries))
+	release, err := limits.Slots.Take(ctx, p.Size, list.count)
 	if err != nil {
 		return err
 	}
 	defer release()
+	entries, err := list.all()
+	if err != nil {
+		return err
+	}
 	x := &indexer{ctx: ctx, pack: p, entries: entries, older: older, limits: limits}
 	slots, err := x.slots()
 	if err != nil {
@@ -159,35 +164,36 @@ func (in *intake) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// entries reads all objects. Those that are not deltas get their name.
-func (in *intake) entries(limits Limits) ([]received, error) {
+// entries lists all objects. Those that are not deltas get their name.
+func (in *intake) entries(limits Limits, list *ledger) error {
 	var head [headerSize]byte
 	if _, err := io.ReadFull(in, head[:]); err != nil {
-		return nil, err
+		return err
 	}
 	if !bytes.HasPrefix(head[:], []byte("PACK")) {
-		return nil, fmt.Errorf("%w: not a pack", ErrCorrupt)
+		return fmt.Errorf("%w: not a pack", ErrCorrupt)
 	}
 	if version := binary.BigEndian.Uint32(head[4:]); version != 2 && version != 3 {
-		return nil, fmt.Errorf("%w: version %d", ErrCorrupt, version)
+		return fmt.Errorf("%w: version %d", ErrCorrupt, version)
 	}
 	count := binary.BigEndian.Uint32(head[8:])
 	if limits.Objects > 0 && int64(count) > int64(limits.Objects) {
-		return nil, fmt.Errorf("%w: pack of %d objects, at most %d are allowed", ErrTooLarge, count, limits.Objects)
+		return fmt.Errorf("%w: pack of %d objects, at most %d are allowed", ErrTooLarge, count, limits.Objects)
 	}
 	if err := in.flush(); err != nil {
-		return nil, err
+		return err
 	}
-	entries := make([]received, 0, min(count, 1<<16))
 	name := sha1cd.New()
 	for range count {
 		e, err := in.entry(name)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		entries = append(entries, e)
+		if err := list.add(e); err != nil {
+			return err
+		}
 	}
-	return entries, nil
+	return nil
 }
 
 func (in *intake) entry(name hash.Hash) (received, error) {

@@ -17,6 +17,7 @@ import (
 // sshTransport reaches a repository over SSH, by a session for each exchange.
 type sshTransport struct {
 	host    string
+	port    string
 	address string
 	command string
 	config  ssh.ClientConfig
@@ -39,6 +40,7 @@ func newSSH(o Options) (*sshTransport, error) {
 	}
 	t := &sshTransport{
 		host:    host,
+		port:    port,
 		address: net.JoinHostPort(host, port),
 		command: "git-upload-pack '" + strings.ReplaceAll(path, "'", `'\''`) + "'",
 		config:  ssh.ClientConfig{User: "git"},

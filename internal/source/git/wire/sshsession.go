@@ -80,7 +80,7 @@ func (t *sshTransport) close() { t.kept.drop(nil) }
 
 // open runs upload-pack, on the connection of the session before where there is one.
 func (t *sshTransport) open(ctx context.Context) (session, error) {
-	if err := t.policy.CheckHost(t.host); err != nil {
+	if err := t.policy.CheckServer(ctx, t.host, t.port); err != nil {
 		return nil, err
 	}
 	if conn := t.kept.take(); conn != nil {

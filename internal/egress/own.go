@@ -1,0 +1,198 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// ownNames is how long the addresses of an advertised name are believed, and
+	// ownPatience how long they are looked for.
+	ownNames    = 30 * time.Second
+	ownPatience = 10 * time.Second
+)
+
+// Own are the servers of the operator itself, which serve what all tenants have: a source
+// that names one would show its owner what is somebody else's. It learns of them while they
+// start, and is asked at each connection. Its methods are safe for use by several goroutines.
+type Own struct {
+	now        func() time.Time
+	interfaces func() ([]net.Addr, error)
+	resolve    func(ctx context.Context, network, host string) ([]netip.Addr, error)
+
+	mu         sync.Mutex // guards what follows
+	ports      map[uint16]bool
+	advertised []*advertised
+}
+
+// advertised is a server as others know it.
+type advertised struct {
+	host, plain string
+	port        uint16
+
+	mu        sync.Mutex // guards what follows, and is held while they are looked for
+	addresses []netip.Addr
+	until     time.Time
+}
+
+// NewOwn knows no server yet.
+func NewOwn() *Own {
+	return &Own{now: time.Now, interfaces: net.InterfaceAddrs, resolve: net.DefaultResolver.LookupNetIP, ports: map[uint16]bool{}}
+}
+
+// Listens says that the operator listens at an address: nobody reaches its port at any
+// address of this machine.
+func (o *Own) Listens(at net.Addr) {
+	if to, err := netip.ParseAddrPort(at.String()); err == nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.ports[to.Port()] = true
+	}
+}
+
+// Advertise says by which host or host:port others reach the operator; without a port it is
+// that of HTTP.
+func (o *Own) Advertise(server string) {
+	host, text, err := net.SplitHostPort(server)
+	if err != nil {
+		host, text = strings.Trim(server, "[]"), "80"
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || host == "" {
+		return // nobody reaches it
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.advertised = append(o.advertised, &advertised{host: host, plain: plainServer(host), port: uint16(port)})
+}
+
+// at are the advertised servers with a port, and whether it is one that is listened at.
+func (o *Own) at(port uint16) (servers []*advertised, listens bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, a := range o.advertised {
+		if a.port == port {
+			servers = append(servers, a)
+		}
+	}
+	return servers, o.ports[port]
+}
+
+// checkName refuses the names of the operator's own servers, for connections that a proxy
+// makes. All others are looked at by their addresses.
+func (o *Own) checkName(host string, port uint16) error {
+	if o == nil {
+		return nil
+	}
+	servers, listens := o.at(port)
+	host = plainServer(host)
+	if listens && (host == "localhost" || strings.HasSuffix(host, ".localhost")) {
+		return ownServer(host, port)
+	}
+	for _, a := range servers {
+		if slices.Contains(a.names(), host) {
+			return ownServer(host, port)
+		}
+	}
+	return nil
+}
+
+// names are those of the server in a cluster: NAME.NAMESPACE.svc.DOMAIN can be shortened.
+func (a *advertised) names() []string {
+	names := []string{a.plain}
+	if parts := strings.Split(a.plain, "."); len(parts) >= 3 && parts[2] == "svc" {
+		service := parts[0] + "." + parts[1]
+		names = append(names, parts[0], service, service+".svc", service+".svc.cluster.local")
+	}
+	return names
+}
+
+// check refuses addresses, in all their forms, where one of the operator's own servers is.
+func (o *Own) check(ctx context.Context, all []netip.Addr, port uint16) error {
+	if o == nil {
+		return nil
+	}
+	servers, listens := o.at(port)
+	if listens {
+		mine, err := o.machine(all)
+		if err != nil {
+			return err
+		}
+		if mine {
+			return ownServer(all[0].String(), port)
+		}
+	}
+	for _, a := range servers {
+		theirs, err := o.addressesOf(ctx, a)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(all, func(plain netip.Addr) bool { return slices.Contains(theirs, plain) }) {
+			return ownServer(all[0].String(), port)
+		}
+	}
+	return nil
+}
+
+// machine tells whether one of the addresses is this machine's.
+func (o *Own) machine(all []netip.Addr) (bool, error) {
+	if slices.ContainsFunc(all, func(plain netip.Addr) bool { return plain.IsLoopback() || plain.IsUnspecified() }) {
+		return true, nil
+	}
+	interfaces, err := o.interfaces()
+	if err != nil {
+		return false, errors.New("the addresses of the operator's own machine cannot be found out, so that no connection is made to a port that it listens at")
+	}
+	for _, address := range interfaces {
+		if prefix, err := netip.ParsePrefix(address.String()); err == nil && slices.Contains(all, prefix.Addr().Unmap().WithZone("")) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// addressesOf looks for the addresses of an advertised server. While nobody can say them,
+// those that were known last are believed; without any it is an error, for the address that
+// is asked for may be one of them.
+func (o *Own) addressesOf(ctx context.Context, a *advertised) ([]netip.Addr, error) {
+	if address, err := netip.ParseAddr(a.plain); err == nil {
+		return []netip.Addr{address.Unmap().WithZone("")}, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := o.now()
+	if now.Before(a.until) {
+		return a.addresses, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, ownPatience)
+	defer cancel()
+	found, err := o.resolve(ctx, "ip", a.host)
+	var dns *net.DNSError
+	switch {
+	case err == nil:
+	case errors.As(err, &dns) && dns.IsNotFound:
+		found = nil // It has none.
+	case len(a.addresses) > 0:
+		return a.addresses, nil
+	default:
+		return nil, err
+	}
+	a.addresses, a.until = nil, now.Add(ownNames)
+	for _, address := range found {
+		a.addresses = append(a.addresses, address.Unmap().WithZone(""))
+	}
+	return a.addresses, nil
+}
+
+func ownServer(host string, port uint16) error {
+	return &Refused{Text: fmt.Sprintf("connections to %s are refused; the operator itself answers there, with what others have: name the server that the content comes from",
+		Printable(net.JoinHostPort(host, strconv.Itoa(int(port)))))}
+}
