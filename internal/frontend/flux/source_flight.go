@@ -197,7 +197,7 @@ func (f *flight[R]) within(wait time.Duration) bool {
 type errand[R any] struct {
 	uid types.UID
 	of  server
-	// key is what the look depends on, and generation that of what was declared.
+	// key is what the look depends on, and generation that of the object.
 	key        string
 	generation int64
 	// begin begins the look, with a place on the lane or, where that is nil, without.
