@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -21,14 +22,14 @@ func (p *published) fetch(ctx context.Context, obj publishedObject, ref gitops.O
 	uid, name := obj.GetUID(), client.ObjectKeyFromObject(obj)
 	key := contentOf(a.URL, a.Digest, a.Revision)
 	return p.flights.run(p.lane, p.clock.Now, errand[struct{}]{
-		uid: uid, of: server{namespace: ref.Namespace, host: hostOf(a.URL)}, key: key,
+		uid: uid, of: server{namespace: ref.Namespace, host: hostOf(a.URL)}, key: key, generation: obj.GetGeneration(),
 		begin: func(place func()) *flight[struct{}] {
 			ctx, cancel := context.WithCancel(ctx)
-			under := &flight[struct{}]{key: key, cancel: cancel, done: make(chan struct{}), place: place}
+			under := &flight[struct{}]{key: key, generation: obj.GetGeneration(), cancel: cancel, done: make(chan struct{}), place: place}
 			p.flights.begin(uid, under)
 			p.work.Go(func() {
 				begun := time.Now()
-				files, release, err := p.download(ctx, ref, a)
+				files, release, err := p.guarded(ctx, ref, a)
 				if time.Since(begun) < workerWait {
 					p.flights.quick(uid)
 				}
@@ -39,13 +40,25 @@ func (p *published) fetch(ctx context.Context, obj publishedObject, ref gitops.O
 			return under
 		},
 		full: func() error {
+			waited := p.flights.waited(uid, p.clock.Now(), false)
 			return &blocked{
-				retry: lanePause, quiet: p.flights.waited(uid, p.clock.Now(), false) < downloadTimeout,
+				retry: min(max(lanePause, waited/4), mostLanePause), quiet: waited < downloadTimeout,
 				cause: fmt.Errorf("artifact at %s: no answer within %s, and no place to wait longer for one: too many sources of namespace '%s' wait for servers that do not answer; it is tried again when one of these has ended",
 					a.URL, workerWait, ref.Namespace),
 			}
 		},
 	})
+}
+
+// guarded downloads. A panic is an error of this object, as it is in a worker.
+func (p *published) guarded(ctx context.Context, ref gitops.OwnerRef, a *meta.Artifact) (files gitops.Tree, release func(), err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			ctrl.LoggerFrom(ctx).Error(fmt.Errorf("panic: %v", r), "Downloading an artifact panicked", "stack", string(debug.Stack()))
+			err = fmt.Errorf("artifact at %s: internal error: downloading panicked; the log of the operator has more", a.URL)
+		}
+	}()
+	return p.download(ctx, ref, a)
 }
 
 // wait has a source looked at again that has no place for its download; nil is for one whose

@@ -2,10 +2,13 @@ package flux
 
 import (
 	"context"
+	"strings"
 	"testing"
 
+	"github.com/fluxcd/pkg/apis/meta"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
 
@@ -28,5 +31,15 @@ func TestNobodysDownload(t *testing.T) {
 	p.remember(key, "newer")
 	if released != 1 {
 		t.Errorf("it was given back %d times, want once", released)
+	}
+}
+
+// TestPanickingDownload: what would have ended one reconciliation ends no process.
+func TestPanickingDownload(t *testing.T) {
+	t.Parallel()
+	a := &meta.Artifact{URL: "https://example.com/a", Digest: "sha256:" + strings.Repeat("0", 64)}
+	_, _, err := (&published{}).guarded(t.Context(), gitops.OwnerRef{}, a) // It has no cache.
+	if err == nil || !strings.Contains(err.Error(), "artifact at https://example.com/a: internal error") {
+		t.Errorf("error %v", err)
 	}
 }
