@@ -92,7 +92,7 @@ type published struct {
 	flights  *flights[struct{}]
 	triggers *triggers
 	clock    clock.PassiveClock
-	work     sync.WaitGroup
+	work     background
 }
 
 // reconcile gets the artifact of one source, if it is not there already.

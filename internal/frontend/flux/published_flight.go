@@ -27,7 +27,7 @@ func (p *published) fetch(ctx context.Context, obj publishedObject, ref gitops.O
 			ctx, cancel := context.WithCancel(ctx)
 			under := &flight[struct{}]{key: key, generation: obj.GetGeneration(), cancel: cancel, done: make(chan struct{}), place: place}
 			p.flights.begin(uid, under)
-			p.work.Go(func() {
+			begins := p.work.Go(func() {
 				begun := time.Now()
 				files, release, err := p.guarded(ctx, ref, a)
 				if time.Since(begun) < workerWait {
@@ -37,6 +37,9 @@ func (p *published) fetch(ctx context.Context, obj publishedObject, ref gitops.O
 					p.triggers.add(name, urgent)
 				}
 			})
+			if !begins {
+				p.flights.land(under, source.Result{}, context.Canceled)
+			}
 			return under
 		},
 		full: func() error {

@@ -158,7 +158,7 @@ type sourceReconciler[T sourceObject, R any] struct {
 	// lane is that of all kinds of sources.
 	lane *lane
 	// work is the fetching and packing under way.
-	work sync.WaitGroup
+	work background
 
 	mu sync.Mutex
 	// packers is how many are packing for an object; guarded by mu, as is adopted.

@@ -312,7 +312,7 @@ func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *
 	under := &flight[R]{key: key, generation: obj.GetGeneration(), request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
 	following.parts = nil
 	r.flights.begin(uid, under)
-	r.work.Go(func() {
+	begins := r.work.Go(func() {
 		begun := time.Now()
 		noting, asked := egress.Wishes(ctx)
 		result, err := r.guarded(noting, under.following.request, known)
@@ -326,5 +326,8 @@ func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *
 			r.triggers.add(name, urgent)
 		}
 	})
+	if !begins {
+		r.flights.land(under, source.Result{}, context.Canceled)
+	}
 	return under
 }

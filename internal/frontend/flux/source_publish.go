@@ -57,7 +57,7 @@ func (r *sourceReconciler[T, R]) startPacking(ctx context.Context, obj T, next f
 	r.fetched[uid] = next
 	r.packers[uid]++
 	r.mu.Unlock()
-	r.work.Go(func() {
+	begins := r.work.Go(func() {
 		packed, err := r.pack(ctx, name, next)
 		given := !errors.Is(err, artifact.ErrSuperseded) && ctx.Err() == nil &&
 			r.packedAs(uid, next, func(f *fetched) { f.artifact, f.failure = packed, err })
@@ -68,6 +68,9 @@ func (r *sourceReconciler[T, R]) startPacking(ctx context.Context, obj T, next f
 			r.wakeDependents(next.artifact.Source)
 		}
 	})
+	if !begins {
+		r.packerEnds(uid)
+	}
 }
 
 // packerEnds counts. It is true where the newest revision of an object is not packed and
