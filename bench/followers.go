@@ -68,22 +68,10 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // followerObjects are GitRepositories that follow the branches of one repository.
 func followerObjects(url string) ([]item, error) {
-	kind := gitRepositories()
-	var objects []item
-	for i := range followers {
-		name := fmt.Sprintf("follower-%03d", i)
-		it, err := newItem(kind, controlNamespace, name, map[string]any{
-			"apiVersion": kind.group + "/" + kind.version, "kind": kind.kind,
-			"metadata": map[string]any{"name": name, "namespace": controlNamespace},
-			"spec": map[string]any{
-				"url": url, "interval": followInterval.String(),
-				"ref": map[string]any{"branch": fmt.Sprintf("team-%d", i%followedBranches)},
-			},
-		})
-		if err != nil {
-			return nil, err
+	return sourceObjects(gitRepositories(), followers, "follower", func(i int, _ string) map[string]any {
+		return map[string]any{
+			"url": url, "interval": followInterval.String(),
+			"ref": map[string]any{"branch": fmt.Sprintf("team-%d", i%followedBranches)},
 		}
-		objects = append(objects, it)
-	}
-	return objects, nil
+	})
 }

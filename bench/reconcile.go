@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 	"time"
 )
@@ -59,4 +60,22 @@ func (b *bench) reconcileSources(ctx context.Context, kind resource, objects []i
 		err = then(ctx)
 	}
 	return at.Sub(began), requests, err
+}
+
+// sourceObjects are sources of a kind, named after a prefix and their number.
+func sourceObjects(kind resource, count int, prefix string, spec func(i int, name string) map[string]any) ([]item, error) {
+	var objects []item
+	for i := range count {
+		name := fmt.Sprintf("%s-%03d", prefix, i)
+		it, err := newItem(kind, controlNamespace, name, map[string]any{
+			"apiVersion": kind.group + "/" + kind.version, "kind": kind.kind,
+			"metadata": map[string]any{"name": name, "namespace": controlNamespace},
+			"spec":     spec(i, name),
+		})
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, it)
+	}
+	return objects, nil
 }

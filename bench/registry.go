@@ -124,21 +124,9 @@ func timed(ctx context.Context, program string, args ...string) (time.Duration, 
 
 // registryObjects are the OCIRepositories that follow a registry.
 func registryObjects(host string, count int) ([]item, error) {
-	kind := ociRepositories()
-	var objects []item
-	for i := range count {
-		name := fmt.Sprintf("app-%03d", i)
-		it, err := newItem(kind, controlNamespace, name, map[string]any{
-			"apiVersion": kind.group + "/" + kind.version, "kind": kind.kind,
-			"metadata": map[string]any{"name": name, "namespace": controlNamespace},
-			"spec":     map[string]any{"url": "oci://" + host + "/team/" + name, "interval": longInterval, "insecure": true},
-		})
-		if err != nil {
-			return nil, err
-		}
-		objects = append(objects, it)
-	}
-	return objects, nil
+	return sourceObjects(ociRepositories(), count, "app", func(_ int, name string) map[string]any {
+		return map[string]any{"url": "oci://" + host + "/team/" + name, "interval": longInterval, "insecure": true}
+	})
 }
 
 // figures judges the result.

@@ -27,7 +27,7 @@ func Tunnel(via Proxy, policy Policy) (ContextDialer, error) {
 		return policy.Dialer(), nil
 	}
 	if u.Scheme == "http" || u.Scheme == "https" {
-		return &connectDialer{via: u, direct: policy.Dialer(), timeout: proxyTimeout}, nil
+		return &patientDialer{dialer: &connectDialer{via: u, direct: policy.Dialer()}, timeout: proxyTimeout}, nil
 	}
 	d, err := proxy.FromURL(u, proxyDialer{policy.Dialer()})
 	if err != nil {
@@ -66,15 +66,12 @@ func (d proxyDialer) Dial(network, address string) (net.Conn, error) {
 
 // connectDialer makes connections through an HTTP proxy.
 type connectDialer struct {
-	via     *url.URL
-	direct  ContextDialer
-	timeout time.Duration
+	via    *url.URL
+	direct ContextDialer
 }
 
 // DialContext asks the proxy to connect to the address.
 func (d *connectDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
-	defer cancel()
 	direct, err := d.direct.DialContext(ctx, network, net.JoinHostPort(d.via.Hostname(), portOf(d.via)))
 	if err != nil {
 		return nil, err

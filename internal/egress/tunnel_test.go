@@ -68,7 +68,7 @@ func TestTunnelBoundsTheProxy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			tunnel := dialer.(*connectDialer)
+			tunnel := dialer.(*patientDialer)
 			if tunnel.timeout != time.Minute {
 				t.Errorf("it waits for %s", tunnel.timeout)
 			}

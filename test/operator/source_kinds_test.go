@@ -166,6 +166,9 @@ func (w *world) charts() (*testenv.HelmRepository, *sourcev1.HelmRepository, *so
 	return server, repository, chart, publish
 }
 
+// nothing is in the place of a server that has lost what it had.
+func nothing(http.Handler) http.Handler { return http.NotFoundHandler() }
+
 // goodHelmRepository is an index; the chart that is found in it is the consumer.
 func goodHelmRepository(w *world) goodSource {
 	password := w.plainLogin("username", "password")
@@ -188,7 +191,7 @@ func goodHelmRepository(w *world) goodSource {
 			waitFor(w, chart, "asked for again", func(c *sourcev1.HelmChart) bool { return c.Status.LastHandledReconcileAt == asked })
 			stored(w, chart, "1."+value+".0")
 		},
-		gone: func() { around(func(http.Handler) http.Handler { return http.NotFoundHandler() }) },
+		gone: func() { around(nothing) },
 		back: func() { around(nil) },
 	}
 }
@@ -209,7 +212,7 @@ func goodHelmChart(w *world) goodSource {
 		source: chart, publish: publish, around: around, timeout: repository, failed: "ChartPullError", password: password, asks: asks,
 		shows:  func(value string) { w.t.Helper(); stored(w, chart, "1."+value+".0") },
 		goesOn: func(string, bool) {},
-		gone:   func() { around(func(http.Handler) http.Handler { return http.NotFoundHandler() }) },
+		gone:   func() { around(nothing) },
 		back:   func() { around(nil) },
 	}
 }

@@ -3,7 +3,6 @@ package flux
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -262,20 +261,12 @@ func (g *generators) resume(ctx context.Context, obj *swapi.ArtifactGenerator) {
 
 // restore publishes the stored file of an artifact; nothing where it is not there.
 func (g *generators) restore(ctx context.Context, obj *swapi.ArtifactGenerator, ea *sourcev1.ExternalArtifact, file string) error {
-	a := gitops.Artifact{
-		Source: externalRef(obj, ea.Name), Revision: ea.Status.Artifact.Revision, Digest: ea.Status.Artifact.Digest,
-		Time: ea.Status.Artifact.LastUpdateTime.Time, Metadata: ea.Status.Artifact.Metadata,
-	}
+	a := artifactOf(externalRef(obj, ea.Name), ea.Status.Artifact)
 	a.Source.UID = string(ea.UID)
-	if size := ea.Status.Artifact.Size; size != nil {
-		a.Size = *size
-	}
 	if whole, err := g.packed.store.Adopt(a, file); err != nil || !whole {
 		return err
 	}
-	unpacked, err := g.cache.Load(ctx, artifact.Packed{Digest: a.Digest, Scope: artifact.NamespaceScope(obj.Namespace), Open: func(context.Context) (io.ReadCloser, error) {
-		return g.packed.store.Open(a.Source, file)
-	}})
+	unpacked, err := g.packed.load(ctx, g.cache, a, file)
 	if err != nil {
 		return err
 	}

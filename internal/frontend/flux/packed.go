@@ -1,7 +1,9 @@
 package flux
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"path"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -17,6 +19,23 @@ type packed struct {
 	store *artifact.Store
 	// baseURL is scheme and host, without a slash at the end.
 	baseURL string
+}
+
+// artifactOf is the artifact that a status advertises; describe is the way back.
+func artifactOf(source gitops.OwnerRef, told *meta.Artifact) gitops.Artifact {
+	a := gitops.Artifact{Source: source, Revision: told.Revision, Digest: told.Digest, Time: told.LastUpdateTime.Time, Metadata: told.Metadata}
+	if told.Size != nil {
+		a.Size = *told.Size
+	}
+	return a
+}
+
+// load unpacks a stored file for consumers in the artifact's namespace. The caller releases it.
+func (p packed) load(ctx context.Context, cache *artifact.Cache, a gitops.Artifact, file string) (artifact.Unpacked, error) {
+	return cache.Load(ctx, artifact.Packed{
+		Digest: a.Digest, Scope: artifact.NamespaceScope(a.Source.Namespace),
+		Open: func(context.Context) (io.ReadCloser, error) { return p.store.Open(a.Source, file) },
+	})
 }
 
 // describe is the API's form of an artifact that is stored under a file name.

@@ -160,14 +160,7 @@ func (p *published) take(ctx context.Context, obj publishedObject, ref gitops.Ow
 	}
 	p.pauses.succeeded(obj.GetUID())
 	p.sources.failed(ref, nil)
-	size := int64(0)
-	if a.Size != nil {
-		size = *a.Size
-	}
-	p.sources.publish(ref, gitops.Snapshot{
-		Artifact: gitops.Artifact{Source: ref, Revision: a.Revision, Digest: a.Digest, Size: size, Time: a.LastUpdateTime.Time, Metadata: a.Metadata},
-		Files:    landed.result.Files, Release: landed.result.Release,
-	})
+	p.sources.publish(ref, gitops.Snapshot{Artifact: artifactOf(ref, a), Files: landed.result.Files, Release: landed.result.Release})
 	return ctrl.Result{}, nil
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
-	"time"
 
 	"github.com/fluxcd/pkg/apis/meta"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -19,49 +17,28 @@ import (
 // It is nil where there is nothing yet: the object is reconciled when there is, or has to be
 // looked at again where the error says so.
 func (p *published) fetch(ctx context.Context, obj publishedObject, ref gitops.OwnerRef, a *meta.Artifact) (*flight[struct{}], error) {
-	uid, name := obj.GetUID(), client.ObjectKeyFromObject(obj)
+	uid := obj.GetUID()
 	key := contentOf(a.URL, a.Digest, a.Revision)
 	return p.flights.run(p.lane, p.clock.Now, errand[struct{}]{
 		uid: uid, of: server{namespace: ref.Namespace, host: hostOf(a.URL)}, key: key, generation: obj.GetGeneration(),
 		begin: func(place func()) *flight[struct{}] {
 			ctx, cancel := context.WithCancel(ctx)
 			under := &flight[struct{}]{key: key, generation: obj.GetGeneration(), cancel: cancel, done: make(chan struct{}), place: place}
-			p.flights.begin(uid, under)
-			begins := p.work.Go(func() {
-				begun := time.Now()
-				files, release, err := p.guarded(ctx, ref, a)
-				if time.Since(begun) < workerWait {
-					p.flights.quick(uid)
-				}
-				if p.flights.land(under, source.Result{Files: files, Release: release}, err) {
-					p.triggers.add(name, urgent)
-				}
-			})
-			if !begins {
-				p.flights.land(under, source.Result{}, context.Canceled)
-			}
-			return under
+			return p.flights.launch(&p.work, uid, under, func() (source.Result, error) { return p.guarded(ctx, ref, a) },
+				func() { p.triggers.add(client.ObjectKeyFromObject(obj), urgent) })
 		},
 		full: func() error {
-			waited := p.flights.waited(uid, p.clock.Now(), false)
-			return &blocked{
-				retry: min(max(lanePause, waited/4), mostLanePause), quiet: waited < downloadTimeout,
-				cause: fmt.Errorf("artifact at %s: no answer within %s, and no place to wait longer for one: too many sources of namespace '%s' wait for servers that do not answer; it is tried again when one of these has ended",
-					a.URL, workerWait, ref.Namespace),
-			}
+			return p.flights.noPlace(uid, p.clock.Now(), downloadTimeout, ref.Namespace, fmt.Sprintf("artifact at %s: no answer within %s", a.URL, workerWait))
 		},
 	})
 }
 
 // guarded downloads. A panic is an error of this object, as it is in a worker.
-func (p *published) guarded(ctx context.Context, ref gitops.OwnerRef, a *meta.Artifact) (files gitops.Tree, release func(), err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			ctrl.LoggerFrom(ctx).Error(fmt.Errorf("panic: %v", r), "Downloading an artifact panicked", "stack", string(debug.Stack()))
-			err = fmt.Errorf("artifact at %s: internal error: downloading panicked; the log of the operator has more", a.URL)
-		}
-	}()
-	return p.download(ctx, ref, a)
+func (p *published) guarded(ctx context.Context, ref gitops.OwnerRef, a *meta.Artifact) (source.Result, error) {
+	return guarded(ctx, fmt.Sprintf("artifact at %s: internal error: downloading", a.URL), func() (source.Result, error) {
+		files, release, err := p.download(ctx, ref, a)
+		return source.Result{Files: files, Release: release}, err
+	})
 }
 
 // wait has a source looked at again that has no place for its download; nil is for one whose

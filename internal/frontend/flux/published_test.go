@@ -38,7 +38,7 @@ func TestNobodysDownload(t *testing.T) {
 func TestPanickingDownload(t *testing.T) {
 	t.Parallel()
 	a := &meta.Artifact{URL: "https://example.com/a", Digest: "sha256:" + strings.Repeat("0", 64)}
-	_, _, err := (&published{}).guarded(t.Context(), gitops.OwnerRef{}, a) // It has no cache.
+	_, err := (&published{}).guarded(t.Context(), gitops.OwnerRef{}, a) // It has no cache.
 	if err == nil || !strings.Contains(err.Error(), "artifact at https://example.com/a: internal error") {
 		t.Errorf("error %v", err)
 	}

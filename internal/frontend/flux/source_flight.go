@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -267,16 +268,22 @@ func (r *sourceReconciler[T, R]) fetch(ctx context.Context, obj T, following *pu
 	})
 }
 
-// noPlace has an object wait for a place. It is worth a status where that takes longer than
-// the look might.
-func (r *sourceReconciler[T, R]) noPlace(obj T, timeout time.Duration) error {
-	_, reason := r.kind.reasons(fetched{})
-	waited := r.flights.waited(obj.GetUID(), r.clock.Now(), false)
+// noPlace has an object wait for a place. It is worth telling where that takes longer than
+// the look might. Waiting says what for.
+func (f *flights[R]) noPlace(uid types.UID, now time.Time, timeout time.Duration, namespace, waiting string) *blocked {
+	waited := f.waited(uid, now, false)
 	return &blocked{
-		reason: reason, retry: min(max(lanePause, waited/4), mostLanePause), quiet: waited < timeout,
-		cause: fmt.Errorf("no answer from %q within %s, and no place to wait longer for one: too many sources of namespace '%s' wait for servers that do not answer; it is tried again when one of these has ended",
-			r.kind.settings(obj).address, workerWait, obj.GetNamespace()),
+		retry: min(max(lanePause, waited/4), mostLanePause), quiet: waited < timeout,
+		cause: fmt.Errorf("%s, and no place to wait longer for one: too many sources of namespace '%s' wait for servers that do not answer; it is tried again when one of these has ended",
+			waiting, namespace),
 	}
+}
+
+func (r *sourceReconciler[T, R]) noPlace(obj T, timeout time.Duration) error {
+	b := r.flights.noPlace(obj.GetUID(), r.clock.Now(), timeout, obj.GetNamespace(),
+		fmt.Sprintf("no answer from %q within %s", r.kind.settings(obj).address, workerWait))
+	_, b.reason = r.kind.reasons(fetched{})
+	return b
 }
 
 func (r *sourceReconciler[T, R]) serverOf(obj T) server {
@@ -293,41 +300,53 @@ type unfetched struct {
 // Unwrap gives the error itself.
 func (u *unfetched) Unwrap() error { return u.error }
 
-// guarded fetches. A panic is an error of this object, as it is in a worker.
-func (r *sourceReconciler[T, R]) guarded(ctx context.Context, request R, known string) (result source.Result, err error) {
+// guarded looks at a remote. A panic is an error of this object, as it is in a worker; what
+// says what panicked.
+func guarded(ctx context.Context, what string, look func() (source.Result, error)) (result source.Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			r.events.log.Error(fmt.Errorf("panic: %v", p), "Fetching a source panicked", "stack", string(debug.Stack()))
-			result, err = source.Result{}, fmt.Errorf("internal error: fetching panicked; the log of the operator has more")
+			logr.FromContextOrDiscard(ctx).Error(fmt.Errorf("panic: %v", p), "A look at a remote panicked", "stack", string(debug.Stack()))
+			result, err = source.Result{}, fmt.Errorf("%s panicked; the log of the operator has more", what)
 		}
 	}()
-	return r.fetcher.Fetch(ctx, request, known)
+	return look()
+}
+
+// launch has a flight look at its remote, beside the workers. Where it lands and nobody waits
+// for it, tell is called.
+func (f *flights[R]) launch(work *background, uid types.UID, under *flight[R], look func() (source.Result, error), tell func()) *flight[R] {
+	f.begin(uid, under)
+	begins := work.Go(func() {
+		begun := time.Now()
+		result, err := look()
+		if time.Since(begun) < workerWait {
+			f.quick(uid)
+		}
+		if f.land(under, result, err) {
+			tell()
+		}
+	})
+	if !begins {
+		f.land(under, source.Result{}, context.Canceled)
+	}
+	return under
 }
 
 // takeOff begins a look at the remote.
 func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *pursuit[R], known, key string, place func()) *flight[R] {
-	uid, name := obj.GetUID(), client.ObjectKeyFromObject(obj)
 	timeout := r.timeout(obj, following.timeout)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	under := &flight[R]{key: key, generation: obj.GetGeneration(), request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
 	following.parts = nil
-	r.flights.begin(uid, under)
-	begins := r.work.Go(func() {
-		begun := time.Now()
+	look := func() (source.Result, error) {
 		noting, asked := egress.Wishes(ctx)
-		result, err := r.guarded(noting, under.following.request, known)
+		result, err := guarded(ctx, "internal error: fetching", func() (source.Result, error) {
+			return r.fetcher.Fetch(noting, under.following.request, known)
+		})
 		if err != nil {
 			err = &unfetched{error: r.fetchError(obj, ctx, timeout, err), pause: r.lane.left(r.serverOf(obj), asked(), r.clock.Now())}
 		}
-		if time.Since(begun) < workerWait {
-			r.flights.quick(uid)
-		}
-		if r.flights.land(under, result, err) {
-			r.triggers.add(name, urgent)
-		}
-	})
-	if !begins {
-		r.flights.land(under, source.Result{}, context.Canceled)
+		return result, err
 	}
-	return under
+	return r.flights.launch(&r.work, obj.GetUID(), under, look, func() { r.triggers.add(client.ObjectKeyFromObject(obj), urgent) })
 }

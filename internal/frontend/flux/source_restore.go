@@ -3,7 +3,6 @@ package flux
 import (
 	"context"
 	"errors"
-	"io"
 	"path"
 
 	"github.com/go-logr/logr"
@@ -24,11 +23,7 @@ func (r *sourceReconciler[T, R]) advertised(obj T) (a gitops.Artifact, file stri
 	if told == nil || told.Size == nil || told.Digest == "" {
 		return gitops.Artifact{}, "", false
 	}
-	a = gitops.Artifact{
-		Source: r.ref(obj), Revision: told.Revision, Digest: told.Digest, Size: *told.Size,
-		Time: told.LastUpdateTime.Time, Metadata: told.Metadata,
-	}
-	return a, path.Base(told.Path), true
+	return artifactOf(r.ref(obj), told), path.Base(told.Path), true
 }
 
 // adopt has the stored file of the artifact that an object advertises served again, at the
@@ -71,9 +66,7 @@ func (r *sourceReconciler[T, R]) restore(ctx context.Context, obj T) {
 	snapshot := gitops.Snapshot{Artifact: a}
 	// An index of charts has no files: who needs one has it from the fetcher.
 	if r.kind.latest() != artifact.LatestIndex {
-		unpacked, err := r.cache.Load(ctx, artifact.Packed{Digest: a.Digest, Scope: artifact.NamespaceScope(a.Source.Namespace), Open: func(context.Context) (io.ReadCloser, error) {
-			return r.packed.store.Open(a.Source, file)
-		}})
+		unpacked, err := r.packed.load(ctx, r.cache, a, file)
 		if err != nil {
 			logr.FromContextOrDiscard(ctx).Error(err, "Using the last artifact failed")
 			return

@@ -2,7 +2,8 @@ package bucket
 
 import (
 	"testing"
-	"time"
+
+	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
 )
 
 // TestKeysAreReadBesideOthers: while the keys of one request are read, which may take
@@ -18,40 +19,17 @@ func TestKeysAreReadBesideOthers(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	ask := func(bucket string) (*remote, error) {
-		r, _, err := s.remote(Request{Bucket: bucket, Endpoint: "host", Insecure: true}.withDefaults())
-		return r, err
-	}
-	reading, enough := make(chan struct{}), make(chan struct{})
 	dial := s.dial
-	s.dial = func(r Request) (*connection, error) {
-		if r.Bucket == "slow" {
-			close(reading)
-			<-enough
+	sourcetest.CheckBeside(t, func(wait func()) {
+		s.dial = func(r Request) (*connection, error) {
+			if r.Bucket == "slow" {
+				wait()
+			}
+			return dial(r)
 		}
-		return dial(r)
-	}
-	slow := make(chan error, 1)
-	go func() {
-		_, err := ask("slow")
-		slow <- err
-	}()
-	<-reading
-	quick := make(chan error, 1)
-	go func() {
-		_, err := ask("quick")
-		quick <- err
-	}()
-	select {
-	case err := <-quick:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(30 * time.Second):
-		t.Error("others wait until the keys are read")
-	}
-	close(enough)
-	if err := <-slow; err != nil {
-		t.Error(err)
-	}
+	}, func(slow bool) error {
+		bucket := map[bool]string{true: "slow", false: "quick"}[slow]
+		_, _, err := s.remote(Request{Bucket: bucket, Endpoint: "host", Insecure: true}.withDefaults())
+		return err
+	})
 }

@@ -12,12 +12,10 @@ import (
 	"strings"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/source"
 	"helm.sh/helm/v4/pkg/chart/loader/archive"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/ignore"
-	"sigs.k8s.io/yaml"
 )
 
 // Names of files in a chart that mean something.
@@ -82,11 +80,7 @@ func parseMetadata(data []byte) (*chart.Metadata, error) {
 		return nil, fmt.Errorf("it has no %s", chartFile)
 	}
 	m := &chart.Metadata{}
-	_, err := source.WrittenOut(data, mostMetadata)
-	if err == nil {
-		err = yaml.Unmarshal(withoutMark(data), m)
-	}
-	if err != nil {
+	if err := decode(withoutMark(data), m, mostMetadata); err != nil {
 		return nil, fmt.Errorf("its %s cannot be read: %w", chartFile, plain(err))
 	}
 	if m.APIVersion == "" {

@@ -2,9 +2,9 @@ package helmrepo
 
 import (
 	"testing"
-	"time"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
 )
 
 // TestKeysAreReadBesideOthers: while the keys of one request are read, which may take
@@ -24,36 +24,16 @@ func TestKeysAreReadBesideOthers(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	reading, enough := make(chan struct{}), make(chan struct{})
 	dial := s.dial
-	s.dial = func(r Repository) (*remote, error) {
-		if r.URL == "https://slow" {
-			close(reading)
-			<-enough
+	sourcetest.CheckBeside(t, func(wait func()) {
+		s.dial = func(r Repository) (*remote, error) {
+			if r.URL == "https://slow" {
+				wait()
+			}
+			return dial(r)
 		}
-		return dial(r)
-	}
-	slow := make(chan error, 1)
-	go func() {
-		_, err := s.remote(Repository{URL: "https://slow"})
-		slow <- err
-	}()
-	<-reading
-	quick := make(chan error, 1)
-	go func() {
-		_, err := s.remote(Repository{URL: "https://quick"})
-		quick <- err
-	}()
-	select {
-	case err := <-quick:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(30 * time.Second):
-		t.Error("others wait until the keys are read")
-	}
-	close(enough)
-	if err := <-slow; err != nil {
-		t.Error(err)
-	}
+	}, func(slow bool) error {
+		_, err := s.remote(Repository{URL: map[bool]string{true: "https://slow", false: "https://quick"}[slow]})
+		return err
+	})
 }

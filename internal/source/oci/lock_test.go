@@ -2,10 +2,10 @@ package oci
 
 import (
 	"testing"
-	"time"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/egress"
+	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
 )
 
 // TestKeysAreReadBesideOthers: while the keys of one request are read, which may take
@@ -25,40 +25,17 @@ func TestKeysAreReadBesideOthers(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	ask := func(proxy string) (*client, error) {
-		c, _, err := s.open(Request{URL: "oci://host/app", Proxy: egress.Proxy{Address: proxy}})
-		return c, err
-	}
-	reading, enough := make(chan struct{}), make(chan struct{})
 	transport := s.transport
-	s.transport = func(o egress.Options) (*egress.Transport, error) {
-		if o.Proxy.Address == "http://slow" {
-			close(reading)
-			<-enough
+	sourcetest.CheckBeside(t, func(wait func()) {
+		s.transport = func(o egress.Options) (*egress.Transport, error) {
+			if o.Proxy.Address == "http://slow" {
+				wait()
+			}
+			return transport(o)
 		}
-		return transport(o)
-	}
-	slow := make(chan error, 1)
-	go func() {
-		_, err := ask("http://slow")
-		slow <- err
-	}()
-	<-reading
-	quick := make(chan error, 1)
-	go func() {
-		_, err := ask("http://quick")
-		quick <- err
-	}()
-	select {
-	case err := <-quick:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(30 * time.Second):
-		t.Error("others wait until the keys are read")
-	}
-	close(enough)
-	if err := <-slow; err != nil {
-		t.Error(err)
-	}
+	}, func(slow bool) error {
+		proxy := map[bool]string{true: "http://slow", false: "http://quick"}[slow]
+		_, _, err := s.open(Request{URL: "oci://host/app", Proxy: egress.Proxy{Address: proxy}})
+		return err
+	})
 }

@@ -50,14 +50,9 @@ func checkTruncated(t *testing.T, r Remote) {
 	failed := 0
 	for _, after := range []int{1, 50, 200, 300, 1000, 3000} {
 		wrong(trouble{cut: after})
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		result, err := r.Fetcher.Fetch(ctx, "")
-		cancel()
+		err := r.try(t, files)
 		if err == nil {
-			// Whatever was cut off was not needed.
-			r.check(t, result, files)
-			result.Release()
-			continue
+			continue // Whatever was cut off was not needed.
 		}
 		failed++
 		if kind := gitops.KindOf(err); kind != gitops.Transient {
@@ -187,16 +182,25 @@ func checkRetry(t *testing.T, r Remote) {
 	}
 }
 
+// try fetches once, and checks the files where that works.
+func (r Remote) try(t *testing.T, files map[string]string) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	result, err := r.Fetcher.Fetch(ctx, "")
+	if err == nil {
+		r.check(t, result, files)
+		result.Release()
+	}
+	return err
+}
+
 // again fetches until it works, at most five times, and tells how often.
 func (r Remote) again(t *testing.T, files map[string]string) int {
 	t.Helper()
 	for tries := 1; ; tries++ {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		result, err := r.Fetcher.Fetch(ctx, "")
-		cancel()
+		err := r.try(t, files)
 		if err == nil {
-			r.check(t, result, files)
-			result.Release()
 			return tries
 		}
 		if kind := gitops.KindOf(err); kind != gitops.Transient {
