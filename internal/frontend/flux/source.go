@@ -94,6 +94,8 @@ type sourceKind[T sourceObject, R any] interface {
 	// follow translates what is to be fetched, with the credentials that the object
 	// refers to. The caller releases the pursuit.
 	follow(obj T) (pursuit[R], error)
+	// credential identifies with which credential a request asks its server.
+	credential(request R) string
 	// observe writes what only this kind has into the status of a success.
 	observe(after, started T, f fetched)
 	// words say what has been fetched: for the condition, and for the event of a new
