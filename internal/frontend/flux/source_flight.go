@@ -335,7 +335,7 @@ func (f *flights[R]) launch(work *background, uid types.UID, under *flight[R], l
 // takeOff begins a look at the remote.
 func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *pursuit[R], known, key string, place func()) *flight[R] {
 	timeout := r.timeout(obj, following.timeout)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := source.WithTimeout(ctx, timeout)
 	under := &flight[R]{key: key, generation: obj.GetGeneration(), request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
 	following.parts = nil
 	of := asker{r.serverOf(obj), r.kind.credential(under.following.request)}
