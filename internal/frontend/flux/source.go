@@ -190,6 +190,8 @@ type fetched struct {
 	// file opens what is stored, where that is not what the files make when they are
 	// packed; it can be called while the snapshot is held.
 	file func() (io.ReadCloser, error)
+	// stored is the name of the file where that is known from a status alone.
+	stored string
 	// mended is when the stored file was last found damaged, and stored again.
 	mended time.Time
 	// parts are the artifacts that it is made from, in the order of the spec.
@@ -310,7 +312,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 		r.restoreUnlessQuiet(ctx, obj, err)
 		return r.fail(ctx, obj, err)
 	case landed == nil:
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, r.lacking(ctx, obj)
 	}
 	following.parts.release()
 	following = landed.following

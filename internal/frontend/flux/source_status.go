@@ -115,10 +115,17 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	stalled := isBlocked && b.stalled || gitops.KindOf(err) == gitops.Stalled ||
 		gitops.KindOf(err) == gitops.Invalid && lasting(r.reasonOf(err))
 	after := obj.DeepCopyObject().(T)
+	missing := r.unserved(ctx, obj)
+	if missing != nil {
+		r.withdraw(after)
+	}
 	news := r.describeFailure(after, err, stalled)
 	setHandled(r.kind.status(after).request, obj)
 	if _, patchErr := r.objects.patchStatus(ctx, obj, after); patchErr != nil {
 		return ctrl.Result{}, patchErr
+	}
+	if missing != nil {
+		r.announceWithdrawal(obj, missing)
 	}
 	if news {
 		r.announceFailure(after)
