@@ -417,3 +417,37 @@ func TestRestartAdvertisesNothingThatIsGone(t *testing.T) {
 		})
 	}
 }
+
+// A password that becomes wrong is a failure of the HelmRepository, as in Flux: its charts need
+// no server before there is another index, or another specification.
+func TestWrongPasswordIsNoFailureOfCharts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{Username: "ann", Password: rightWord})
+	repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
+	password := w.plainLogin("username", "password")
+	charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{
+		URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}, SecretRef: &meta.LocalObjectReference{Name: "login"},
+	}}
+	web := &sourcev1.HelmChart{ObjectMeta: w.meta("web"), Spec: sourcev1.HelmChartSpec{
+		Chart: "web", Interval: metav1.Duration{Duration: time.Hour},
+		SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: "charts"},
+	}}
+	w.check(w.client.Create(w.context(), charts))
+	w.check(w.client.Create(w.context(), web))
+	index, chart := stored(w, charts, "sha256:").GetArtifact(), stored(w, web, "1.0.0").GetArtifact()
+	password("wrong")
+	unstored(w, charts, "AuthenticationFailed", "'"+index.Revision+"' stays in force")
+	asked := w.request(web)
+	waitFor(w, web, "answered and Ready", func(c *sourcev1.HelmChart) bool {
+		return c.Status.LastHandledReconcileAt == asked && conditionOf(c.Status.Conditions, "Ready").Status == "True" && reflect.DeepEqual(c.Status.Artifact, chart)
+	})
+	w.again(chart)
+	// Another specification is one for which Flux asks the server.
+	w.patch(web, `{"spec":{"version":"1.x"}}`)
+	unstored(w, web, "AuthenticationFailed", "'1.0.0' stays in force")
+	w.again(chart)
+	password(rightWord)
+	stored(w, charts, "sha256:")
+	stored(w, web, "1.0.0")
+}

@@ -94,6 +94,9 @@ type sourceKind[T sourceObject, R any] interface {
 	// follow translates what is to be fetched, with the credentials that the object
 	// refers to. The caller releases the pursuit.
 	follow(obj T) (pursuit[R], error)
+	// settled tells whether, as in Flux, an object that is Ready needs no look at the remote to
+	// stay so: there can be nothing newer for it in what it follows.
+	settled(obj T, following pursuit[R]) bool
 	// credential identifies with which credential a request asks its server.
 	credential(request R) string
 	// observe writes what only this kind has into the status of a success.
@@ -324,6 +327,9 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 		r.metrics.Fetched(r.kind.name(), "failed")
 		r.doubt(obj.GetUID())
 		r.restore(ctx, obj)
+		if r.unaffected(ctx, obj, following, err) {
+			return r.goOn(ctx, obj, err)
+		}
 		return r.fail(ctx, obj, err)
 	}
 	if result.Unchanged {
