@@ -75,6 +75,9 @@ func (g gitRepositories) follow(obj *sourcev1.GitRepository) (pursuit[GitRequest
 		return pursuit[GitRequest]{}, err
 	}
 	p := pursuit[GitRequest]{request: request, parts: included, content: gitContent(obj, request.Verification, included)}
+	if len(included) > 0 {
+		p.terms = contentOf(request)
+	}
 	p.compose = func(files gitops.Tree) (gitops.Tree, error) { return composeIncludes(obj, files, included) }
 	return p, nil
 }

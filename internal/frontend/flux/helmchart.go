@@ -67,6 +67,12 @@ func (h helmCharts) follow(obj *sourcev1.HelmChart) (pursuit[HelmChartRequest], 
 		p.parts.release()
 		return pursuit[HelmChartRequest]{}, err
 	}
+	if terms := p.request; len(p.parts) > 0 {
+		if terms.Source != nil {
+			terms.Source = &ChartSource{Owner: terms.Source.Owner}
+		}
+		p.terms = contentOf(terms)
+	}
 	// A new revision of the source is none of the chart: its version decides.
 	p.content = contentOf(spec.Chart, spec.Version, spec.SourceRef, spec.ValuesFiles, spec.IgnoreMissingValuesFiles, spec.ReconcileStrategy, p.request.Verification)
 	return p, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -126,6 +127,9 @@ type pursuit[R any] struct {
 	compose func(files gitops.Tree) (gitops.Tree, error)
 	// parts are snapshots of other sources that it is made from.
 	parts parts
+	// terms identify what is looked at, and with whose rights, without the parts; empty
+	// where there are none. While they hold, a look goes on though the parts change.
+	terms string
 	// timeout takes the place of that of the settings, where it is not 0.
 	timeout time.Duration
 }
@@ -300,7 +304,12 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	if last.untold(obj, following.content) {
 		// Its packing has ended. To ask again before that is told would be one look more
 		// than is wanted, and no end where each look finds something else.
-		return r.settle(ctx, obj)
+		result, err := r.settle(ctx, obj)
+		if r.last(obj.GetUID()).told && (r.flights.has(obj.GetUID()) || !last.madeOf(following.parts)) {
+			// What else there is has been told while this was packed.
+			r.triggers.add(client.ObjectKeyFromObject(obj), urgent)
+		}
+		return result, err
 	}
 	if last.revision == "" {
 		last = r.resume(ctx, obj, &following)
@@ -355,6 +364,13 @@ func (f fetched) untold(obj client.Object, content string) bool {
 	return f.confirmed && !f.packing() && !f.told && f.content == content && f.generation == obj.GetGeneration()
 }
 
+// madeOf tells whether a revision is made from these snapshots.
+func (f fetched) madeOf(snapshots parts) bool {
+	return slices.EqualFunc(f.parts, snapshots, func(was gitops.Artifact, is gitops.Snapshot) bool {
+		return was.Source == is.Artifact.Source && was.Revision == is.Artifact.Revision
+	})
+}
+
 // requestOf is the last request for a reconciliation of an object.
 func requestOf(obj client.Object) string {
 	return obj.GetAnnotations()[meta.ReconcileRequestAnnotation]
@@ -365,6 +381,10 @@ func requestOf(obj client.Object) string {
 func (r *sourceReconciler[T, R]) settle(ctx context.Context, obj T) (ctrl.Result, error) {
 	last := r.last(obj.GetUID())
 	switch {
+	case last.revision == "":
+		// It could not be packed, which was told while a look at the same was under way.
+		r.triggers.add(client.ObjectKeyFromObject(obj), urgent)
+		return ctrl.Result{}, nil
 	case last.packing():
 		return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
 	case last.failure != nil:

@@ -109,6 +109,13 @@ func (l *lane) left(of asker, asked time.Duration, now time.Time) time.Duration 
 	return 0
 }
 
+// welcome notes that a server has answered: it does not ask to be left alone any more.
+func (l *lane) welcome(of asker) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.quiet, of)
+}
+
 // hostOf is the server of an address; the address itself where that is no URL.
 func hostOf(address string) string {
 	if u, err := url.Parse(address); err == nil && u.Host != "" {

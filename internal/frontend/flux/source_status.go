@@ -120,7 +120,7 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 		r.withdraw(after)
 	}
 	news := r.describeFailure(after, err, stalled)
-	setHandled(r.kind.status(after).request, obj)
+	u := r.answer(after, err)
 	if _, patchErr := r.objects.patchStatus(ctx, obj, after); patchErr != nil {
 		return ctrl.Result{}, patchErr
 	}
@@ -140,12 +140,24 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 		pause = r.pauses.backoff(obj.GetUID(), r.options.MinRetryDelay, r.options.MaxRetryDelay)
 	}
 	pause = min(pause, max(obj.GetRequeueAfter(), r.options.MinRetryDelay))
-	var u *unfetched
-	if errors.As(err, &u) && u.pause > pause {
+	if u != nil && u.pause > pause {
 		// Not all who were sent away come back at the same instant.
 		pause = lengthened(u.pause, r.options.IntervalJitter)
 	}
 	return ctrl.Result{RequeueAfter: pause}, nil
+}
+
+// answer notes in the status which request a failure answers: that of the object or, where it
+// is one of a look, that for which the look was begun.
+func (r *sourceReconciler[T, R]) answer(obj T, err error) *unfetched {
+	var u *unfetched
+	switch status := r.kind.status(obj); {
+	case !errors.As(err, &u):
+		setHandled(status.request, obj)
+	case u.request != "":
+		status.request.SetLastHandledReconcileRequest(u.request)
+	}
+	return u
 }
 
 // unaffected tells whether a look at the remote that failed is no failure of an object, because
@@ -162,7 +174,7 @@ func (r *sourceReconciler[T, R]) unaffected(ctx context.Context, obj T, followin
 func (r *sourceReconciler[T, R]) goOn(ctx context.Context, obj T, err error) (ctrl.Result, error) {
 	ctrl.LoggerFrom(ctx).Info("A look at the remote failed that nothing depends on", "error", err.Error())
 	after := obj.DeepCopyObject().(T)
-	setHandled(r.kind.status(after).request, obj)
+	r.answer(after, err)
 	if _, err := r.objects.patchStatus(ctx, obj, after); err != nil {
 		return ctrl.Result{}, err
 	}
