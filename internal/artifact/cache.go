@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path"
@@ -63,6 +64,8 @@ type cacheLimits struct {
 type cached struct {
 	// users is guarded by Cache.mu.
 	users int
+	// tenants are the namespaces that have used it; guarded by Cache.mu.
+	tenants map[string]bool
 	// loading has one place, which is taken while it is loaded; it guards tree.
 	loading chan struct{}
 	tree    *memory
@@ -141,10 +144,13 @@ func (c *Cache) Load(ctx context.Context, of Packed) (Unpacked, error) {
 	c.mu.Lock()
 	entry := c.held[name]
 	if entry == nil {
-		entry = &cached{loading: make(chan struct{}, 1)}
+		entry = &cached{loading: make(chan struct{}, 1), tenants: map[string]bool{}}
 		c.held[name] = entry
 	}
 	entry.users++
+	if tenant := Tenant(ctx); tenant != "" {
+		entry.tenants[tenant] = true
+	}
 	c.mu.Unlock()
 	var once sync.Once
 	release := func() { once.Do(func() { c.leave(name, entry) }) }
@@ -255,6 +261,27 @@ func (c *Cache) size(name string) (total int64, err error) {
 		return err
 	})
 	return total, own(err)
+}
+
+// Measure charges namespaces with the artifacts in use that they have used. The others are
+// bounded by themselves.
+func (c *Cache) Measure(charge func(namespace string, bytes int64)) error {
+	c.mu.Lock()
+	used := map[string]map[string]bool{}
+	for name, entry := range c.held {
+		used[name] = maps.Clone(entry.tenants)
+	}
+	c.mu.Unlock()
+	for name, tenants := range used {
+		for _, at := range []string{name, unfinished + name, unfinished + name + "-download"} {
+			size, err := c.size(at)
+			if ignoreMissing(err) != nil {
+				return err
+			}
+			Share(tenants, size, charge)
+		}
+	}
+	return nil
 }
 
 // clean removes folders of artifacts that nobody uses.

@@ -98,7 +98,7 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 			err = errors.Join(err, ignoreMissing(own(s.root.Remove(temporary))))
 		}
 	}()
-	sum := &counted{w: out, hash: s.digest.hash()}
+	sum := &counted{w: CountedWriter(s.rooms.In(ctx, artifact.Source.Namespace), out), hash: s.digest.hash()}
 	err = content(ctx, sum)
 	if err == nil {
 		err = own(out.Sync())

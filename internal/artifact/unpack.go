@@ -43,7 +43,7 @@ func (c *Cache) download(ctx context.Context, of Packed, name, temporary string,
 		return nil, err
 	}
 	defer body.Close()
-	from := io.TeeReader(io.LimitReader(Endable(ctx, body), maxReadBytes+1), sum)
+	from := io.TeeReader(io.LimitReader(Counted(ctx, Endable(ctx, body)), maxReadBytes+1), sum)
 	start := bytes.NewBuffer(nil)
 	n, err := io.Copy(start, io.LimitReader(from, mostInMemory))
 	packed := io.Reader(start)
@@ -88,7 +88,7 @@ func (c *Cache) write(ctx context.Context, of Packed, packed io.Reader, name, te
 	}
 	defer func() { err = errors.Join(err, own(out.Close())) }()
 	u := &unpacking{
-		most: c.most, out: bufio.NewWriterSize(out, 32<<10), buffer: make([]byte, 32<<10), tree: newMemory(),
+		most: c.most, out: bufio.NewWriterSize(CountedWriter(ctx, out), 32<<10), buffer: make([]byte, 32<<10), tree: newMemory(),
 		entry: func(f indexed, offset int64) *memoryFile { return c.entry(f, of.contentOf(name), offset) },
 	}
 	err = malformed(ctx, u.unpack(ctx, packed))
@@ -109,6 +109,10 @@ func (c *Cache) write(ctx context.Context, of Packed, packed io.Reader, name, te
 // none of the disk or of the context.
 func malformed(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	var full *NoRoom
+	if errors.As(err, &full) {
 		return err
 	}
 	for _, disk := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.EACCES, syscall.EPERM} {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
@@ -339,12 +340,12 @@ func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *
 	under := &flight[R]{key: key, generation: obj.GetGeneration(), request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
 	following.parts = nil
 	look := func() (source.Result, error) {
-		noting, asked := egress.Wishes(ctx)
+		noting, asked := egress.Wishes(r.packed.rooms.In(ctx, obj.GetNamespace()))
 		result, err := guarded(ctx, "internal error: fetching", func() (source.Result, error) {
 			return r.fetcher.Fetch(noting, under.following.request, known)
 		})
 		if err != nil {
-			err = &unfetched{error: r.fetchError(obj, ctx, timeout, err), pause: r.lane.left(r.serverOf(obj), asked(), r.clock.Now())}
+			err = &unfetched{error: r.fetchError(obj, ctx, timeout, noRoomOr(artifact.Full(noting), err)), pause: r.lane.left(r.serverOf(obj), asked(), r.clock.Now())}
 		}
 		return result, err
 	}

@@ -53,7 +53,7 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err != nil {
 		return Result{}, invalid(err)
 	}
-	r, err := s.remote(request)
+	r, err := s.remote(ctx, request)
 	if err != nil {
 		return Result{}, err
 	}

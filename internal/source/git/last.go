@@ -21,7 +21,7 @@ func (s *Store) Last(ctx context.Context, request Request) (Result, error) {
 	if err != nil {
 		return Result{}, invalid(err)
 	}
-	r, err := s.remote(request)
+	r, err := s.remote(ctx, request)
 	if err != nil {
 		return Result{}, err
 	}

@@ -161,6 +161,11 @@ func (s *Store) Close() error {
 	return s.folder.Close()
 }
 
+// Measure charges namespaces with what is kept for them.
+func (s *Store) Measure(charge func(namespace string, bytes int64)) error {
+	return s.folder.Measure(charge)
+}
+
 // key names the store of a repository and a credential. What later versions add is
 // named at the end and only where it is set, so that stores of earlier ones are found.
 func (s *Store) key(request Request) string {
@@ -177,8 +182,9 @@ func (s *Store) key(request Request) string {
 }
 
 // remote gives the store of a request, and opens or makes it.
-func (s *Store) remote(request Request) (*remote, error) {
+func (s *Store) remote(ctx context.Context, request Request) (*remote, error) {
 	key := s.key(request)
+	s.folder.Use(ctx, key)
 	if r, err := s.known(key, nil); r != nil || err != nil {
 		return r, err
 	}
