@@ -59,6 +59,9 @@ type Options struct {
 	// Packs is the number of packs of a repository from which on they are
 	// joined: 32 by default.
 	Packs int
+	// Patience is how long a fetch waits for another one of the same repository before it
+	// goes beside it: ten seconds by default.
+	Patience time.Duration
 	// Policy refuses connections that Flux makes; none by default.
 	Policy egress.Policy
 	// SSH are the algorithms that servers are offered; by default the library's.
@@ -80,6 +83,9 @@ func (o Options) withDefaults() Options {
 	o.TreeEntries = source.Limit(o.TreeEntries, 1_000_000)
 	o.TreeBytes = source.Limit(o.TreeBytes, 4<<30)
 	o.Packs = source.Limit(o.Packs, 32)
+	if o.Patience <= 0 {
+		o.Patience = 10 * time.Second
+	}
 	if o.News == nil {
 		o.News = func(string) {}
 	}
