@@ -33,6 +33,8 @@ const (
 	// maxCache is how many bytes the unpacked artifacts may have that nobody uses: where
 	// there are more, those go first that were used longest ago.
 	maxCache = 4 << 30
+	// mostTables is how many bytes of names and sums of the artifacts in use are in memory.
+	mostTables = 64 << 20
 	// keepUnused is how long an artifact is kept that nobody uses: after a restart it
 	// takes a while until its users ask for it.
 	keepUnused = time.Hour
@@ -47,6 +49,7 @@ type Cache struct {
 	client *http.Client
 	now    func() time.Time
 	most   cacheLimits
+	tables *tables
 
 	mu sync.Mutex
 	// held are the artifacts in use, by digest and scope; guarded by mu.
@@ -80,7 +83,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, most: cacheLimits{file: maxUnpackedFile, total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), most: cacheLimits{file: maxUnpackedFile, total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 
@@ -194,6 +197,9 @@ func (c *Cache) leave(name string, entry *cached) {
 	defer c.mu.Unlock()
 	if entry.users--; entry.users == 0 && c.held[name] == entry {
 		delete(c.held, name)
+		if entry.tree != nil {
+			entry.tree.forget()
+		}
 		now := c.now()
 		_ = c.root.Chtimes(name, now, now) // It is only kept for less long then.
 	}
