@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -55,4 +56,33 @@ func TestRoomOfANamespace(t *testing.T) {
 
 	last := w.push(testenv.Files{"noise": ""})
 	w.sourceReady(last)
+}
+
+// TestRoomOfAllKinds: each kind says so in the same words, whatever its adapter makes of an
+// error.
+func TestRoomOfAllKinds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.push(testenv.Files{"app/a.yaml": configMap("a", "1")})
+	registry := testenv.NewRegistry(t, testenv.RegistryOptions{})
+	registry.Push(t, "fleet", "latest", testenv.Files{"one.yaml": configMap("one", "1")})
+	server := testenv.NewBucketServer(t, testenv.BucketOptions{AccessKey: "ann", SecretKey: rightWord})
+	server.Fill("fleet", map[string]string{"one.yaml": configMap("one", "1")})
+	w.secret("login", map[string]string{"accesskey": "ann", "secretkey": rightWord, "username": "ann", "password": rightWord})
+	_, repository, _, _ := w.charts()
+	hour := metav1.Duration{Duration: time.Hour}
+	oci := &sourcev1.OCIRepository{ObjectMeta: w.meta("fleet"), Spec: sourcev1.OCIRepositorySpec{URL: registry.URL("fleet"), Interval: hour, Insecure: true}}
+	bucket := &sourcev1.Bucket{ObjectMeta: w.meta("fleet"), Spec: sourcev1.BucketSpec{
+		Provider: "generic", BucketName: "fleet", Endpoint: server.Address(), Region: "us-east-1", Insecure: true,
+		Interval: hour, SecretRef: &meta.LocalObjectReference{Name: "login"},
+	}}
+	for _, obj := range []sourced{oci, bucket, repository} {
+		w.owned(obj)
+		w.check(w.client.Create(w.context(), obj))
+	}
+	w.source(w.ownedSource)
+	w.runOwn(t.TempDir(), func(c *config.Operator) { c.Storage.NamespaceBytes = 10 })
+	for _, obj := range []sourced{w.namedSource("repo"), oci, bucket, repository} {
+		unstored(w, obj, "StorageLimitExceeded", "the newest revision is not taken: it does not fit into the 10 bytes that the sources of namespace '"+w.namespace)
+	}
 }
