@@ -107,7 +107,7 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 			return modified, errors.Join(err, own(out.Close()))
 		}
 	}
-	sum := &counted{w: out, hash: hashing}
+	sum := &counted{w: CountedWriter(s.rooms.In(ctx, artifact.Source.Namespace), out), hash: hashing}
 	err = content(ctx, sum)
 	if err == nil {
 		err = own(out.Sync())

@@ -50,7 +50,7 @@ func TestDefaultsAreThoseOfFlux(t *testing.T) {
 			RetryPeriod:     5 * time.Second,
 		},
 		API:               API{QPS: 50, Burst: 300},
-		Storage:           Storage{Path: "/data", Address: ":9090", RetentionTTL: time.Minute, RetentionRecords: 2, DigestAlgorithm: "sha256"},
+		Storage:           Storage{Path: "/data", Address: ":9090", RetentionTTL: time.Minute, RetentionRecords: 2, NamespaceBytes: 8 << 30, DigestAlgorithm: "sha256"},
 		Gates:             Gates{StrictPostBuildSubstitutions: true},
 		MinRetryDelay:     750 * time.Millisecond,
 		MaxRetryDelay:     15 * time.Minute,

@@ -78,6 +78,7 @@ type published struct {
 	empty     func() publishedObject
 	client    client.Client
 	cache     *artifact.Cache
+	rooms     *artifact.Rooms
 	sources   *sources
 	followers func(source gitops.OwnerRef)
 	options   SourceOptions
@@ -135,7 +136,7 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 
 // download gets an artifact. The caller releases it.
 func (p *published) download(ctx context.Context, ref gitops.OwnerRef, a *meta.Artifact) (gitops.Tree, func(), error) {
-	downloadCtx, cancel := context.WithTimeout(ctx, downloadTimeout)
+	downloadCtx, cancel := context.WithTimeout(p.rooms.In(ctx, ref.Namespace), downloadTimeout)
 	defer cancel()
 	files, release, err := p.cache.Get(egress.At(downloadCtx, placeOf(ref)), a.URL, a.Digest, artifact.NamespaceScope(ref.Namespace))
 	if ctx.Err() != nil {
@@ -232,7 +233,7 @@ func isServed(mgr manager.Manager, kind schema.GroupVersionKind) (bool, error) {
 // generators make is theirs. Generators may be nil.
 func (w *wiring) followPublished(kind string, empty func() publishedObject, generators *generators) error {
 	p := &published{
-		kind: kind, empty: empty, client: w.mgr.GetClient(), cache: w.parts.Cache, sources: w.sources,
+		kind: kind, empty: empty, client: w.mgr.GetClient(), cache: w.parts.Cache, rooms: w.parts.Artifacts.Rooms(), sources: w.sources,
 		followers: w.wakeFollowers, options: w.options.Sources, pauses: newPauses(), downloaded: map[types.NamespacedName]types.UID{},
 		lane: w.lane, flights: newFlights[meta.Artifact](), triggers: &triggers{}, clock: w.parts.Clock,
 	}

@@ -462,7 +462,7 @@ func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *p
 		return fetched{}
 	}
 	// Another object's fetch of the same may be under way, for as long as that takes.
-	limited, cancel := context.WithTimeout(ctx, workerWait)
+	limited, cancel := context.WithTimeout(r.packed.rooms.In(ctx, obj.GetNamespace()), workerWait)
 	defer cancel()
 	result, err := r.fetcher.Last(limited, following.request)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
@@ -358,7 +359,7 @@ func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *
 	following.parts = nil
 	of := asker{r.serverOf(obj), r.kind.credential(under.following.request)}
 	look := func() (source.Result, error) {
-		noting, asked := egress.Wishes(ctx)
+		noting, asked := egress.Wishes(r.packed.rooms.In(ctx, obj.GetNamespace()))
 		result, err := guarded(ctx, "internal error: fetching", func() (source.Result, error) {
 			return r.fetcher.Fetch(noting, under.following.request, known)
 		})
@@ -366,7 +367,7 @@ func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *
 			r.lane.welcome(of)
 			return result, nil
 		}
-		failure := &unfetched{error: r.fetchError(obj, ctx, timeout, err), request: under.request, pause: r.lane.left(of, asked(), r.clock.Now())}
+		failure := &unfetched{error: r.fetchError(obj, ctx, timeout, noRoomOr(artifact.Full(noting), err)), request: under.request, pause: r.lane.left(of, asked(), r.clock.Now())}
 		if failure.pause > 0 {
 			failure.error = fmt.Errorf("%w; the server asks to be left alone for a while, after which it is asked again, or at once when a reconciliation is requested", failure.error)
 		}

@@ -112,6 +112,10 @@ func (r *sourceReconciler[T, R]) pack(ctx context.Context, name string, of fetch
 	if errors.Is(err, artifact.ErrSuperseded) {
 		return of.artifact, err
 	}
+	var full *artifact.NoRoom
+	if errors.As(err, &full) {
+		return of.artifact, noRoomOr(full, nil)
+	}
 	if err != nil {
 		return of.artifact, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: sourcev1.ArchiveOperationFailedReason,
 			Cause: fmt.Errorf("store artifact of %s: %w", name, err)}

@@ -261,7 +261,7 @@ func lasting(reason string) bool {
 // failureCondition is the condition that stands for failures with a reason.
 func failureCondition(reason string) string {
 	switch reason {
-	case sourcev1.ArchiveOperationFailedReason, sourcev1.DirCreationFailedReason, sourcev1.StatOperationFailedReason,
+	case noRoom, sourcev1.ArchiveOperationFailedReason, sourcev1.DirCreationFailedReason, sourcev1.StatOperationFailedReason,
 		includeIllegalPath, includeCopyFailure:
 		return sourcev1.StorageOperationFailedCondition
 	case includeNotFound, includeNoArtifact:
@@ -272,6 +272,18 @@ func failureCondition(reason string) string {
 		return sourcev1.BuildFailedCondition
 	}
 	return sourcev1.FetchFailedCondition
+}
+
+// noRoom is the reason of a revision that does not fit into what the sources of its namespace
+// may keep. It is none of Flux's.
+const noRoom = "StorageLimitExceeded"
+
+// noRoomOr gives an error of artifact.NoRoom the reason noRoom; the other one where it is nil.
+func noRoomOr(full, other error) error {
+	if full == nil {
+		return other
+	}
+	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: noRoom, Cause: fmt.Errorf("the newest revision is not taken: %w", full)}
 }
 
 // Reasons of Flux that have no name in its API.
