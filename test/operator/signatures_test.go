@@ -301,6 +301,9 @@ func refused(t *testing.T, what string, source sourced, before string) {
 	if c.Status != "False" || c.Reason != "VerificationError" && !strings.HasPrefix(c.Reason, "Invalid") {
 		t.Errorf("%s: SourceVerified: %+v", what, c)
 	}
+	if strings.Contains(c.Message, "…") {
+		t.Errorf("%s: the message does not end: %s", what, c.Message)
+	}
 	if a := source.GetArtifact(); a == nil || a.Revision != before {
 		t.Errorf("%s: the artifact is %+v, want %s", what, a, before)
 	}
