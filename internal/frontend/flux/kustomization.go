@@ -300,14 +300,14 @@ func onlyMoves(obj, started *kustomizev1.Kustomization, report gitops.Report) bo
 
 // next is the pause until the object is looked at again without an event.
 func (k *kustomizations) next(obj *kustomizev1.Kustomization, report gitops.Report, now time.Time) time.Duration {
-	pause := jittered(obj.GetRequeueAfter(), k.options.IntervalJitter)
+	pause := paced(obj.GetRequeueAfter(), k.options.IntervalJitter)
 	switch {
 	case report.Err == nil:
 		k.pauses.succeeded(obj.UID)
 	case gitops.KindOf(report.Err) == gitops.Transient:
-		pause = min(obj.GetRetryInterval(), k.pauses.backoff(obj.UID, k.options.MinRetryDelay, k.options.MaxRetryDelay))
+		pause = min(paced(obj.GetRetryInterval(), 0), k.pauses.backoff(obj.UID, k.options.MinRetryDelay, k.options.MaxRetryDelay))
 	default:
-		pause = obj.GetRetryInterval()
+		pause = paced(obj.GetRetryInterval(), 0)
 	}
 	return soonest(now, pause, report.Next)
 }

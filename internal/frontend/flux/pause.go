@@ -143,6 +143,19 @@ func jittered(d time.Duration, share float64) time.Duration {
 	return time.Duration(float64(d) * (1 + share*(2*rand.Float64()-1)))
 }
 
+// leastInterval is the shortest time after which an object is looked at again by itself. The
+// API takes a millisecond, with which one object would keep a worker and a server busy.
+const leastInterval = time.Second
+
+// paced is a jittered interval of at least leastInterval. None is none, as in Flux: nothing is
+// done by itself.
+func paced(d time.Duration, share float64) time.Duration {
+	if d <= 0 {
+		return d
+	}
+	return max(jittered(d, share), leastInterval)
+}
+
 // lengthened makes a duration longer by up to the share.
 func lengthened(d time.Duration, share float64) time.Duration {
 	return d + time.Duration(float64(d)*share*rand.Float64())

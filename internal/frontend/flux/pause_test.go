@@ -129,6 +129,20 @@ func TestLastingDisputes(t *testing.T) {
 	}
 }
 
+func TestLeastInterval(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration][2]time.Duration{
+		0: {0, 0}, time.Nanosecond: {time.Second, time.Second}, time.Millisecond: {time.Second, time.Second}, time.Second: {time.Second, 1050 * time.Millisecond},
+		time.Hour: {57 * time.Minute, 63 * time.Minute},
+	} {
+		for range 100 {
+			if got := paced(d, 0.05); got < want[0] || got > want[1] {
+				t.Errorf("%s becomes %s, want from %s to %s", d, got, want[0], want[1])
+			}
+		}
+	}
+}
+
 func TestJitter(t *testing.T) {
 	t.Parallel()
 	const d = 10 * time.Minute
