@@ -87,7 +87,7 @@ func (c *Cache) Through(client *http.Client) { c.client = client }
 
 // Packed is an artifact as somebody else has packed it: a gzipped tar.
 type Packed struct {
-	// Digest is that of the packed file: algorithm:hex with sha256, sha384 or sha512.
+	// Digest is that of the packed file: algorithm:hex with sha256, sha384, sha512 or blake3.
 	Digest string
 	// Open opens the packed file where it comes from.
 	Open func(ctx context.Context) (io.ReadCloser, error)

@@ -414,3 +414,33 @@ func TestPutStoresAFileAsItIs(t *testing.T) {
 		t.Errorf("after it the old one is answered with %s", again.Status)
 	}
 }
+
+// TestAStoredArtifactIsStoredAgainAsItWas: one that has a digest is stored with that digest, or
+// not at all.
+func TestAStoredArtifactIsStoredAgainAsItWas(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	before, err := open(t, dir, artifact.Options{}).Pack(t.Context(), gitops.Artifact{Source: ownerOf("app")}, "x", sourcetest.Memory(map[string]string{"a": "1"}))
+	must(t, err)
+	must(t, os.RemoveAll(filepath.Join(dir, "gitrepository")))
+	// Another algorithm for new artifacts changes nothing.
+	s := open(t, dir, artifact.Options{Digest: artifact.SHA512})
+	const path = "/gitrepository/flux-system/app/x"
+	if _, err := s.Pack(t.Context(), before, "x", sourcetest.Memory(map[string]string{"a": "2"})); err == nil || !strings.Contains(err.Error(), "and not "+before.Digest) {
+		t.Errorf("other files are stored as the artifact: %v", err)
+	}
+	if status := get(t, s, http.MethodGet, path).StatusCode; status != http.StatusNotFound {
+		t.Errorf("other files are served: %d", status)
+	}
+	again, err := s.Pack(t.Context(), before, "x", sourcetest.Memory(map[string]string{"a": "1"}))
+	must(t, err)
+	if diff := cmp.Diff(before, again); diff != "" {
+		t.Error(diff)
+	}
+	if status := get(t, s, http.MethodGet, path).StatusCode; status != http.StatusOK {
+		t.Errorf("the same files are not served: %d", status)
+	}
+	if _, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("app"), Digest: "md5:1"}, "x", sourcetest.Memory(nil)); err == nil {
+		t.Error("a digest that nobody knows is taken")
+	}
+}

@@ -177,7 +177,7 @@ type Storage struct {
 	// removed: once the newer one is there for so long, or more than so many are there.
 	RetentionTTL     time.Duration
 	RetentionRecords int
-	// DigestAlgorithm is that of the digests of artifacts: sha256, sha384 or sha512.
+	// DigestAlgorithm is that of the digests of artifacts: sha256, sha384, sha512 or blake3.
 	DigestAlgorithm string
 }
 

@@ -270,9 +270,5 @@ func (v *validator) storage(s Storage) {
 	if s.RetentionRecords < 0 {
 		v.wrong("artifact-retention-records", s.RetentionRecords, "must be 0 or more; the newest is always kept")
 	}
-	if s.DigestAlgorithm == "blake3" {
-		v.wrong("artifact-digest-algo", s.DigestAlgorithm, "is not served, though Flux has it; use sha256, sha384 or sha512")
-		return
-	}
-	oneOf(v, "artifact-digest-algo", s.DigestAlgorithm, "sha256", "sha384", "sha512")
+	oneOf(v, "artifact-digest-algo", s.DigestAlgorithm, "sha256", "sha384", "sha512", "blake3")
 }

@@ -32,6 +32,9 @@ func (gitRepositories) name() string                   { return sourcev1.GitRepo
 func (gitRepositories) empty() *sourcev1.GitRepository { return &sourcev1.GitRepository{} }
 func (gitRepositories) latest() string                 { return artifact.LatestArchive }
 
+// settled is false: what is newer, only the server knows.
+func (gitRepositories) settled(*sourcev1.GitRepository, pursuit[GitRequest]) bool { return false }
+
 func (gitRepositories) status(obj *sourcev1.GitRepository) sourceStatus {
 	s := &obj.Status
 	return sourceStatus{artifact: &s.Artifact, conditions: &s.Conditions, generation: &s.ObservedGeneration, request: &s.ReconcileRequestStatus}

@@ -94,6 +94,11 @@ type sourceKind[T sourceObject, R any] interface {
 	// follow translates what is to be fetched, with the credentials that the object
 	// refers to. The caller releases the pursuit.
 	follow(obj T) (pursuit[R], error)
+	// settled tells whether, as in Flux, an object that is Ready needs no look at the remote to
+	// stay so: there can be nothing newer for it in what it follows.
+	settled(obj T, following pursuit[R]) bool
+	// credential identifies with which credential a request asks its server.
+	credential(request R) string
 	// observe writes what only this kind has into the status of a success.
 	observe(after, started T, f fetched)
 	// words say what has been fetched: for the condition, and for the event of a new
@@ -188,6 +193,8 @@ type fetched struct {
 	// file opens what is stored, where that is not what the files make when they are
 	// packed; it can be called while the snapshot is held.
 	file func() (io.ReadCloser, error)
+	// stored is the name of the file where that is known from a status alone.
+	stored string
 	// mended is when the stored file was last found damaged, and stored again.
 	mended time.Time
 	// parts are the artifacts that it is made from, in the order of the spec.
@@ -308,7 +315,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 		r.restoreUnlessQuiet(ctx, obj, err)
 		return r.fail(ctx, obj, err)
 	case landed == nil:
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, r.lacking(ctx, obj)
 	}
 	following.parts.release()
 	following = landed.following
@@ -320,6 +327,9 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 		r.metrics.Fetched(r.kind.name(), "failed")
 		r.doubt(obj.GetUID())
 		r.restore(ctx, obj)
+		if r.unaffected(ctx, obj, following, err) {
+			return r.goOn(ctx, obj, err)
+		}
 		return r.fail(ctx, obj, err)
 	}
 	if result.Unchanged {

@@ -335,16 +335,17 @@ func (f *flights[R]) launch(work *background, uid types.UID, under *flight[R], l
 // takeOff begins a look at the remote.
 func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *pursuit[R], known, key string, place func()) *flight[R] {
 	timeout := r.timeout(obj, following.timeout)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := source.WithTimeout(ctx, timeout)
 	under := &flight[R]{key: key, generation: obj.GetGeneration(), request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
 	following.parts = nil
+	of := asker{r.serverOf(obj), r.kind.credential(under.following.request)}
 	look := func() (source.Result, error) {
 		noting, asked := egress.Wishes(ctx)
 		result, err := guarded(ctx, "internal error: fetching", func() (source.Result, error) {
 			return r.fetcher.Fetch(noting, under.following.request, known)
 		})
 		if err != nil {
-			err = &unfetched{error: r.fetchError(obj, ctx, timeout, err), pause: r.lane.left(r.serverOf(obj), asked(), r.clock.Now())}
+			err = &unfetched{error: r.fetchError(obj, ctx, timeout, err), pause: r.lane.left(of, asked(), r.clock.Now())}
 		}
 		return result, err
 	}

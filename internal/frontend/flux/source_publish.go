@@ -99,10 +99,12 @@ func (r *sourceReconciler[T, R]) pack(ctx context.Context, name string, of fetch
 	if snapshot.Artifact.Revision != of.revision {
 		return of.artifact, artifact.ErrSuperseded
 	}
-	target := r.kind.file(of.revision, of.metadata)
+	target := r.fileOf(of)
 	var packed gitops.Artifact
 	var err error
-	if of.file != nil {
+	if of.file == nil && snapshot.Files == nil {
+		err = errors.New("nothing is there that it could be made of")
+	} else if of.file != nil {
 		packed, err = r.packed.store.Put(ctx, snapshot.Artifact, target, of.file)
 	} else {
 		packed, err = r.packed.store.Pack(ctx, snapshot.Artifact, target, snapshot.Files)

@@ -115,10 +115,17 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	stalled := isBlocked && b.stalled || gitops.KindOf(err) == gitops.Stalled ||
 		gitops.KindOf(err) == gitops.Invalid && lasting(r.reasonOf(err))
 	after := obj.DeepCopyObject().(T)
+	missing := r.unserved(ctx, obj)
+	if missing != nil {
+		r.withdraw(after)
+	}
 	news := r.describeFailure(after, err, stalled)
 	setHandled(r.kind.status(after).request, obj)
 	if _, patchErr := r.objects.patchStatus(ctx, obj, after); patchErr != nil {
 		return ctrl.Result{}, patchErr
+	}
+	if missing != nil {
+		r.announceWithdrawal(obj, missing)
 	}
 	if news {
 		r.announceFailure(after)
@@ -139,6 +146,27 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 		pause = lengthened(u.pause, r.options.IntervalJitter)
 	}
 	return ctrl.Result{RequeueAfter: pause}, nil
+}
+
+// unaffected tells whether a look at the remote that failed is no failure of an object, because
+// it needs none.
+func (r *sourceReconciler[T, R]) unaffected(ctx context.Context, obj T, following pursuit[R], err error) bool {
+	status := r.kind.status(obj)
+	c := conditioned{list: status.conditions}
+	return *status.artifact != nil && *status.generation == obj.GetGeneration() && c.is(meta.ReadyCondition, metav1.ConditionTrue) &&
+		gitops.KindOf(err) != gitops.Stalled && failureCondition(r.reasonOf(err)) == sourcev1.FetchFailedCondition &&
+		r.kind.settled(obj, following) && r.unserved(ctx, obj) == nil
+}
+
+// goOn leaves an object Ready. It looks again after its interval, and when what it follows changes.
+func (r *sourceReconciler[T, R]) goOn(ctx context.Context, obj T, err error) (ctrl.Result, error) {
+	ctrl.LoggerFrom(ctx).Info("A look at the remote failed that nothing depends on", "error", err.Error())
+	after := obj.DeepCopyObject().(T)
+	setHandled(r.kind.status(after).request, obj)
+	if _, err := r.objects.patchStatus(ctx, obj, after); err != nil {
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
 }
 
 // announceFailure tells why a source could not be fetched, in the words of its condition.

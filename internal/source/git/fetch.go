@@ -178,12 +178,12 @@ func (r *remote) bring(ctx context.Context, request Request, found choice) (tip,
 		objects.set.Release()
 	}
 	if len(request.Sparse) > 0 {
-		if err := r.whole.lock(ctx); err != nil {
+		if err := r.enter(ctx, r.whole); err != nil {
 			return tip{}, nil, err
 		}
 		defer r.whole.unlock()
 	}
-	if err := r.turn.lock(ctx); err != nil {
+	if err := r.enter(ctx, r.turn); err != nil {
 		return tip{}, nil, err
 	}
 	defer r.turn.unlock()

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/plumb-gitops/plumb/internal/source"
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 	"github.com/plumb-gitops/plumb/internal/source/git/wire"
 )
@@ -27,6 +28,9 @@ type remote struct {
 	// whole is held while packs are joined, and by a fetch that takes for granted what
 	// no tip promises: files that older commits left behind. It comes before turn.
 	whole gate
+	// line is who waits for either: those have no time to lose for the slot that the one
+	// who is in waits for.
+	line source.Line
 	// broken is set when a reader finds damage; the next fetch begins anew.
 	broken atomic.Bool
 	// joining is set while packs are joined.
@@ -66,6 +70,12 @@ func (g gate) lock(ctx context.Context) error {
 }
 
 func (g gate) unlock() { <-g }
+
+// enter waits at one of the gates.
+func (r *remote) enter(ctx context.Context, g gate) error {
+	defer r.line.Wait(ctx)()
+	return g.lock(ctx)
+}
 
 // acquire gives the objects of a tip, if the store has it. The caller releases
 // the Set.
@@ -121,7 +131,7 @@ func (r *remote) open() error {
 
 func (r *remote) limits() pack.Limits {
 	o := r.store.options
-	return pack.Limits{Bytes: o.PackBytes, Objects: o.PackObjects, Object: o.FileBytes, Slots: r.store.slots}
+	return pack.Limits{Bytes: o.PackBytes, Objects: o.PackObjects, Object: o.FileBytes, Slots: r.store.slots, Waits: r.line.Stop}
 }
 
 // load opens what the state file names. A store with any fault is as good as

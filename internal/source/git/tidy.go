@@ -71,7 +71,9 @@ func (r *remote) join(ctx context.Context) error {
 		return nil
 	}
 	defer set.Release()
+	resume := r.line.Stop(ctx)
 	release, err := r.store.slots.Take(ctx, set.Disk(), 0)
+	resume()
 	if err != nil {
 		return err
 	}

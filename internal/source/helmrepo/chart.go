@@ -272,9 +272,11 @@ func (s *Store) repack(ctx context.Context, r *remote, request ChartRequest, pac
 	return s.pack(ctx, r.shelf, request.book(), loaded, state, known)
 }
 
-// unusable is the failure to read a chart that came whole.
+// unusable is the failure to read a chart that came whole, unless it is the reading that
+// failed.
 func (s *Store) unusable(ctx context.Context, reason string, err error) error {
-	if ctx.Err() != nil || isDisk(err) {
+	var done *gitops.Error
+	if ctx.Err() != nil || isDisk(err) || errors.As(err, &done) {
 		return err
 	}
 	return fault(gitops.Invalid, reason, err)

@@ -170,12 +170,23 @@ func (s *Store) loadTree(b *budget, tree gitops.Tree, at string) (files []*archi
 	if info.Size() > s.options.ChartBytes {
 		return nil, true, fmt.Errorf("%q has %d bytes, at most %d are read of a packed chart", at, info.Size(), s.options.ChartBytes)
 	}
-	data, err := tree.ReadFile(at)
+	data, err := readFile(tree, at)
 	if err != nil {
 		return nil, true, err
 	}
 	files, err = readArchive(bytes.NewReader(data), b)
 	return files, true, err
+}
+
+// readFile reads a file that a tree has, and whose length has been looked at. What fails
+// then is the reading and not what was pushed: it is tried again.
+func readFile(tree gitops.Tree, name string) ([]byte, error) {
+	data, err := tree.ReadFile(name)
+	var done *gitops.Error
+	if err == nil || errors.As(err, &done) {
+		return data, err
+	}
+	return nil, fault(gitops.Transient, ReasonPackage, fmt.Errorf("%q cannot be read: %s", name, disk(err)))
 }
 
 // folder reads a folder of a tree as Helm reads one from the disk.
@@ -227,7 +238,7 @@ func (b *budget) member(tree gitops.Tree, at, name string) ([]*archive.BufferedF
 	if at != "." {
 		whole = at + "/" + name
 	}
-	data, err := tree.ReadFile(whole)
+	data, err := readFile(tree, whole)
 	if err != nil {
 		return nil, err
 	}

@@ -177,7 +177,7 @@ func (s *Store) build(b *budget, sh *shelf, tree gitops.Tree, at string, packed 
 			err = setValues(loaded, values)
 		}
 		if err != nil {
-			return Chart{}, fault(gitops.Invalid, ReasonValues, err)
+			return Chart{}, s.unusable(b.ctx, ReasonValues, err)
 		}
 		state.ValuesFiles = merged
 	}

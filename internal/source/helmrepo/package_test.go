@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -457,5 +458,48 @@ func bulky(t *testing.T, times int) map[string]string {
 	}
 	return map[string]string{
 		"c/Chart.yaml": chart, "lib/Chart.yaml": "apiVersion: v2\nname: lib\nversion: 1.0.0\n", "lib/x": strings.Repeat("x", 4<<20),
+	}
+}
+
+// unread is a tree of which some files cannot be read, though they are there.
+type unread struct {
+	gitops.Tree
+	why map[string]error
+}
+
+func (u unread) ReadFile(name string) ([]byte, error) {
+	if err := u.why[name]; err != nil {
+		return nil, err
+	}
+	return u.Tree.ReadFile(name)
+}
+
+// TestPackageUnread: that a file cannot be read now says nothing about what was pushed, so
+// that nothing of it is final, and no file counts as missing.
+func TestPackageUnread(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, helmrepo.Options{})
+	files := map[string]string{"c/Chart.yaml": appChart, "c/values.yaml": "a: 1\n", "extra.yaml": "a: 2\n"}
+	for name, test := range map[string]struct {
+		file string
+		err  error
+	}{
+		"a file of the chart":                     {file: "c/Chart.yaml", err: fmt.Errorf("storage: %w", syscall.EIO)},
+		"a values file":                           {file: "extra.yaml", err: fmt.Errorf("storage: %w", syscall.EMFILE)},
+		"a values file that the data folder lost": {file: "extra.yaml", err: fmt.Errorf("storage: %w", syscall.ENOENT)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			request := helmrepo.PackageRequest{Source: "GitRepository/apps/" + test.file, Path: "c", ValuesFiles: []string{"c/values.yaml", "extra.yaml"}, IgnoreMissingValuesFiles: true}
+			chart, err := s.Package(t.Context(), unread{Tree: sourcetest.Memory(files), why: map[string]error{test.file: test.err}}, request, "")
+			if err == nil {
+				chart.Release()
+				t.Fatal("a file that cannot be read was left out")
+			}
+			var failure *gitops.Error
+			if !errors.As(err, &failure) || failure.Kind != gitops.Transient || failure.Reason != helmrepo.ReasonPackage || !strings.Contains(err.Error(), test.file) {
+				t.Errorf("it is not tried again, or not said which file it is: %v", err)
+			}
+		})
 	}
 }

@@ -106,7 +106,7 @@ func treeFiles(b *budget, tree gitops.Tree) readValues {
 		case info.Size() > b.file:
 			return nil, fmt.Errorf("it has %d bytes, at most %d are read", info.Size(), b.file)
 		}
-		data, err := tree.ReadFile(name)
+		data, err := readFile(tree, name)
 		if err != nil {
 			return nil, err
 		}

@@ -15,6 +15,7 @@
 package pack
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -101,6 +102,9 @@ type Limits struct {
 	Object int64
 	// Slots bound the packs that are indexed at once; nil is no bound.
 	Slots *Slots
+	// Waits is called before one waits for a slot, and what it returns afterwards; nil is
+	// nothing.
+	Waits func(ctx context.Context) (resume func())
 }
 
 // Pack is a pack file with its index, open for reading by any number of

@@ -47,7 +47,7 @@ func (p *Pack) receive(ctx context.Context, r io.Reader, dir *os.Root, older *Se
 		return err
 	}
 	// All is there: from here on nobody waits for the server.
-	release, err := limits.Slots.Take(ctx, p.Size, list.count)
+	release, err := limits.slot(ctx, p.Size, list.count)
 	if err != nil {
 		return err
 	}

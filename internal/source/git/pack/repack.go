@@ -33,7 +33,7 @@ func Repack(ctx context.Context, from *Set, names []ID, dir *os.Root, name strin
 }
 
 func (p *Pack) repack(ctx context.Context, from *Set, names []ID, dir *os.Root) error {
-	r := &repacker{from: from, keep: make(map[ID]bool, len(names)), layouts: map[*Pack]*layout{}}
+	r := &repacker{from: from, keep: make(map[ID]bool, len(names)), layouts: map[*Pack]*layout{}, zlib: zlib.NewWriter(nil)}
 	for _, id := range names {
 		r.keep[id] = true
 	}
@@ -79,6 +79,7 @@ type repacker struct {
 	from    *Set
 	keep    map[ID]bool
 	layouts map[*Pack]*layout
+	zlib    *zlib.Writer // one for all objects: each has 800 kB of tables
 }
 
 // entry is the object as it is to stand in the new pack.
@@ -127,11 +128,11 @@ func (r *repacker) whole(id ID) ([]byte, error) {
 		return nil, err
 	}
 	out := bytes.NewBuffer(appendHead(nil, object.Kind, int64(len(object.Data))))
-	z := zlib.NewWriter(out)
-	if _, err := z.Write(object.Data); err != nil {
+	r.zlib.Reset(out)
+	if _, err := r.zlib.Write(object.Data); err != nil {
 		return nil, err
 	}
-	if err := z.Close(); err != nil {
+	if err := r.zlib.Close(); err != nil {
 		return nil, err
 	}
 	return out.Bytes(), nil

@@ -21,15 +21,16 @@ type Slots struct {
 const (
 	largeSlots = 2
 	smallSlots = 4
-	slotSlice  = 10 * time.Second
+	// SlotSlice is how long a slot is held at most.
+	SlotSlice = 10 * time.Second
 	// smallBytes and smallObjects are the most of a pack that is small.
 	smallBytes   = 1 << 20
 	smallObjects = 2000
 )
 
-// NewSlots makes two slots for large packs, and four for small ones.
-func NewSlots() *Slots {
-	return &Slots{large: make(chan struct{}, largeSlots), small: make(chan struct{}, smallSlots), slice: slotSlice}
+// NewSlots makes two slots for large packs, and four for small ones, each for so long.
+func NewSlots(slice time.Duration) *Slots {
+	return &Slots{large: make(chan struct{}, largeSlots), small: make(chan struct{}, smallSlots), slice: slice}
 }
 
 // Take waits for a slot, for a pack of so many bytes and objects, until the context ends.
@@ -54,4 +55,12 @@ func (s *Slots) Take(ctx context.Context, bytes int64, objects int) (release fun
 		timer.Stop()
 		give()
 	}, nil
+}
+
+// slot waits for a slot.
+func (l Limits) slot(ctx context.Context, bytes int64, objects int) (release func(), err error) {
+	if l.Waits != nil {
+		defer l.Waits(ctx)()
+	}
+	return l.Slots.Take(ctx, bytes, objects)
 }

@@ -11,7 +11,7 @@ func TestSlots(t *testing.T) {
 	t.Parallel()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	s := NewSlots()
+	s := NewSlots(SlotSlice)
 	take := func(bytes int64, objects int, want bool) func() {
 		t.Helper()
 		// With a context that has ended only what is free is taken, if anything.
