@@ -92,7 +92,11 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 		return modified, own(err)
 	}
 	temporary := path.Join(path.Dir(target), unfinished+path.Base(target))
-	out, err := s.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	// A link that somebody has put there would have another artifact overwritten.
+	if err := s.root.RemoveAll(temporary); err != nil {
+		return modified, own(err)
+	}
+	out, err := s.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return modified, own(err)
 	}

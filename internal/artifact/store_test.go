@@ -268,6 +268,41 @@ func TestAFailureLeavesTheOldOne(t *testing.T) {
 	}
 }
 
+// TestUnfinishedFilesAreNew: what stands already where a file is going to be written is not
+// written into, nor is what it leads to.
+func TestUnfinishedFilesAreNew(t *testing.T) {
+	t.Parallel()
+	for name, put := range map[string]func(at string) error{
+		"a link to another artifact": func(at string) error { return os.Symlink("../other/old", at) },
+		"a hard link to it":          func(at string) error { return os.Link(filepath.Join(filepath.Dir(at), "../other/old"), at) },
+		"a folder":                   func(at string) error { return os.MkdirAll(filepath.Join(at, "x"), 0o700) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := open(t, dir, artifact.Options{})
+			pack := func(owner, file, content string) gitops.Artifact {
+				stored, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf(owner)}, file, sourcetest.Memory(map[string]string{"a": content}))
+				must(t, err)
+				return stored
+			}
+			pack("app", "1", "1")
+			pack("other", "old", "theirs")
+			must(t, put(filepath.Join(dir, "gitrepository/flux-system/app/.unfinished-2")))
+			pack("app", "2", "ours")
+			for at, want := range map[string]string{"other/old": "theirs", "app/2": "ours"} {
+				response := get(t, s, "GET", "/gitrepository/flux-system/"+at)
+				if response.StatusCode != http.StatusOK {
+					t.Fatalf("%s: %s", at, response.Status)
+				}
+				if got := listing(t, response.Body)["a"]; !strings.HasSuffix(got, " "+want) {
+					t.Errorf("%s has %q, want %q", at, got, want)
+				}
+			}
+		})
+	}
+}
+
 // slow is a tree that says when it is read, and goes on when it is told to.
 type slow struct {
 	gitops.Tree

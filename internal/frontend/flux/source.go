@@ -403,7 +403,7 @@ func (r *sourceReconciler[T, R]) settle(ctx context.Context, obj T) (ctrl.Result
 }
 
 func (r *sourceReconciler[T, R]) interval(obj T) time.Duration {
-	return jittered(obj.GetRequeueAfter(), r.options.IntervalJitter)
+	return paced(obj.GetRequeueAfter(), r.options.IntervalJitter)
 }
 
 // longestTimeout bounds spec.timeout, of which Flux's API wants no more than that it is a
