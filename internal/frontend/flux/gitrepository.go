@@ -294,6 +294,9 @@ func (g gitRepositories) observe(after, started *sourcev1.GitRepository, f fetch
 	status := &after.Status
 	status.IncludedArtifacts = nil
 	for _, part := range f.parts {
+		if part.Digest == "" {
+			continue // it has moved on before it was packed, and is not served
+		}
 		if included, err := g.packed.describe(part, g.file(part.Revision, nil)); err == nil {
 			status.IncludedArtifacts = append(status.IncludedArtifacts, included)
 		}

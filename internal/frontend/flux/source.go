@@ -173,6 +173,8 @@ type sourceReconciler[T sourceObject, R any] struct {
 	// packers is how many are packing for an object; guarded by mu, as is adopted.
 	packers map[types.UID]int
 	adopted adopted
+	// overdue are objects whose status could not be told for a while; guarded by mu.
+	overdue map[types.UID]*overdue
 	// fetched is what was published last of each object; guarded by mu, as is
 	// requests, what each object follows: nil for one that follows nothing.
 	fetched  map[types.UID]fetched
@@ -310,6 +312,9 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 			r.triggers.add(client.ObjectKeyFromObject(obj), urgent)
 		}
 		return result, err
+	}
+	if of, ok := r.late(obj, following); ok {
+		return r.tellLate(ctx, obj, of)
 	}
 	if last.revision == "" {
 		last = r.resume(ctx, obj, &following)

@@ -33,6 +33,7 @@ func (r *sourceReconciler[T, R]) succeed(ctx context.Context, obj T, f fetched) 
 		r.announce(after, before, f)
 	}
 	r.pauses.succeeded(obj.GetUID())
+	r.told(obj.GetUID())
 	r.packedAs(obj.GetUID(), f, func(now *fetched) { now.told = true })
 	if f.request != requestOf(before) {
 		// Somebody has asked since that look began. It is told first, so that those who ask
