@@ -2,11 +2,15 @@ package git
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
 
@@ -42,23 +46,33 @@ func TestFetchesTakeTurns(t *testing.T) {
 	case err := <-slow:
 		t.Fatalf("the fetch ended before the server hung: %v", err)
 	}
-	var releases []func()
+	began, ended, done := make(chan struct{}, 4), make(chan struct{}), make(chan error, 4)
 	for range 4 {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		release, err := s.slots.Take(ctx, 1, 1)
-		cancel()
-		if err != nil {
+		go func() {
+			done <- s.slots.Index(t.Context(), 1, 1, pack.Limits{}, func(context.Context, pack.Limits) error {
+				began <- struct{}{}
+				<-ended
+				return nil
+			})
+		}()
+	}
+	for range 4 {
+		select {
+		case <-began:
+		case <-time.After(time.Minute):
 			t.Fatal("a server that hangs holds a slot")
 		}
-		releases = append(releases, release)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if err := get(ctx, "app"); gitops.KindOf(err) != gitops.Transient {
 		t.Errorf("a pack is indexed while all slots are taken: %v", err)
 	}
-	for _, release := range releases {
-		release()
+	close(ended)
+	for range 4 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}
 	if err := get(t.Context(), "app"); err != nil {
 		t.Error(err)
@@ -66,6 +80,28 @@ func TestFetchesTakeTurns(t *testing.T) {
 	close(enough)
 	if err := <-slow; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTooLargeIsRemembered: what passes a limit is fetched once, not with each poll, for a
+// while.
+func TestTooLargeIsRemembered(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewGitServer(t, testenv.GitServerOptions{})
+	server.Repository(t, "app").Commit(t, "main", testenv.Files{"a": "1", "b": "2"})
+	var hours atomic.Int64
+	s := store(t, Options{PackObjects: 3, Now: func() time.Time { return time.Unix(3600*hours.Load(), 0) }})
+	for i, test := range []struct{ hour, requests int64 }{{0, 2}, {0, 1}, {1, 2}, {1, 1}} {
+		hours.Store(test.hour)
+		before := server.Requests()
+		_, err := s.Fetch(t.Context(), Request{URL: server.URL("app"), Ref: Ref{Branch: "main"}})
+		if gitops.KindOf(err) != gitops.Invalid || !strings.Contains(fmt.Sprint(err), "at most 3 are allowed") {
+			t.Errorf("fetch %d: error %v of kind %q", i, err, gitops.KindOf(err))
+		}
+		// The first of all asks what the server can do, too.
+		if got := server.Requests() - before; i > 0 && got != test.requests {
+			t.Errorf("fetch %d: %d requests, want %d", i, got, test.requests)
+		}
 	}
 }
 
