@@ -205,7 +205,7 @@ func (r *remote) bring(ctx context.Context, request Request, found choice) (tip,
 	}
 	t, objects, ok := r.acquire(key)
 	if !ok {
-		return tip{}, nil, &wire.Error{Code: wire.CodeCanceled, Text: "the repository is not followed any more"}
+		return tip{}, nil, unfollowed()
 	}
 	r.tidy()
 	return t, objects, nil
@@ -216,8 +216,13 @@ func (r *remote) bring(ctx context.Context, request Request, found choice) (tip,
 func (r *remote) update(ctx context.Context, request Request, found choice) error {
 	r.mu.Lock()
 	st, set := r.state.clone(), r.set
-	set.Acquire()
+	if set != nil {
+		set.Acquire()
+	}
 	r.mu.Unlock()
+	if set == nil {
+		return unfollowed()
+	}
 	defer set.Release()
 
 	ref, key := request.Ref, request.tip()

@@ -32,9 +32,9 @@ type remote struct {
 	// joining is set while packs are joined.
 	joining atomic.Bool
 
-	mu     sync.Mutex // guards all below; held only for a moment
-	dir    *os.Root   // nil until the store was opened
-	set    *pack.Set  // nil until the store was opened
+	mu     sync.Mutex // guards all below; held only for a moment, or while the store is opened
+	dir    *os.Root   // nil until the store was opened; changes in the turn only
+	set    *pack.Set  // nil until the store was opened, and when it was closed
 	state  state
 	closed bool
 	// refusals are the revisions that were not taken, by tip.
@@ -85,16 +85,26 @@ func (r *remote) read(set *pack.Set) *objects {
 	return &objects{set: set, owner: r.key, dirs: r.store.dirs, extents: r.store.extents, damaged: func() { r.broken.Store(true) }}
 }
 
+// unfollowed is the error of a fetch in a store that was removed meanwhile.
+func unfollowed() error {
+	return &wire.Error{Code: wire.CodeCanceled, Text: "the repository is not followed any more"}
+}
+
 // open reads the state from disk once. What cannot be read is dropped. The
 // caller has the turn.
+//
+// The mutex is held all the time: once closed, another remote may have the folder, of which
+// nothing may be read nor removed here.
 func (r *remote) open() error {
 	r.mu.Lock()
-	opened := r.set != nil
-	r.mu.Unlock()
-	if opened && !r.broken.Load() {
+	defer r.mu.Unlock()
+	if r.closed {
+		return unfollowed()
+	}
+	if r.set != nil && !r.broken.Load() {
 		return nil
 	}
-	if opened {
+	if r.set != nil {
 		if err := r.drop(); err != nil {
 			return err
 		}
@@ -109,10 +119,9 @@ func (r *remote) open() error {
 	}
 	st, packs := r.load(dir)
 	if err := clean(dir, st); err != nil {
+		pack.NewSet(nil, pack.Limits{}, packs...).Release()
 		return errors.Join(err, dir.Close())
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.dir, r.state = dir, st
 	r.set = pack.NewSet(r.store.objects, r.limits(), packs...)
 	r.broken.Store(false)
@@ -143,23 +152,16 @@ func (r *remote) load(dir *os.Root) (state, []*pack.Pack) {
 	return st, packs
 }
 
-// drop forgets everything, on disk too. Readers keep what they have open.
+// drop forgets everything, on disk too. Readers keep what they have open. The caller has
+// the mutex.
 func (r *remote) drop() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.set != nil {
-		r.set.Release()
-		r.set = nil
-	}
-	if r.dir != nil {
-		_ = r.dir.Close()
-		r.dir = nil
-	}
-	r.state = state{}
+	r.set.Release()
+	_ = r.dir.Close()
+	r.set, r.dir, r.state = nil, nil, state{}
 	return r.store.folder.Root().RemoveAll(r.key)
 }
 
-// close lets go of everything in memory.
+// close lets go of everything in memory. A fetch that is under way finds its folder closed.
 func (r *remote) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -167,10 +169,7 @@ func (r *remote) close() {
 	if r.set != nil {
 		r.set.Release()
 		r.set = nil
-	}
-	if r.dir != nil {
 		_ = r.dir.Close()
-		r.dir = nil
 	}
 	r.client.Close()
 }
@@ -181,7 +180,7 @@ func (r *remote) add(packs []*pack.Pack, key string, t tip) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return errors.Join(&wire.Error{Code: wire.CodeCanceled, Text: "the repository is not followed any more"}, remove(r.dir, packs))
+		return unfollowed() // the packs went with the folder
 	}
 	next := r.state.clone()
 	next.Tips[key] = t
