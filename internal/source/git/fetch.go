@@ -195,7 +195,7 @@ func (r *remote) bring(ctx context.Context, request Request, found choice) (tip,
 		return tip{}, nil, err
 	}
 	defer leave()
-	if err := r.open(ctx); err != nil {
+	if err := r.open(); err != nil {
 		return tip{}, nil, err
 	}
 	if t, objects, ok := r.acquire(key); ok {

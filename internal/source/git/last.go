@@ -25,7 +25,7 @@ func (s *Store) Last(ctx context.Context, request Request) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := r.open(ctx); err != nil {
+	if err := r.open(); err != nil {
 		return Result{}, fmt.Errorf("open store of %q: %w", redacted(request.URL), err)
 	}
 	t, objects, ok := r.acquire(request.tip())

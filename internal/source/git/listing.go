@@ -40,8 +40,10 @@ type listings struct {
 	followed map[string]tracked
 	// followers are those who ask again and again, at most mostFollowed.
 	followers map[string]follower
-	shared    *lane
-	apart     map[string]*lane // by prefix
+	// expired is when those that have not asked for long were dropped last.
+	expired time.Time
+	shared  *lane
+	apart   map[string]*lane // by prefix
 }
 
 // question is for the refs with a prefix.
@@ -81,10 +83,13 @@ type tracked struct {
 	refs string
 }
 
-// follower is what somebody asked for last, and of when the answer was.
+// follower is what somebody asked for last, when that was and after what time it may be
+// asked for again, and of when the answer was.
 type follower struct {
 	prefix string
 	given  time.Time
+	asked  time.Time
+	period time.Duration
 }
 
 const (
@@ -94,7 +99,8 @@ const (
 	// mostLanes is the number of prefixes listed alone for which answers are kept.
 	mostLanes = 16
 	// mostFollowed is the largest number of prefixes, and of followers, that are known.
-	// Other prefixes are listed alone, and other followers are not told of news.
+	// Other prefixes are listed alone, and other followers are not told of news, until one
+	// of those that are known has not asked for long.
 	mostFollowed = 4096
 	// mostAsked and mostAskedBytes bound the prefixes that are asked for together.
 	// Servers have limits too: Git's own is 65,536 prefixes.
@@ -109,6 +115,8 @@ const (
 	sharedWait = time.Minute
 	// forgotten is when a prefix that is not asked for again is left out, at least.
 	forgotten = time.Hour
+	// expiry is how often followers are looked at that may not ask again.
+	expiry = time.Minute
 	// atOnce is what counts as one question of several objects.
 	atOnce = time.Second
 	// harmless is a prefix that every repository and server knows.
@@ -301,9 +309,32 @@ func (l *listings) fresh(answer listing, q question) bool {
 
 // given keeps in mind which answer a follower has. The caller has the mutex.
 func (l *listings) given(answer listing, q question) {
-	if _, known := l.followers[q.follower]; q.follower != "" && (known || len(l.followers) < mostFollowed) {
-		l.followers[q.follower] = follower{prefix: q.prefix, given: answer.at}
+	if q.follower == "" {
+		return
 	}
+	now := l.now()
+	f, known := l.followers[q.follower]
+	if !known && len(l.followers) >= mostFollowed {
+		l.expire(now)
+	}
+	if !known && len(l.followers) >= mostFollowed {
+		return
+	}
+	if gap := now.Sub(f.asked); known && gap >= atOnce {
+		f.period = gap
+	}
+	f.prefix, f.given, f.asked = q.prefix, answer.at, now
+	l.followers[q.follower] = f
+}
+
+// expire drops followers that have not asked for long, such as objects that are gone, but
+// seldom: it looks at all of them. The caller has the mutex.
+func (l *listings) expire(now time.Time) {
+	if now.Sub(l.expired) < expiry {
+		return
+	}
+	l.expired = now
+	maps.DeleteFunc(l.followers, func(_ string, f follower) bool { return now.Sub(f.asked) > max(3*f.period, forgotten) })
 }
 
 // together gives the prefix of a question and those that are listed with it: all that

@@ -61,6 +61,47 @@ func TestListingsAreBounded(t *testing.T) {
 	}
 }
 
+// TestFollowersThatAreGone make room for others, and those that ask seldom stay.
+func TestFollowersThatAreGone(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	l := listingsOf(&now, func(context.Context, []string) ([]wire.Ref, error) { return nil, nil })
+	ask := func(follower string) {
+		t.Helper()
+		if _, err := l.ask(t.Context(), question{prefix: "refs/heads/main", notBefore: now, follower: follower}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known := func(what string, want int, names ...string) {
+		t.Helper()
+		if len(l.followers) != want {
+			t.Errorf("%s: %d followers are known, want %d", what, len(l.followers), want)
+		}
+		for _, name := range names {
+			if _, ok := l.followers[name]; !ok {
+				t.Errorf("%s: %q is not known", what, name)
+			}
+		}
+	}
+	ask("seldom")
+	now = now.Add(10 * time.Hour)
+	ask("seldom")
+	for i := range 2 * mostFollowed {
+		ask(fmt.Sprint(i))
+	}
+	known("all at once", mostFollowed, "seldom", "0")
+	now = now.Add(forgotten + time.Minute)
+	ask("new")
+	known("an hour later", 2, "seldom", "new")
+	now = now.Add(30 * time.Hour)
+	for i := range mostFollowed {
+		ask(fmt.Sprint("again", i))
+	}
+	if _, ok := l.followers["seldom"]; ok || len(l.followers) != mostFollowed {
+		t.Errorf("%d followers are known, one that does not ask any more among them: %v", len(l.followers), ok)
+	}
+}
+
 // TestPrefixesThatBringTooMuch are listed alone while they do.
 func TestPrefixesThatBringTooMuch(t *testing.T) {
 	t.Parallel()

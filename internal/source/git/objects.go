@@ -2,6 +2,7 @@ package git
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -156,7 +157,7 @@ func (o *objects) peel(id pack.ID) (pack.ID, error) {
 // only the files below those. What was seen before is not listed again. Commits of
 // which all files are needed come first: what lies below a directory that was seen
 // is taken as seen.
-func (o *objects) reachable(id pack.ID, paths []string, seen map[pack.ID]bool) ([]pack.ID, error) {
+func (o *objects) reachable(ctx context.Context, id pack.ID, paths []string, seen map[pack.ID]bool) ([]pack.ID, error) {
 	var names []pack.ID
 	add := func(id pack.ID) bool {
 		if seen[id] {
@@ -185,11 +186,11 @@ func (o *objects) reachable(id pack.ID, paths []string, seen map[pack.ID]bool) (
 	}
 	add(id)
 	if len(paths) == 0 {
-		return names, o.walk(commit.tree, 0, true, add)
+		return names, o.walk(ctx, commit.tree, 0, true, add)
 	}
 	// A directory may have been seen in a commit that needs none of its files.
 	visited := map[pack.ID]bool{}
-	err = o.walk(commit.tree, 0, false, func(id pack.ID) bool {
+	err = o.walk(ctx, commit.tree, 0, false, func(id pack.ID) bool {
 		add(id)
 		first := !visited[id]
 		visited[id] = true
@@ -198,11 +199,11 @@ func (o *objects) reachable(id pack.ID, paths []string, seen map[pack.ID]bool) (
 	if err != nil {
 		return nil, err
 	}
-	return names, o.filesBelow(commit.tree, paths, func(id pack.ID) { add(id) })
+	return names, o.filesBelow(ctx, commit.tree, paths, func(id pack.ID) { add(id) })
 }
 
 // filesBelow gives the files below some paths, or at them, each at least once.
-func (o *objects) filesBelow(root pack.ID, paths []string, give func(pack.ID)) error {
+func (o *objects) filesBelow(ctx context.Context, root pack.ID, paths []string, give func(pack.ID)) error {
 	visited := map[pack.ID]bool{}
 	t := &tree{objects: o, root: root}
 	for _, name := range paths {
@@ -216,7 +217,7 @@ func (o *objects) filesBelow(root pack.ID, paths []string, give func(pack.ID)) e
 			give(e.id)
 			continue
 		}
-		err = o.walk(e.id, strings.Count(name, "/")+1, true, func(id pack.ID) bool {
+		err = o.walk(ctx, e.id, strings.Count(name, "/")+1, true, func(id pack.ID) bool {
 			first := !visited[id]
 			visited[id] = true
 			if first {
@@ -233,12 +234,15 @@ func (o *objects) filesBelow(root pack.ID, paths []string, give func(pack.ID)) e
 
 // walk goes through directories. Add is told each of them, and what is below is left
 // out where it says false; with files it is told those too.
-func (o *objects) walk(tree pack.ID, depth int, files bool, add func(pack.ID) bool) error {
+func (o *objects) walk(ctx context.Context, tree pack.ID, depth int, files bool, add func(pack.ID) bool) error {
 	if depth > deepest {
 		return invalid(fmt.Errorf("directories are nested deeper than %d", deepest))
 	}
 	if !add(tree) {
 		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return endOf(err)
 	}
 	d, err := o.dir(tree)
 	if err != nil {
@@ -248,7 +252,7 @@ func (o *objects) walk(tree pack.ID, depth int, files bool, add func(pack.ID) bo
 		switch e.kind {
 		case kindSubmodule:
 		case kindDir:
-			if err := o.walk(e.id, depth+1, files, add); err != nil {
+			if err := o.walk(ctx, e.id, depth+1, files, add); err != nil {
 				return err
 			}
 		default:

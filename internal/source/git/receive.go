@@ -100,7 +100,7 @@ func (r *remote) receiveSome(ctx context.Context, found choice, g *gathering) er
 	if err := r.client.Fetch(ctx, want, r.taker(ctx, g)); err != nil {
 		return err
 	}
-	missing, err := r.missingFiles(found.want, g)
+	missing, err := r.missingFiles(ctx, found.want, g)
 	if err != nil {
 		return err
 	}
@@ -109,14 +109,14 @@ func (r *remote) receiveSome(ctx context.Context, found choice, g *gathering) er
 			return err
 		}
 	}
-	if missing, err = r.missingFiles(found.want, g); err == nil && len(missing) > 0 {
+	if missing, err = r.missingFiles(ctx, found.want, g); err == nil && len(missing) > 0 {
 		err = &wire.Error{Code: wire.CodeMissing, Text: "the server does not send a file by its name"}
 	}
 	return err
 }
 
 // missingFiles are the files below the paths that are in no pack.
-func (r *remote) missingFiles(want pack.ID, g *gathering) ([]pack.ID, error) {
+func (r *remote) missingFiles(ctx context.Context, want pack.ID, g *gathering) ([]pack.ID, error) {
 	objects := r.read(g.read)
 	id, err := objects.peel(want)
 	if err != nil {
@@ -127,7 +127,7 @@ func (r *remote) missingFiles(want pack.ID, g *gathering) ([]pack.ID, error) {
 		return nil, err
 	}
 	var missing []pack.ID
-	err = objects.filesBelow(commit.tree, g.paths, func(id pack.ID) {
+	err = objects.filesBelow(ctx, commit.tree, g.paths, func(id pack.ID) {
 		if !g.read.Has(id) {
 			missing = append(missing, id)
 		}

@@ -23,8 +23,6 @@ type remote struct {
 	client *wire.Client
 	lists  *listings
 
-	// opening is held while the store is opened.
-	opening gate
 	// turn is had by a fetch that changes the store, or it goes beside the one that has it.
 	turn turn
 	// one lets fetches of the same thing wait for each other, however long that takes.
@@ -40,9 +38,9 @@ type remote struct {
 	// joining is set while packs are joined.
 	joining atomic.Bool
 
-	mu     sync.Mutex // guards all below; held only for a moment
+	mu     sync.Mutex // guards all below; held only for a moment, or while the store is opened
 	dir    *os.Root   // nil until the store was opened
-	set    *pack.Set  // nil until the store was opened
+	set    *pack.Set  // nil until the store was opened, and when it was closed
 	state  state
 	closed bool
 	// bases are those of the fetches under way.
@@ -52,7 +50,7 @@ type remote struct {
 }
 
 func newRemote(s *Store, key string, client *wire.Client) *remote {
-	return &remote{store: s, key: key, client: client, opening: newGate(), turn: turn{gate: newGate(), patience: s.options.Patience}, whole: newGate(), bases: map[*base]bool{}, lists: newListings(s.options.Now, client.Refs, s.options.News), refusals: map[string]refused{}}
+	return &remote{store: s, key: key, client: client, turn: turn{gate: newGate(), patience: s.options.Patience}, whole: newGate(), bases: map[*base]bool{}, lists: newListings(s.options.Now, client.Refs, s.options.News), refusals: map[string]refused{}}
 }
 
 // enter waits at a gate.
@@ -91,20 +89,20 @@ func (r *remote) read(set *pack.Set) *objects {
 	return &objects{set: set, owner: r.key, dirs: r.store.dirs, extents: r.store.extents, damaged: func() { r.broken.Store(true) }}
 }
 
-// open reads the state from disk once. What cannot be read is dropped. The
-// caller does not hold mu.
-func (r *remote) open(ctx context.Context) error {
-	if err := r.opening.lock(ctx); err != nil {
-		return err
-	}
-	defer r.opening.unlock()
+// open reads the state from disk once. What cannot be read is dropped.
+//
+// The mutex is held all the time: once closed, another remote may have the folder, of which
+// nothing may be read nor removed here.
+func (r *remote) open() error {
 	r.mu.Lock()
-	opened := r.set != nil
-	r.mu.Unlock()
-	if opened && !r.broken.Load() {
+	defer r.mu.Unlock()
+	if r.closed {
+		return unfollowed()
+	}
+	if r.set != nil && !r.broken.Load() {
 		return nil
 	}
-	if opened {
+	if r.set != nil {
 		if err := r.drop(); err != nil {
 			return err
 		}
@@ -119,10 +117,9 @@ func (r *remote) open(ctx context.Context) error {
 	}
 	st, packs := r.load(dir)
 	if err := clean(dir, st); err != nil {
+		pack.NewSet(nil, pack.Limits{}, packs...).Release()
 		return errors.Join(err, dir.Close())
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.dir, r.state = dir, st
 	r.set = pack.NewSet(r.store.objects, r.limits(), packs...)
 	r.broken.Store(false)
@@ -153,23 +150,16 @@ func (r *remote) load(dir *os.Root) (state, []*pack.Pack) {
 	return st, packs
 }
 
-// drop forgets everything, on disk too. Readers keep what they have open.
+// drop forgets everything, on disk too. Readers keep what they have open. The caller has
+// the mutex.
 func (r *remote) drop() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.set != nil {
-		r.set.Release()
-		r.set = nil
-	}
-	if r.dir != nil {
-		_ = r.dir.Close()
-		r.dir = nil
-	}
-	r.state = state{}
+	r.set.Release()
+	_ = r.dir.Close()
+	r.set, r.dir, r.state = nil, nil, state{}
 	return r.store.folder.Root().RemoveAll(r.key)
 }
 
-// close lets go of everything in memory.
+// close lets go of everything in memory. A fetch that is under way finds its folder closed.
 func (r *remote) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -177,10 +167,7 @@ func (r *remote) close() {
 	if r.set != nil {
 		r.set.Release()
 		r.set = nil
-	}
-	if r.dir != nil {
 		_ = r.dir.Close()
-		r.dir = nil
 	}
 	r.client.Close()
 }

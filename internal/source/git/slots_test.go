@@ -2,7 +2,10 @@ package git
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,23 +47,33 @@ func TestFetchesTakeTurns(t *testing.T) {
 	case err := <-slow:
 		t.Fatalf("the fetch ended before the server hung: %v", err)
 	}
-	var releases []func()
+	began, ended, done := make(chan struct{}, 4), make(chan struct{}), make(chan error, 4)
 	for range 4 {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		release, err := s.slots.Take(ctx, 1, 1)
-		cancel()
-		if err != nil {
+		go func() {
+			done <- s.slots.Index(t.Context(), 1, 1, pack.Limits{}, func(context.Context, pack.Limits) error {
+				began <- struct{}{}
+				<-ended
+				return nil
+			})
+		}()
+	}
+	for range 4 {
+		select {
+		case <-began:
+		case <-time.After(time.Minute):
 			t.Fatal("a server that hangs holds a slot")
 		}
-		releases = append(releases, release)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if err := get(ctx, "app"); gitops.KindOf(err) != gitops.Transient {
 		t.Errorf("a pack is indexed while all slots are taken: %v", err)
 	}
-	for _, release := range releases {
-		release()
+	close(ended)
+	for range 4 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}
 	if err := get(t.Context(), "app"); err != nil {
 		t.Error(err)
@@ -78,14 +91,17 @@ func TestWaitsForSlotsAtNobodysCost(t *testing.T) {
 	server := testenv.NewGitServer(t, testenv.GitServerOptions{})
 	server.Repository(t, "app").Commit(t, "main", testenv.Files{"f": "1"})
 	s := store(t, Options{})
-	s.slots = pack.NewSlots(time.Hour)
-	var releases []func()
+	// All slots for small packs are taken.
+	taken, free := make(chan struct{}), make(chan struct{})
 	for range 4 {
-		release, err := s.slots.Take(t.Context(), 1, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		releases = append(releases, release)
+		go func() {
+			_ = s.slots.Index(t.Context(), 1, 1, pack.Limits{}, func(context.Context, pack.Limits) error {
+				taken <- struct{}{}
+				<-free
+				return nil
+			})
+		}()
+		<-taken
 	}
 	begin := func() (context.Context, context.CancelFunc, chan error) {
 		ctx, cancel := source.WithTimeout(t.Context(), 30*time.Second)
@@ -128,12 +144,32 @@ func TestWaitsForSlotsAtNobodysCost(t *testing.T) {
 	if err := <-thirdEnds; err == nil {
 		t.Error("a fetch that waits cannot be canceled")
 	}
-	for _, release := range releases {
-		release()
-	}
+	close(free)
 	for _, ends := range []chan error{firstEnds, secondEnds} {
 		if err := <-ends; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestTooLargeIsRemembered: what passes a limit is fetched once, not with each poll, for a
+// while.
+func TestTooLargeIsRemembered(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewGitServer(t, testenv.GitServerOptions{})
+	server.Repository(t, "app").Commit(t, "main", testenv.Files{"a": "1", "b": "2"})
+	var hours atomic.Int64
+	s := store(t, Options{PackObjects: 3, Now: func() time.Time { return time.Unix(3600*hours.Load(), 0) }})
+	for i, test := range []struct{ hour, requests int64 }{{0, 2}, {0, 1}, {1, 2}, {1, 1}} {
+		hours.Store(test.hour)
+		before := server.Requests()
+		_, err := s.Fetch(t.Context(), Request{URL: server.URL("app"), Ref: Ref{Branch: "main"}})
+		if gitops.KindOf(err) != gitops.Invalid || !strings.Contains(fmt.Sprint(err), "at most 3 are allowed") {
+			t.Errorf("fetch %d: error %v of kind %q", i, err, gitops.KindOf(err))
+		}
+		// The first of all asks what the server can do, too.
+		if got := server.Requests() - before; i > 0 && got != test.requests {
+			t.Errorf("fetch %d: %d requests, want %d", i, got, test.requests)
 		}
 	}
 }

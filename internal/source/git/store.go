@@ -142,7 +142,7 @@ func Open(path string, o Options) (*Store, error) {
 		objects: pack.NewCache(o.CacheBytes / 2),
 		dirs:    newDirCache(o.CacheBytes / 2),
 		extents: lru.New[treeKey, extent](extentBytes),
-		slots:   pack.NewSlots(pack.SlotSlice),
+		slots:   pack.NewSlots(),
 		remotes: map[string]*remote{},
 		held:    map[child]int{},
 		dial:    wire.New,

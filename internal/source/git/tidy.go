@@ -49,13 +49,19 @@ func (r *remote) untidy() bool {
 	return packs >= r.store.options.Packs || packs > fewPacks && disk > 2*r.state.Base || r.state.Stale && packs > 1
 }
 
-// join copies everything that the tips need into one pack and drops the others.
+// join copies everything that the tips need into one pack and drops the others. Few are
+// joined at once, and nothing of the repository is held while it waits for that.
+func (r *remote) join(ctx context.Context) error {
+	return r.store.slots.Join(ctx, r.rejoin)
+}
+
+// rejoin is join with a slot.
 //
 // Fetches go on meanwhile: a pack that comes in builds on the tips of the moment at which
 // it began, or on newer packs, and of both nothing is lost. Where one is under way that
 // takes more than that for granted, packs are joined another time, or, where there are far
 // too many, that fetch has to begin anew.
-func (r *remote) join(ctx context.Context) error {
+func (r *remote) rejoin(ctx context.Context) error {
 	if err := r.whole.lock(ctx); err != nil {
 		return err
 	}
@@ -82,36 +88,37 @@ func (r *remote) join(ctx context.Context) error {
 		return nil
 	}
 	defer set.Release()
-	resume := r.line.Stop(ctx)
-	release, err := r.store.slots.Take(ctx, set.Disk(), 0)
-	resume()
-	if err != nil {
+	var joined *pack.Pack
+	err := r.store.slots.Hold(ctx, r.limits(), func(ctx context.Context, limits pack.Limits) (err error) {
+		joined, err = r.joined(ctx, needed, set.Within(limits), dir)
 		return err
+	})
+	if err != nil {
+		return fmt.Errorf("join packs: %w", err)
 	}
-	defer release()
+	return r.replace(dir, joined, st.Packs)
+}
 
+// joined makes one pack of all that tips need.
+func (r *remote) joined(ctx context.Context, needed []tip, set *pack.Set, dir *os.Root) (*pack.Pack, error) {
 	var names []pack.ID
 	seen := map[pack.ID]bool{}
 	objects := r.read(set)
-	slices.SortFunc(needed, func(a, b tip) int {
+	needed = slices.SortedFunc(slices.Values(needed), func(a, b tip) int {
 		return cmp.Or(compareBool(!a.whole(), !b.whole()), cmp.Compare(a.Want, b.Want))
 	})
 	for _, t := range needed {
 		want, err := pack.ParseID(t.Want)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		more, err := objects.reachable(want, t.Paths, seen)
+		more, err := objects.reachable(ctx, want, t.Paths, seen)
 		if err != nil {
-			return fmt.Errorf("join packs: %w", err)
+			return nil, err
 		}
 		names = append(names, more...)
 	}
-	joined, err := pack.Repack(ctx, set, names, dir, r.name(), r.store.serial.Add(1))
-	if err != nil {
-		return fmt.Errorf("join packs: %w", err)
-	}
-	return r.replace(dir, joined, st.Packs)
+	return pack.Repack(ctx, set, names, dir, r.name(), r.store.serial.Add(1))
 }
 
 // replace puts one pack into the place of the oldest ones.

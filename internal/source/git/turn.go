@@ -144,6 +144,7 @@ func (r *remote) end(b *base) {
 	b.set.Release()
 }
 
+// unfollowed is the error of a fetch in a store that was removed meanwhile.
 func unfollowed() error {
 	return &wire.Error{Code: wire.CodeCanceled, Text: "the repository is not followed any more"}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -139,18 +140,15 @@ type refused struct {
 }
 
 // refusedFor is how long a refusal is believed. What is wrong with a signature may be
-// nothing but the clock.
+// nothing but the clock, and what took too long to unpack may have met a busy machine.
 const refusedFor = 10 * time.Minute
 
-// refuse remembers a revision that was not taken. Other failures are forgotten.
+// refuse remembers a revision that was not taken because of its signature, or because it
+// passes a limit: finding that out may take all there is. Other failures are forgotten.
 func (r *remote) refuse(key, want string, err error) {
 	var e *gitops.Error
-	if !errors.As(err, &e) {
-		return
-	}
-	switch e.Reason {
-	case ReasonObject, ReasonTag, ReasonCommit:
-	default:
+	signed := errors.As(err, &e) && slices.Contains([]string{ReasonObject, ReasonTag, ReasonCommit}, e.Reason)
+	if !signed && !errors.Is(err, pack.ErrTooLarge) {
 		return
 	}
 	r.mu.Lock()

@@ -34,9 +34,14 @@ func patch(base, delta []byte, limit int64) ([]byte, error) {
 	if limit > 0 && size > limit {
 		return nil, fmt.Errorf("%w: object of %d bytes, at most %d are allowed", ErrTooLarge, size, limit)
 	}
-	// The size is the server's word: a few bytes of delta must not make us
-	// reserve more than it can fill.
-	out := make([]byte, 0, min(size, int64(len(base)+len(delta))))
+	// The size is the server's word: a few bytes of delta must not make us reserve more
+	// than they fill; nor is the result copied as it grows, which takes twice its size.
+	if size > int64(len(base)+len(delta)) {
+		if made := deltaMakes(ops, size); made != size {
+			return nil, fmt.Errorf("%w: delta makes other than it says", ErrCorrupt)
+		}
+	}
+	out := make([]byte, 0, size)
 	for len(ops) > 0 {
 		op := ops[0]
 		ops = ops[1:]
@@ -67,6 +72,28 @@ func patch(base, delta []byte, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%w: delta makes less than it says", ErrCorrupt)
 	}
 	return out, nil
+}
+
+// deltaMakes counts the bytes that a delta makes, until they are more than so many, or as far
+// as it can be read.
+func deltaMakes(ops []byte, most int64) (made int64) {
+	for len(ops) > 0 && made <= most {
+		op := ops[0]
+		ops = ops[1:]
+		if op < 0x80 {
+			n := min(int(op), len(ops))
+			made += int64(n)
+			ops = ops[n:]
+			continue
+		}
+		_, length, rest, err := copyRange(op, ops)
+		if err != nil {
+			break
+		}
+		made += int64(length)
+		ops = rest
+	}
+	return made
 }
 
 func copyRange(op byte, ops []byte) (offset, length int, rest []byte, err error) {

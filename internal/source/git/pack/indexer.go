@@ -23,8 +23,18 @@ type indexer struct {
 	held     int64             // bytes of objects in memory
 }
 
-// heldObjects is how many objects of the largest size may be held at once.
+// heldObjects is how many objects of the largest size may be held at once, with the delta
+// that is applied and what comes of it.
 const heldObjects = 4
+
+// room makes sure that so many bytes may be made, beside those that are held and so many
+// others.
+func (x *indexer) room(bytes, beside int64) error {
+	if x.limits.Object > 0 && x.held+bytes+beside > heldObjects*x.limits.Object {
+		return fmt.Errorf("%w: deltas need more than %d bytes of memory", ErrTooLarge, heldObjects*x.limits.Object)
+	}
+	return x.limits.spend(bytes)
+}
 
 // deepestDelta is how many deltas an object of a pack may stand on; git itself
 // makes 50 by default and takes no more than 4,095.
@@ -43,6 +53,7 @@ func (x *indexer) slots() ([]slot, error) {
 	}
 	for i := range x.entries {
 		if e := &x.entries[i]; e.kind.isObject() && x.isBase(e) {
+			x.held = 0
 			object, err := x.whole(e)
 			if err != nil {
 				return nil, err
@@ -75,6 +86,9 @@ func (x *indexer) whole(e *received) (Object, error) {
 	if x.limits.Object > 0 && e.size > x.limits.Object {
 		return Object{}, fmt.Errorf("%w: object or delta of %d bytes, at most %d are allowed", ErrTooLarge, e.size, x.limits.Object)
 	}
+	if err := x.room(e.size, 0); err != nil {
+		return Object{}, err
+	}
 	data, err := x.pack.inflate(entry{size: e.size, dataAt: e.dataAt})
 	return Object{Kind: e.kind, Data: data}, err
 }
@@ -92,6 +106,9 @@ func (x *indexer) thin() error {
 			continue
 		}
 		delete(x.byName, id)
+		if err := x.ctx.Err(); err != nil {
+			return err
+		}
 		object, err := x.older.Object(id)
 		if err != nil {
 			return fmt.Errorf("delta base: %w", err)
@@ -125,6 +142,13 @@ func (x *indexer) grow(root frame) error {
 		if err != nil {
 			return err
 		}
+		_, size, _, err := deltaSizes(delta.Data)
+		if err != nil {
+			return err
+		}
+		if err := x.room(size, e.size); err != nil {
+			return err
+		}
 		data, err := patch(top.object.Data, delta.Data, x.limits.Object)
 		if err != nil {
 			return err
@@ -140,6 +164,7 @@ func (x *indexer) grow(root frame) error {
 		top.next = top.next[1:]
 		if len(top.next) == 0 {
 			x.held -= int64(len(top.object.Data))
+			*top = frame{} // the stack must not keep it
 			stack = stack[:len(stack)-1]
 		}
 		next := x.children(e)
@@ -147,9 +172,6 @@ func (x *indexer) grow(root frame) error {
 			continue
 		}
 		x.held += int64(len(data))
-		if x.limits.Object > 0 && x.held > heldObjects*x.limits.Object {
-			return fmt.Errorf("%w: deltas need more than %d bytes of memory", ErrTooLarge, heldObjects*x.limits.Object)
-		}
 		stack = append(stack, frame{object: Object{Kind: kind, Data: data}, next: next, depth: depth})
 	}
 	return nil

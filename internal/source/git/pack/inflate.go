@@ -2,7 +2,6 @@ package pack
 
 import (
 	"bufio"
-	"bytes"
 	"compress/flate"
 	"compress/zlib"
 	"errors"
@@ -69,20 +68,20 @@ const trustedSize = 1 << 20
 
 // readAll reads exactly size bytes, and the end of the stream after them.
 func (f *inflater) readAll(size int64) ([]byte, error) {
-	var data []byte
-	if size <= trustedSize {
-		data = make([]byte, size)
-		if _, err := io.ReadFull(f, data); err != nil {
+	data := make([]byte, min(size, trustedSize))
+	for read := 0; ; {
+		n, err := io.ReadFull(f, data[read:])
+		if err != nil {
 			return nil, shortError(err, size)
 		}
-	} else {
-		var grown bytes.Buffer
-		if _, err := io.CopyN(&grown, f, size); err != nil {
-			return nil, shortError(err, size)
+		if read += n; int64(read) == size {
+			return data, f.end(size)
 		}
-		data = grown.Bytes()
+		// It never grows beyond what there is to read.
+		grown := make([]byte, min(size, 4*int64(read)))
+		copy(grown, data)
+		data = grown
 	}
-	return data, f.end(size)
 }
 
 // end makes sure that nothing follows, and by that lets zlib check its sum.

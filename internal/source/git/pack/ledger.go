@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 )
 
 // ledger is the list of the objects of a pack while it comes in, which takes as long as a
@@ -59,10 +60,11 @@ func (l *ledger) spill() error {
 	return nil
 }
 
-// all gives the entries, in order.
+// all gives the entries, in order. They are the caller's: another call gives them as they
+// came in again.
 func (l *ledger) all() ([]received, error) {
 	if l.file == nil {
-		return l.tail, nil
+		return slices.Clone(l.tail), nil
 	}
 	entries := make([]received, 0, l.count)
 	in := io.NewSectionReader(l.file, 0, int64(l.count-len(l.tail))*int64(ledgerSize))

@@ -100,11 +100,13 @@ type Limits struct {
 	// Object is the largest object that is held in memory, in bytes. A larger
 	// one that is stored whole can still be streamed.
 	Object int64
-	// Slots bound the packs that are indexed at once; nil is no bound.
+	// Slots bound the packs that are indexed at once, and what they hold; nil is no bound.
 	Slots *Slots
 	// Waits is called before one waits for a slot, and what it returns afterwards; nil is
 	// nothing.
 	Waits func(ctx context.Context) (resume func())
+
+	work *int64 // bytes that may still be made of deltas; nil is no bound
 }
 
 // Pack is a pack file with its index, open for reading by any number of

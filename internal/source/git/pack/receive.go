@@ -47,25 +47,22 @@ func (p *Pack) receive(ctx context.Context, r io.Reader, dir *os.Root, older *Se
 		return err
 	}
 	// All is there: from here on nobody waits for the server.
-	release, err := limits.slot(ctx, p.Size, list.count)
-	if err != nil {
-		return err
-	}
-	defer release()
-	entries, err := list.all()
-	if err != nil {
-		return err
-	}
-	x := &indexer{ctx: ctx, pack: p, entries: entries, older: older, limits: limits}
-	slots, err := x.slots()
-	if err != nil {
-		return err
-	}
-	p.index = newIndex(slots, in.trailer)
-	if err := dir.WriteFile(p.Name+indexEnding, p.index.raw, 0o600); err != nil {
-		return fmt.Errorf("write index: %w", err)
-	}
-	return nil
+	return limits.Slots.Index(ctx, p.Size, list.count, limits, func(ctx context.Context, limits Limits) error {
+		entries, err := list.all()
+		if err != nil {
+			return err
+		}
+		x := &indexer{ctx: ctx, pack: p, entries: entries, older: older.Within(limits), limits: limits}
+		slots, err := x.slots()
+		if err != nil {
+			return err
+		}
+		p.index = newIndex(slots, in.trailer)
+		if err := dir.WriteFile(p.Name+indexEnding, p.index.raw, 0o600); err != nil {
+			return fmt.Errorf("write index: %w", err)
+		}
+		return nil
+	})
 }
 
 // received is an entry of a pack that came in.

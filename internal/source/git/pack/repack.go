@@ -2,7 +2,6 @@ package pack
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"compress/zlib"
 	"context"
@@ -46,21 +45,18 @@ func (p *Pack) repack(ctx context.Context, from *Set, names []ID, dir *os.Root) 
 	if _, err := out.Write(head); err != nil {
 		return err
 	}
-	p.Size = int64(len(head))
+	to := &output{to: out, offset: int64(len(head))}
 	slots := make([]slot, 0, len(r.keep))
 	for _, id := range names {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		raw, err := r.entry(id)
-		if err != nil {
+		start := to.offset
+		to.crc = 0
+		if err := r.entry(to, id); err != nil {
 			return fmt.Errorf("object %s: %w", id, err)
 		}
-		if _, err := out.Write(raw); err != nil {
-			return err
-		}
-		slots = append(slots, slot{id: id, crc: crc32.ChecksumIEEE(raw), offset: p.Size})
-		p.Size += int64(len(raw))
+		slots = append(slots, slot{id: id, crc: to.crc, offset: start})
 	}
 	if err := out.Flush(); err != nil {
 		return err
@@ -69,9 +65,24 @@ func (p *Pack) repack(ctx context.Context, from *Set, names []ID, dir *os.Root) 
 	if _, err := p.file.Write(packSum[:]); err != nil {
 		return err
 	}
-	p.Size += trailerSize
+	p.Size = to.offset + trailerSize
 	p.index = newIndex(slots, packSum)
 	return dir.WriteFile(p.Name+indexEnding, p.index.raw, 0o600)
+}
+
+// output knows where it is in a pack, and the checksum of the entry that is written.
+type output struct {
+	to     *bufio.Writer
+	offset int64
+	crc    uint32
+}
+
+// Write adds bytes.
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	o.offset += int64(n)
+	o.crc = crc32.Update(o.crc, crc32.IEEETable, p[:n])
+	return n, err
 }
 
 // repacker copies entries from the packs of a Set.
@@ -82,15 +93,15 @@ type repacker struct {
 	zlib    *zlib.Writer // one for all objects: each has 800 kB of tables
 }
 
-// entry is the object as it is to stand in the new pack.
-func (r *repacker) entry(id ID) ([]byte, error) {
+// entry writes the object as it is to stand in the new pack.
+func (r *repacker) entry(to io.Writer, id ID) error {
 	p, offset, ok := r.from.find(id)
 	if !ok {
-		return nil, ErrNotFound
+		return ErrNotFound
 	}
 	e, err := p.entryAt(offset)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	l := r.layout(p)
 	switch e.kind {
@@ -98,44 +109,46 @@ func (r *repacker) entry(id ID) ([]byte, error) {
 		// An object that its pack holds twice has only one of its places in
 		// the index; a delta on the other one finds no name here.
 		if e.baseID, ok = l.names[e.baseOffset]; !ok {
-			return r.whole(id)
+			return r.whole(to, id)
 		}
 		fallthrough
 	case nameDelta:
 		if !r.keep[e.baseID] {
-			return r.whole(id)
+			return r.whole(to, id)
 		}
-		return r.copy(p, appendBase(appendHead(nil, nameDelta, e.size), e.baseID), e, l.end(offset))
+		return r.copy(to, p, appendBase(appendHead(nil, nameDelta, e.size), e.baseID), e, l.end(offset))
 	default:
-		return r.copy(p, appendHead(nil, e.kind, e.size), e, l.end(offset))
+		return r.copy(to, p, appendHead(nil, e.kind, e.size), e, l.end(offset))
 	}
 }
 
 func appendBase(head []byte, base ID) []byte { return append(head, base[:]...) }
 
-func (*repacker) copy(p *Pack, head []byte, e entry, end int64) ([]byte, error) {
+// copy holds no object: one may be as long as a pack.
+func (*repacker) copy(to io.Writer, p *Pack, head []byte, e entry, end int64) error {
 	if end <= e.dataAt {
-		return nil, fmt.Errorf("%w: entries overlap", ErrCorrupt)
+		return fmt.Errorf("%w: entries overlap", ErrCorrupt)
 	}
-	raw := append(head, make([]byte, end-e.dataAt)...)
-	_, err := p.file.ReadAt(raw[len(head):], e.dataAt)
-	return raw, err
+	if _, err := to.Write(head); err != nil {
+		return err
+	}
+	_, err := io.CopyN(to, io.NewSectionReader(p.file, e.dataAt, end-e.dataAt), end-e.dataAt)
+	return err
 }
 
-func (r *repacker) whole(id ID) ([]byte, error) {
+func (r *repacker) whole(to io.Writer, id ID) error {
 	object, err := r.from.Object(id)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := bytes.NewBuffer(appendHead(nil, object.Kind, int64(len(object.Data))))
-	r.zlib.Reset(out)
+	if _, err := to.Write(appendHead(nil, object.Kind, int64(len(object.Data)))); err != nil {
+		return err
+	}
+	r.zlib.Reset(to)
 	if _, err := r.zlib.Write(object.Data); err != nil {
-		return nil, err
+		return err
 	}
-	if err := r.zlib.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
+	return r.zlib.Close()
 }
 
 // layout knows where the entries of a pack begin.

@@ -37,6 +37,15 @@ func (s *Set) With(newer ...*Pack) *Set {
 	return NewSet(s.cache, s.limits, slices.Concat(s.packs, newer)...)
 }
 
+// Within shows the same packs within other limits, for as long as the caller holds the Set.
+// It is not to be released. None gives none.
+func (s *Set) Within(limits Limits) *Set {
+	if s == nil {
+		return nil
+	}
+	return &Set{packs: s.packs, cache: s.cache, limits: limits}
+}
+
 // Packs are the packs of the Set, oldest first.
 func (s *Set) Packs() []*Pack { return slices.Clone(s.packs) }
 
@@ -132,7 +141,11 @@ func (s *Set) resolve(p *Pack, offset int64) (Object, error) {
 		if object.Data, err = patch(object.Data, delta, s.limits.Object); err != nil {
 			return Object{}, err
 		}
-		work += int64(len(delta)) + int64(len(object.Data))
+		made := int64(len(delta)) + int64(len(object.Data))
+		if err := s.limits.spend(made); err != nil {
+			return Object{}, err
+		}
+		work += made
 		if most := mostWork * s.limits.Object; most > 0 && work > most {
 			return Object{}, fmt.Errorf("%w: its deltas make more than %d bytes", ErrTooLarge, most)
 		}
