@@ -2,9 +2,11 @@ package egress
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -14,6 +16,9 @@ import (
 )
 
 const (
+	// ownHeader is the header of each request and of the answer by which the process knows
+	// itself.
+	ownHeader = "Plumb-Operator"
 	// ownNames is how long the addresses of an advertised name are believed, and
 	// ownPatience how long they are looked for.
 	ownNames    = 30 * time.Second
@@ -22,11 +27,15 @@ const (
 
 // Own are the servers of the operator itself, which serve what all tenants have: a source
 // that names one would show its owner what is somebody else's. It learns of them while they
-// start, and is asked at each connection. Its methods are safe for use by several goroutines.
+// start, and is asked at each connection. What leads there by other ways, such as a Service or
+// an Ingress of a tenant's, is known by a header: requests bear it, and servers refuse it.
+// Its methods are safe for use by several goroutines.
 type Own struct {
 	now        func() time.Time
 	interfaces func() ([]net.Addr, error)
 	resolve    func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// mark is that of this process. It is no secret: who sends it is refused.
+	mark string
 
 	mu         sync.Mutex // guards what follows
 	ports      map[uint16]bool
@@ -45,7 +54,7 @@ type advertised struct {
 
 // NewOwn knows no server yet.
 func NewOwn() *Own {
-	return &Own{now: time.Now, interfaces: net.InterfaceAddrs, resolve: net.DefaultResolver.LookupNetIP, ports: map[uint16]bool{}}
+	return &Own{now: time.Now, interfaces: net.InterfaceAddrs, resolve: net.DefaultResolver.LookupNetIP, mark: rand.Text(), ports: map[uint16]bool{}}
 }
 
 // Listens says that the operator listens at an address: nobody reaches its port at any
@@ -72,6 +81,33 @@ func (o *Own) Advertise(server string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.advertised = append(o.advertised, &advertised{host: host, plain: plainServer(host), port: uint16(port)})
+}
+
+// Refuse serves a handler of the operator to all but the operator itself.
+func (o *Own) Refuse(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if !slices.Contains(request.Header.Values(ownHeader), o.mark) {
+			handler.ServeHTTP(w, request)
+			return
+		}
+		w.Header().Set(ownHeader, o.mark)
+		http.Error(w, "the operator does not fetch from itself", http.StatusForbidden)
+	})
+}
+
+// sign gives a request with the mark of this process.
+func (o *Own) sign(request *http.Request) *http.Request {
+	if o == nil {
+		return request
+	}
+	request = request.Clone(request.Context())
+	request.Header.Set(ownHeader, o.mark)
+	return request
+}
+
+// answered tells whether the operator itself has refused a request.
+func (o *Own) answered(response *http.Response) bool {
+	return o != nil && response.Header.Get(ownHeader) == o.mark
 }
 
 // at are the advertised servers with a port, and whether it is one that is listened at.
@@ -193,6 +229,9 @@ func (o *Own) addressesOf(ctx context.Context, a *advertised) ([]netip.Addr, err
 }
 
 func ownServer(host string, port uint16) error {
-	return &Refused{Text: fmt.Sprintf("connections to %s are refused; the operator itself answers there, with what others have: name the server that the content comes from",
-		Printable(net.JoinHostPort(host, strconv.Itoa(int(port)))))}
+	return answersItself(net.JoinHostPort(host, strconv.Itoa(int(port))))
+}
+
+func answersItself(server string) error {
+	return &Refused{Text: fmt.Sprintf("connections to %s are refused; the operator itself answers there, with what others have: name the server that the content comes from", Printable(server))}
 }

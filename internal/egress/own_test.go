@@ -131,6 +131,38 @@ func TestNothingReachesTheOperator(t *testing.T) {
 	}
 }
 
+// TestTheOperatorKnowsItself: what no address tells, such as a Service in front of it.
+func TestTheOperatorKnowsItself(t *testing.T) {
+	t.Parallel()
+	own := NewOwn()
+	server := newSeen(t, func(handler http.Handler) *httptest.Server { return httptest.NewServer(own.Refuse(handler)) }, fine)
+	content := newSeen(t, httptest.NewServer, fine)
+	for name, test := range map[string]struct {
+		own           *Own
+		target, proxy string
+		refused       bool
+	}{
+		"itself":                   {own: own, target: server.URL + "/metrics", refused: true},
+		"itself, by a redirect":    {own: own, target: newSeen(t, httptest.NewServer, redirectTo(server.URL+"/metrics")).URL, refused: true},
+		"itself, as a proxy":       {own: own, target: "http://git.example.com/", proxy: server.URL, refused: true},
+		"another process":          {own: NewOwn(), target: server.URL},
+		"one that has no servers":  {target: server.URL},
+		"what is not the operator": {own: own, target: content.URL},
+	} {
+		asked := len(server.headers)
+		_, err := get(t, Options{Policy: Policy{Own: test.own}, Proxy: Proxy{Address: test.proxy}}, test.target)
+		switch {
+		case !test.refused && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case test.refused && (!isRefused(err) || !strings.Contains(err.Error(), "the operator itself answers there") || len(server.headers) > asked):
+			t.Errorf("%s: %v, and it was asked %d times", name, err, len(server.headers)-asked)
+		}
+	}
+	if len(server.headers) != 2 || len(content.headers) != 1 {
+		t.Errorf("asked %d and %d times", len(server.headers), len(content.headers))
+	}
+}
+
 func TestAddressesOfAnAdvertisedName(t *testing.T) {
 	t.Parallel()
 	own := ownAt(9090)
