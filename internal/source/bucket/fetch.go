@@ -34,7 +34,7 @@ func (s *Store) Last(ctx context.Context, request Request) (source.Result, error
 	if ctx.Err() != nil {
 		return source.Result{}, failure(ctx, request, ctx.Err())
 	}
-	r, v, err := s.remote(request)
+	r, v, err := s.remote(ctx, request)
 	if err == nil {
 		err = r.open()
 	}
@@ -52,7 +52,7 @@ func (s *Store) fetch(ctx context.Context, request Request) (*tree, error) {
 	if ctx.Err() != nil {
 		return nil, ended(ctx, "no answer within the timeout")
 	}
-	r, v, err := s.remote(request)
+	r, v, err := s.remote(ctx, request)
 	if err != nil {
 		return nil, err
 	}
