@@ -48,8 +48,8 @@ func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following 
 }
 
 // startPacking stores a published revision behind the consumers' work, and has the
-// object reconciled when that is done. A newer revision does not wait for it: its own
-// packing ends this one.
+// object reconciled when that is done. A newer revision does not wait for it, but for one of
+// the packings: its own ends this one.
 func (r *sourceReconciler[T, R]) startPacking(ctx context.Context, obj T, next fetched) {
 	key, uid := client.ObjectKeyFromObject(obj), obj.GetUID()
 	name := obj.GetName()
@@ -58,7 +58,12 @@ func (r *sourceReconciler[T, R]) startPacking(ctx context.Context, obj T, next f
 	r.packers[uid]++
 	r.mu.Unlock()
 	begins := r.work.Go(func() {
-		packed, err := r.pack(ctx, name, next)
+		var packed gitops.Artifact
+		leave, err := r.packings.take(ctx, key.Namespace)
+		if err == nil {
+			packed, err = r.pack(ctx, name, next)
+			leave()
+		}
 		given := !errors.Is(err, artifact.ErrSuperseded) && ctx.Err() == nil &&
 			r.packedAs(uid, next, func(f *fetched) { f.artifact, f.failure = packed, err })
 		if stuck := r.packerEnds(uid); given || stuck {
