@@ -149,6 +149,7 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	foreign := !sameServer(t.originOf(request), request.URL)
+	request = t.policy.Own.sign(request)
 	if foreign && slices.ContainsFunc(sensitive(), func(name string) bool { return request.Header.Get(name) != "" }) {
 		request = request.Clone(request.Context())
 		for _, name := range sensitive() {
@@ -162,6 +163,10 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := t.transport(foreign, via).RoundTrip(request)
 	if err != nil {
 		return nil, err
+	}
+	if t.policy.Own.answered(response) {
+		_ = response.Body.Close()
+		return nil, answersItself(net.JoinHostPort(request.URL.Hostname(), portOf(request.URL)))
 	}
 	noteWish(response)
 	return bound(response)

@@ -60,6 +60,7 @@ func Explain(ctx context.Context, err error) (code Code, text string, ok bool) {
 	var bad *Misconfigured
 	var status *ProxyStatus
 	var answer *ProxyAnswer
+	var own *unknownOwn
 	switch {
 	case err == nil:
 		return "", "", false
@@ -67,6 +68,8 @@ func Explain(ctx context.Context, err error) (code Code, text string, ok bool) {
 		return Forbidden, refused.Text, true
 	case errors.As(err, &bad):
 		return Unusable, bad.Text, true
+	case errors.As(err, &own):
+		return Network, own.Error(), true
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded):
 		return Timeout, "no answer within the timeout", true
 	case ctx.Err() != nil:

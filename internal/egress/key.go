@@ -4,7 +4,6 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
-	"strings"
 )
 
 const (
@@ -30,9 +29,7 @@ func CheckKey(key []byte) error {
 		if block, rest = pem.Decode(rest); block == nil {
 			return nil
 		}
-		if !strings.HasSuffix(block.Type, "PRIVATE KEY") {
-			continue
-		}
+		// What a block is called does not matter to all who read keys.
 		if bits := widest(block.Bytes, 0); bits > LargestRSA {
 			return TooManyBits(bits)
 		}

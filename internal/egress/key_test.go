@@ -76,8 +76,10 @@ func TestCheckKey(t *testing.T) {
 		"RSA far too large":                {inPEM("RSA PRIVATE KEY", rsaOf(t, 100_000)), "100000 bits"},
 		"RSA far too large in PKCS #8":     {inPEM("PRIVATE KEY", wrapped), "100000 bits"},
 		"one far too large behind another": {append(pkcs8(edwards), inPEM("RSA PRIVATE KEY", rsaOf(t, 50_000))...), "50000 bits"},
-		"far too long":                     {inPEM("PRIVATE KEY", bytes.Repeat([]byte{5, 0}, 20_000)), "at most 32768"},
-		"nested deeply":                    {inPEM("PRIVATE KEY", bytes.Repeat([]byte{0x30, 0x80}, 5_000)), ""},
+		"RSA far too large in a block of another name": {inPEM("X", rsaOf(t, 43_000)), "43000 bits"},
+		"RSA far too large, called a certificate":      {inPEM("CERTIFICATE", rsaOf(t, 43_000)), "43000 bits"},
+		"far too long":  {inPEM("PRIVATE KEY", bytes.Repeat([]byte{5, 0}, 20_000)), "at most 32768"},
+		"nested deeply": {inPEM("PRIVATE KEY", bytes.Repeat([]byte{0x30, 0x80}, 5_000)), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -131,6 +131,38 @@ func TestNothingReachesTheOperator(t *testing.T) {
 	}
 }
 
+// TestTheOperatorKnowsItself: what no address tells, such as a Service in front of it.
+func TestTheOperatorKnowsItself(t *testing.T) {
+	t.Parallel()
+	own := NewOwn()
+	server := newSeen(t, func(handler http.Handler) *httptest.Server { return httptest.NewServer(own.Refuse(handler)) }, fine)
+	content := newSeen(t, httptest.NewServer, fine)
+	for name, test := range map[string]struct {
+		own           *Own
+		target, proxy string
+		refused       bool
+	}{
+		"itself":                   {own: own, target: server.URL + "/metrics", refused: true},
+		"itself, by a redirect":    {own: own, target: newSeen(t, httptest.NewServer, redirectTo(server.URL+"/metrics")).URL, refused: true},
+		"itself, as a proxy":       {own: own, target: "http://git.example.com/", proxy: server.URL, refused: true},
+		"another process":          {own: NewOwn(), target: server.URL},
+		"one that has no servers":  {target: server.URL},
+		"what is not the operator": {own: own, target: content.URL},
+	} {
+		asked := len(server.headers)
+		_, err := get(t, Options{Policy: Policy{Own: test.own}, Proxy: Proxy{Address: test.proxy}}, test.target)
+		switch {
+		case !test.refused && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case test.refused && (!isRefused(err) || !strings.Contains(err.Error(), "the operator itself answers there") || len(server.headers) > asked):
+			t.Errorf("%s: %v, and it was asked %d times", name, err, len(server.headers)-asked)
+		}
+	}
+	if len(server.headers) != 2 || len(content.headers) != 1 {
+		t.Errorf("asked %d and %d times", len(server.headers), len(content.headers))
+	}
+}
+
 func TestAddressesOfAnAdvertisedName(t *testing.T) {
 	t.Parallel()
 	own := ownAt(9090)
@@ -158,11 +190,13 @@ func TestAddressesOfAnAdvertisedName(t *testing.T) {
 		asked   int
 	}{
 		{name: "nobody can say what the name's address is", fails: broken, to: first, unknown: true, asked: 1},
-		{name: "it is asked again at once", answer: []netip.Addr{first}, to: first, refused: true, asked: 2},
+		{name: "that is believed for a while", pass: 4 * time.Second, answer: []netip.Addr{first}, to: second, unknown: true, asked: 1},
+		{name: "it is asked again soon", pass: time.Second, answer: []netip.Addr{first}, to: first, refused: true, asked: 2},
 		{name: "it is remembered", fails: broken, to: second, asked: 2},
 		{name: "another port asks nobody", pass: time.Hour, to: second, asked: 2},
 		{name: "the last is believed while nobody can say", pass: time.Hour, fails: broken, to: first, refused: true, asked: 3},
-		{name: "it has another address", answer: []netip.Addr{second}, to: second, refused: true, asked: 4},
+		{name: "that is believed for a while too", pass: 4 * time.Second, answer: []netip.Addr{second}, to: first, refused: true, asked: 3},
+		{name: "it has another address", pass: time.Second, answer: []netip.Addr{second}, to: second, refused: true, asked: 4},
 		{name: "it is for others now", answer: []netip.Addr{second}, to: first, asked: 4},
 		{name: "the name is gone", pass: time.Hour, fails: &net.DNSError{IsNotFound: true}, to: second, asked: 5},
 	} {
@@ -175,6 +209,102 @@ func TestAddressesOfAnAdvertisedName(t *testing.T) {
 		if isRefused(err) != step.refused || errors.Is(err, broken) != step.unknown || asked != step.asked {
 			t.Errorf("%s: %v, asked %d times, want %d", step.name, err, asked, step.asked)
 		}
+	}
+}
+
+// TestNobodyStandsInLineForAName: while one asks for the addresses of an advertised name, the
+// others wait as long as their contexts allow, and take its answer.
+func TestNobodyStandsInLineForAName(t *testing.T) {
+	t.Parallel()
+	own := ownAt(9090)
+	asked, answer, count := make(chan struct{}), make(chan struct{}), 0
+	own.resolve = func(context.Context, string, string) ([]netip.Addr, error) {
+		count++
+		close(asked)
+		<-answer
+		return nil, &net.DNSError{Err: "i/o timeout", Name: "canary", IsTimeout: true, IsTemporary: true}
+	}
+	check := func(ctx context.Context) error {
+		return Policy{Own: own}.check(ctx, netip.MustParseAddrPort("10.96.0.10:80"))
+	}
+	first := make(chan error, 1)
+	go func() { first <- check(t.Context()) }()
+	<-asked
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	second := make(chan error, 1)
+	go func() { second <- check(gone) }()
+	select {
+	case err := <-second:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("whose context has ended: %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("whose context has ended waits on")
+	}
+	third := make(chan error, 1)
+	go func() { third <- check(t.Context()) }()
+	close(answer)
+	for _, err := range []error{<-first, <-third} {
+		const want = `the operator's own address "source-controller.flux-system.svc.cluster.local" cannot be looked up, so that no connection is made to port 80`
+		if code, text, ok := Explain(t.Context(), err); !ok || code != Network || !strings.Contains(text, want) {
+			t.Errorf("%s: %s", code, text)
+		}
+	}
+	if count != 1 {
+		t.Errorf("asked %d times", count)
+	}
+}
+
+// TestTheLastAddressesServeMeanwhile: while one asks, the others believe what was known last.
+func TestTheLastAddressesServeMeanwhile(t *testing.T) {
+	t.Parallel()
+	own := ownAt(9090)
+	check := func(address string) error {
+		return Policy{Own: own}.check(t.Context(), netip.MustParseAddrPort(address))
+	}
+	if err := check("10.96.0.9:80"); !isRefused(err) {
+		t.Fatalf("the Service: %v", err)
+	}
+	own.now = func() time.Time { return time.Now().Add(time.Hour) }
+	asked, answer := make(chan struct{}), make(chan struct{})
+	own.resolve = func(context.Context, string, string) ([]netip.Addr, error) {
+		close(asked)
+		<-answer
+		return []netip.Addr{netip.MustParseAddr("10.96.0.10")}, nil
+	}
+	first := make(chan error, 1)
+	go func() { first <- check("10.96.0.10:80") }()
+	<-asked
+	if err := check("10.96.0.9:80"); !isRefused(err) {
+		t.Errorf("the Service, while somebody asks: %v", err)
+	}
+	if err := check("10.96.0.10:80"); err != nil {
+		t.Errorf("another one, while somebody asks: %v", err)
+	}
+	close(answer)
+	if err := <-first; !isRefused(err) {
+		t.Errorf("the Service's new address: %v", err)
+	}
+}
+
+// TestAGivenUpLookupIsNoAnswer: who gives up does not decide for the others.
+func TestAGivenUpLookupIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	own := ownAt(9090)
+	resolve := own.resolve
+	gone, cancel := context.WithCancel(t.Context())
+	own.resolve = func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+		cancel()
+		return nil, ctx.Err()
+	}
+	to := netip.MustParseAddrPort("10.96.0.10:80")
+	if err := (Policy{Own: own}).check(gone, to); !errors.Is(err, context.Canceled) {
+		t.Errorf("who gives up: %v", err)
+	}
+	own.resolve = resolve
+	if err := (Policy{Own: own}).check(t.Context(), to); err != nil {
+		t.Errorf("another one: %v", err)
 	}
 }
 

@@ -63,11 +63,11 @@ func (s *server) open(name, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// serve has the manager serve something, from its start to its end.
+// serve has the manager serve something, from its start to its end, to all but the operator.
 func (s *server) serve(name string, listener net.Listener, handler http.Handler) error {
 	return s.manager.Add(&manager.Server{
 		Name:     name,
-		Server:   &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute},
+		Server:   &http.Server{Handler: s.own.Refuse(handler), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute},
 		Listener: listener,
 	})
 }

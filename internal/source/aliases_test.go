@@ -39,13 +39,34 @@ func TestWrittenOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			length, err := source.WrittenOut([]byte(test.text), 1000)
+			all, err := source.WrittenOut([]byte(test.text), 1000)
 			if test.want == "" {
-				if err != nil || length < int64(len(test.text)) {
-					t.Errorf("%d bytes of %d, %v", length, len(test.text), err)
+				if err != nil || all.Bytes < int64(len(test.text)) {
+					t.Errorf("%d bytes of %d, %v", all.Bytes, len(test.text), err)
 				}
 			} else if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("%d bytes, %v; want an error with %q", length, err, test.want)
+				t.Errorf("%d bytes, %v; want an error with %q", all.Bytes, err, test.want)
+			}
+		})
+	}
+}
+
+// TestNodesWrittenOut: nodes are counted as often as they are named.
+func TestNodesWrittenOut(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		text string
+		want int64
+	}{
+		"no aliases":                 {"a: [1, 2]", 0},
+		"a list that is named twice": {"a: &a [1, 2]\nb: [*a, *a]\n", 14},
+		"in the second document":     {"a: 1\n---\na: &a [1, 2]\nb: [*a, *a]\n", 18},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, err := source.WrittenOut([]byte(test.text), 1000)
+			if err != nil || all.Nodes != test.want {
+				t.Errorf("%d nodes, want %d: %v", all.Nodes, test.want, err)
 			}
 		})
 	}

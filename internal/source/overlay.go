@@ -38,7 +38,7 @@ func Overlay(tree gitops.Tree, mounts ...Mount) (gitops.Tree, error) {
 	if len(mounts) == 0 {
 		return tree, nil
 	}
-	o := &overlay{base: tree, at: map[string]int{}, above: map[string][]int{}, sums: map[string]string{}, parts: Parts(tree)}
+	o := &overlay{base: tree, at: map[string]int{}, above: map[string][]int{}, sums: map[string]string{}, parts: Parts(tree), depth: Depth(tree)}
 	for _, m := range mounts {
 		at := cleanPath(m.At)
 		switch {
@@ -81,6 +81,20 @@ func Parts(tree gitops.Tree) int {
 	return 1
 }
 
+// Depth is how deep the Trees of which a Tree is joined by Overlay stand in one another: 0
+// where it is joined of none.
+func Depth(tree gitops.Tree) int {
+	switch t := tree.(type) {
+	case *overlay:
+		return t.depth
+	case *filtered:
+		return Depth(t.tree)
+	case *sparse:
+		return Depth(t.tree)
+	}
+	return 0
+}
+
 // overlay is a Tree with others in it.
 type overlay struct {
 	base   gitops.Tree
@@ -89,6 +103,7 @@ type overlay struct {
 	at    map[string]int
 	above map[string][]int
 	parts int
+	depth int
 
 	mu sync.Mutex
 	// sums are those of directories above mounts; guarded by mu. What is nested would
@@ -101,6 +116,7 @@ func (o *overlay) add(m Mount) {
 	i := len(o.mounts)
 	o.mounts = append(o.mounts, m)
 	o.parts += Parts(m.Tree)
+	o.depth = max(o.depth, 1+Depth(m.Tree))
 	o.at[m.At] = i
 	for dir := m.At; dir != "."; {
 		dir = parent(dir)

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +56,12 @@ func TestOperatorIsNoSource(t *testing.T) {
 		victim.body(url)
 	}
 	const why = "the operator itself answers there"
+	services := map[string]string{}
+	for _, server := range []string{base, metrics, health} {
+		services[server] = behindService(t, server)
+		// It leads there, for others.
+		victim.body(services[server] + map[string]string{base: "/index.yaml", metrics: "/metrics", health: "/healthz"}[server])
+	}
 	for name, attack := range map[string]func(w *world){
 		"an index names a chart anywhere, without a digest": func(w *world) {
 			lying := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
@@ -68,6 +77,11 @@ func TestOperatorIsNoSource(t *testing.T) {
 		},
 		"a repository is where the health is told": func(w *world) {
 			unstored(w, repository(w, "health", health), "Failed", why)
+		},
+		"a Service is in front of it": func(w *world) {
+			unstored(w, repository(w, "copy-by-service", services[base]), "Failed", why)
+			unstored(w, repository(w, "metrics-by-service", services[metrics]+"/debug/pprof"), "Failed", why)
+			unstored(w, repository(w, "health-by-service", services[health]), "Failed", why)
 		},
 		"a status names another one's artifact, whose digest is no secret": func(w *world) {
 			obj := w.external("external")
@@ -96,6 +110,19 @@ func TestOperatorIsNoSource(t *testing.T) {
 			attack(&as)
 		})
 	}
+}
+
+// behindService is the URL of something by another address, as through a Service.
+func behindService(t *testing.T, to string) string {
+	t.Helper()
+	at, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: at.Scheme, Host: at.Host})
+	service := httptest.NewServer(proxy)
+	t.Cleanup(service.Close)
+	return service.URL + at.Path
 }
 
 // fixedAddress is an address that nobody listens at, and that no server gets who leaves the

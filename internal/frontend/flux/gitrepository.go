@@ -62,6 +62,9 @@ const (
 	// mostParts is of how many repositories one may be made, with submodules and with those
 	// that are included in included ones, counted again wherever they are.
 	mostParts = 2000
+	// deepestInclude is how deep they may stand in one another: each file is looked at once
+	// more for each level.
+	deepestInclude = 10
 )
 
 // follow translates what is to be fetched.
@@ -263,6 +266,10 @@ func composeIncludes(obj *sourcev1.GitRepository, files gitops.Tree, in parts) (
 		if total += source.Parts(snapshot.Files); total > mostParts {
 			return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Reason: includeCopyFailure, Cause: fmt.Errorf(
 				"include %q: with what is included in it, the source is made of more than %d repositories, which is the most that is allowed", include.GitRepositoryRef.Name, mostParts)}
+		}
+		if source.Depth(snapshot.Files) >= deepestInclude {
+			return nil, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Invalid, Reason: includeCopyFailure, Cause: fmt.Errorf(
+				"include %q: what is included in it is nested %d deep already, which is the most that is allowed; include those repositories here", include.GitRepositoryRef.Name, deepestInclude)}
 		}
 		mounts = append(mounts, source.Mount{Tree: snapshot.Files, From: include.GetFromPath(), At: include.GetToPath()})
 	}

@@ -1,6 +1,7 @@
 package flux
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -52,6 +53,36 @@ func TestManyIncludes(t *testing.T) {
 				t.Errorf("got %v, want stalled with %q", b, test.want)
 			}
 		})
+	}
+}
+
+// TestDeepIncludes: however few repositories there are, they are not nested without an end.
+func TestDeepIncludes(t *testing.T) {
+	t.Parallel()
+	g := gitRepositories{sources: newSources()}
+	lib := gitops.OwnerRef{Group: sourceGroup, Kind: sourcev1.GitRepositoryKind, Namespace: "a", Name: "lib"}
+	files := sourcetest.Memory(map[string]string{"a": "1"})
+	for level := range deepestInclude + 1 {
+		g.sources.publish(lib, gitops.Snapshot{Files: files, Release: func() {}})
+		obj := including(2)
+		in, err := g.includes(obj)
+		if err != nil {
+			t.Fatal(err)
+		}
+		composed, err := composeIncludes(obj, sourcetest.Memory(map[string]string{"b": "1"}), in[:1])
+		in.release()
+		if level < deepestInclude {
+			if err != nil {
+				t.Fatalf("%d deep: %v", level, err)
+			}
+			files = composed
+			continue
+		}
+		const want = `include "lib": what is included in it is nested 10 deep already`
+		var failed *gitops.Error
+		if !errors.As(err, &failed) || failed.Kind != gitops.Invalid || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d deep: error %v, want %q", level, err, want)
+		}
 	}
 }
 

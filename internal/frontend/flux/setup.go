@@ -142,7 +142,7 @@ func Setup(ctx context.Context, parts Parts, options Options) (*engine.Engine, e
 	if options.Controllers.Kustomize {
 		sources.follow(k.published)
 	}
-	w := &wiring{mgr: mgr, k: k, sources: sources, references: references, events: events, triggers: byKind, lane: newLane(options.Concurrent), parts: parts, options: options}
+	w := &wiring{mgr: mgr, k: k, sources: sources, references: references, events: events, triggers: byKind, lane: newLane(options.Concurrent), packings: newPackings(), parts: parts, options: options}
 	if k.options.Sources, err = w.addAllSources(ctx); err != nil {
 		return nil, err
 	}

@@ -40,6 +40,7 @@ type wiring struct {
 	events     *events
 	triggers   map[string]*triggers
 	lane       *lane
+	packings   *packings
 	parts      Parts
 	options    Options
 }
@@ -180,6 +181,7 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 		pauses:     newPauses(),
 		flights:    newFlights[R](),
 		lane:       w.lane,
+		packings:   w.packings,
 		fetched:    map[types.UID]fetched{},
 		requests:   map[types.UID]*followed[R]{},
 		packers:    map[types.UID]int{},

@@ -164,6 +164,8 @@ type sourceReconciler[T sourceObject, R any] struct {
 	options    SourceOptions
 	pauses     *pauses
 	flights    *flights[R]
+	// packings bounds those of all kinds of sources; nil does not.
+	packings *packings
 	// lane is that of all kinds of sources.
 	lane *lane
 	// work is the fetching and packing under way.

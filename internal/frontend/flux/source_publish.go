@@ -48,9 +48,9 @@ func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following 
 }
 
 // startPacking stores a published revision behind the consumers' work, and has the
-// object reconciled when that is done. A newer revision does not wait for it: its own
-// packing ends this one. Where that has kept the status from telling any revision for long,
-// it waits.
+// object reconciled when that is done. A newer revision does not wait for it, but for one of
+// the packings: its own ends this one. Where that has kept the status from telling any
+// revision for long, it waits.
 func (r *sourceReconciler[T, R]) startPacking(ctx context.Context, obj T, next fetched) {
 	uid := obj.GetUID()
 	r.mu.Lock()
@@ -73,7 +73,12 @@ func (r *sourceReconciler[T, R]) beginPacking(ctx context.Context, obj T, next f
 	r.packers[uid]++
 	r.mu.Unlock()
 	begins := r.work.Go(func() {
-		packed, err := r.pack(ctx, name, next)
+		var packed gitops.Artifact
+		leave, err := r.packings.take(ctx, key.Namespace)
+		if err == nil {
+			packed, err = r.pack(ctx, name, next)
+			leave()
+		}
 		ended := errors.Is(err, artifact.ErrSuperseded) || ctx.Err() != nil
 		given := !ended && (r.packedAs(uid, next, func(f *fetched) { f.artifact, f.failure = packed, err }) ||
 			err == nil && r.packedLate(uid, next, packed))

@@ -165,13 +165,20 @@ const azureScope = "https://storage.azure.com/.default"
 
 // azureLogin logs in as a service principal. A library's credential keeps its tokens,
 // so there is a new one for each login.
-func azureLogin(auth AzureAuth, w *wire) (func(context.Context) (Credential, error), error) {
-	if _, err := auth.credential(http.DefaultClient); err != nil {
+func (s *Store) azureLogin(ctx context.Context, auth AzureAuth, w *wire) (func(context.Context) (Credential, error), error) {
+	var certificate clientCertificate
+	if auth.ClientSecret == "" {
+		var err error
+		if certificate, err = s.readCertificate(ctx, auth); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := auth.credential(http.DefaultClient, certificate); err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) (Credential, error) {
 		client, e := w.logins(ctx)
-		credential, err := auth.credential(client)
+		credential, err := auth.credential(client, certificate)
 		if err != nil {
 			return Credential{}, err
 		}
@@ -199,7 +206,7 @@ func azureWord(err error) string {
 	return strings.ReplaceAll(said.Error, "_", "")
 }
 
-func (a AzureAuth) credential(client *http.Client) (azcore.TokenCredential, error) {
+func (a AzureAuth) credential(client *http.Client, certificate clientCertificate) (azcore.TokenCredential, error) {
 	options := policy.ClientOptions{Transport: client, Retry: policy.RetryOptions{MaxRetries: -1}}
 	if a.AuthorityHost != "" {
 		u, err := url.Parse(a.AuthorityHost)
@@ -215,14 +222,7 @@ func (a AzureAuth) credential(client *http.Client) (azcore.TokenCredential, erro
 			&azidentity.ClientSecretCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: alone})
 		return unusable(made, err, "\"tenantId\", \"clientId\" or \"clientSecret\" in the secret cannot be used")
 	}
-	if err := checkCertificate(a.ClientCertificate); err != nil {
-		return nil, err
-	}
-	certificates, key, err := azidentity.ParseCertificates(a.ClientCertificate, []byte(a.ClientCertificatePassword))
-	if err != nil {
-		return nil, &fault{code: codeCredential, text: "\"clientCertificate\" in the secret is no certificate with a key, or its password is wrong"}
-	}
-	made, err := azidentity.NewClientCertificateCredential(a.TenantID, a.ClientID, certificates, key,
+	made, err := azidentity.NewClientCertificateCredential(a.TenantID, a.ClientID, certificate.chain, certificate.key,
 		&azidentity.ClientCertificateCredentialOptions{
 			ClientOptions: options, DisableInstanceDiscovery: alone, SendCertificateChain: a.ClientCertificateSendChain,
 		})

@@ -64,7 +64,7 @@ func (c *connection) close() {
 }
 
 // connect makes the client of a request; it connects to nothing yet.
-func (s *Store) connect(request Request) (_ *connection, err error) {
+func (s *Store) connect(ctx context.Context, request Request) (_ *connection, err error) {
 	if err := request.check(); err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (s *Store) connect(request Request) (_ *connection, err error) {
 			c.close()
 		}
 	}()
-	login, fixed, err := s.credentials(request, c)
+	login, fixed, err := s.credentials(ctx, request, c)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func (r Request) anonymous() bool {
 
 // credentials is how a request logs in: by a function, or with a credential that is
 // always the same.
-func (s *Store) credentials(request Request, c *connection) (func(context.Context) (Credential, error), Credential, error) {
+func (s *Store) credentials(ctx context.Context, request Request, c *connection) (func(context.Context) (Credential, error), Credential, error) {
 	auth := request.Auth
 	// Whoever logs in gets no client certificate, and is always verified.
 	options := egress.Options{TLS: egress.TLS{CA: request.TLS.CA}, Proxy: request.Proxy, Policy: request.Policy}
@@ -141,7 +141,9 @@ func (s *Store) credentials(request Request, c *connection) (func(context.Contex
 			return googleLogin(auth.ServiceAccountJSON, w, request.Policy)
 		}
 	case request.Provider == Azure && auth.Azure.principal():
-		login = func(w *wire) (func(context.Context) (Credential, error), error) { return azureLogin(auth.Azure, w) }
+		login = func(w *wire) (func(context.Context) (Credential, error), error) {
+			return s.azureLogin(ctx, auth.Azure, w)
+		}
 	case request.Provider == Azure && auth.Azure.fixed():
 		return nil, Credential{}, nil
 	case request.Provider == Azure && auth.Azure.ClientID != "" && request.Login == nil:

@@ -78,7 +78,9 @@ type Store struct {
 	options Options
 	folder  *source.Folder
 	// dial makes the connection to a bucket.
-	dial func(Request) (*connection, error)
+	dial func(context.Context, Request) (*connection, error)
+	// reading is held while a client certificate is read.
+	reading chan struct{}
 
 	mu      sync.Mutex // guards all below
 	remotes map[string]*remote
@@ -91,7 +93,7 @@ func Open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{options: o.withDefaults(), folder: folder, remotes: map[string]*remote{}}
+	s := &Store{options: o.withDefaults(), folder: folder, remotes: map[string]*remote{}, reading: make(chan struct{}, 1)}
 	s.dial = s.connect
 	return s, nil
 }
@@ -141,7 +143,7 @@ func (s *Store) remote(ctx context.Context, request Request) (*remote, *view, er
 		return r, v, err
 	}
 	// It reads keys, which takes as long as somebody has made them: nobody waits for it.
-	made, err := s.dial(request)
+	made, err := s.dial(ctx, request)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -43,10 +43,13 @@ type budget struct {
 	raw int64
 	// yaml is what may be decoded.
 	yaml yamlBudget
+	// decoding is the turn to do it: one chart of a store at a time, for it takes many times
+	// the memory of what is written.
+	decoding *turns
 }
 
-func newBudget(ctx context.Context, file int64) *budget {
-	return &budget{ctx: ctx, file: file, total: mostUnpacked, files: mostFiles, raw: mostUnpacked + mostHeaders, yaml: yamlBudget{bytes: mostDecoded, nodes: mostNodes}}
+func (s *Store) budget(ctx context.Context) *budget {
+	return &budget{ctx: ctx, file: s.options.FileBytes, decoding: &s.decoding, total: mostUnpacked, files: mostFiles, raw: mostUnpacked + mostHeaders, yaml: yamlBudget{bytes: mostDecoded, nodes: mostNodes}}
 }
 
 // take accounts for a file before it is read.

@@ -252,18 +252,18 @@ func (s *Store) repack(ctx context.Context, r *remote, request ChartRequest, pac
 	if _, err := packed.Seek(0, io.SeekStart); err != nil {
 		return Chart{}, err
 	}
-	budget := newBudget(ctx, s.options.FileBytes)
+	budget := s.budget(ctx)
 	files, err := readArchive(packed, budget)
 	if err != nil {
 		return Chart{}, s.unusable(ctx, ReasonPackage, err)
 	}
 	loaded, err := loadFiles(budget, files)
 	if err != nil {
-		return Chart{}, fault(gitops.Invalid, ReasonPackage, err)
+		return Chart{}, s.unusable(ctx, ReasonPackage, err)
 	}
 	values, merged, err := mergeValues(chartFiles(budget, loaded), request.ValuesFiles, request.IgnoreMissingValuesFiles)
 	if err != nil {
-		return Chart{}, fault(gitops.Invalid, ReasonValues, err)
+		return Chart{}, s.unusable(ctx, ReasonValues, err)
 	}
 	if err := setValues(loaded, values); err != nil {
 		return Chart{}, fault(gitops.Invalid, ReasonValues, err)

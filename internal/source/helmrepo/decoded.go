@@ -17,9 +17,27 @@ const (
 	mostValues = 8 << 20
 	// mostDecoded is what all files have together, in the same way.
 	mostDecoded = 32 << 20
-	// mostNodes is how many signs of YAML they may have, each of which can make a node.
-	mostNodes = 2 << 20
+	// mostNodes is how many nodes they may have, each of which takes some 250 bytes while it
+	// is read. The files of large charts have ten
+	// thousand each.
+	mostNodes = 200_000
 )
+
+// nodeSigns are the signs of YAML that a node can come with. A comma in a map, or a question
+// mark and the end of its line, can make two: a key, and a value that nobody wrote.
+var nodeSigns = []string{"\n", "\r", "\u0085", "\u2028", "\u2029", "[", "{", ",", ",", ":", "- ", "-\t", "? ", "?\t"}
+
+// signs is the most nodes that a text can have, but for aliases.
+func signs(text []byte) int {
+	if bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) {
+		return len(text) / 2 // UTF-16, in which the signs are others
+	}
+	n := 0
+	for _, sign := range nodeSigns {
+		n += bytes.Count(text, []byte(sign))
+	}
+	return n
+}
 
 // yamlBudget is what is left of the limits.
 type yamlBudget struct {
@@ -29,20 +47,25 @@ type yamlBudget struct {
 
 // take accounts for YAML before it is decoded, which may have most bytes if it has aliases.
 func (b *yamlBudget) take(text []byte, most int64) error {
-	for _, sign := range []string{"\n", "[", "{", ",", ":"} {
-		b.nodes -= bytes.Count(text, []byte(sign))
+	signs := signs(text)
+	if signs > b.nodes {
+		return tooManyNodes()
 	}
-	if b.nodes < 0 {
-		return fmt.Errorf("the values and metadata of the chart have more than about %d nodes of YAML together", mostNodes)
-	}
-	length, err := source.WrittenOut(text, most)
+	all, err := source.WrittenOut(text, most)
 	if err != nil {
 		return err
 	}
-	if b.bytes -= length; b.bytes < 0 {
+	if b.nodes -= max(signs, int(all.Nodes)); b.nodes < 0 {
+		return tooManyNodes()
+	}
+	if b.bytes -= all.Bytes; b.bytes < 0 {
 		return fmt.Errorf("the values and metadata of the chart have more than %d bytes together", mostDecoded)
 	}
 	return nil
+}
+
+func tooManyNodes() error {
+	return fmt.Errorf("the values and metadata of the chart have more than about %d nodes of YAML together, aliases written out; keep long texts in files of their own", mostNodes)
 }
 
 // takeFiles accounts for those files of a chart that are decoded when it is loaded.

@@ -97,7 +97,7 @@ func FuzzArchive(f *testing.F) {
 	f.Add(testenv.HelmChart(f, "a", "1.0.0", map[string]string{"charts/b.tgz": string(inner), "templates/x": "y"}))
 	f.Add([]byte("\x1f\x8b\x08"))
 	f.Fuzz(func(t *testing.T, packed []byte) {
-		b := newBudget(t.Context(), 1<<20)
+		b := (&Store{options: Options{FileBytes: 1 << 20}}).budget(t.Context())
 		files, err := readArchive(bytes.NewReader(packed), b)
 		if err != nil {
 			return
@@ -128,7 +128,7 @@ func pack(t *testing.T, c *chart.Chart) {
 	if err := writeChart(t.Context(), &two, c); err != nil || !bytes.Equal(one.Bytes(), two.Bytes()) {
 		t.Errorf("other bytes the second time: %v", err)
 	}
-	if _, err := readArchive(&one, newBudget(t.Context(), 64<<20)); err != nil && !errors.Is(err, errTooLarge) {
+	if _, err := readArchive(&one, (&Store{options: Options{FileBytes: 64 << 20}}).budget(t.Context())); err != nil && !errors.Is(err, errTooLarge) {
 		t.Errorf("what was packed cannot be read: %v", err)
 	}
 }
@@ -141,7 +141,7 @@ func FuzzChartFiles(f *testing.F) {
 	f.Fuzz(func(t *testing.T, metadata, lock, ignore, values string) {
 		s := &Store{options: Options{}.withDefaults()}
 		files := map[string]string{"c/Chart.yaml": metadata, "c/Chart.lock": lock, "c/.helmignore": ignore, "c/values.yaml": values, "c/x.md": "x"}
-		b := newBudget(t.Context(), 1<<20)
+		b := (&Store{options: Options{FileBytes: 1 << 20}}).budget(t.Context())
 		loaded, _, err := s.loadTree(b, memoryTree(files), "c")
 		if err != nil {
 			return

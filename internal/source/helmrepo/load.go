@@ -32,6 +32,8 @@ const (
 	// mostMetadata is the longest Chart.yaml or Chart.lock, in bytes, its aliases written out
 	// or not.
 	mostMetadata = 1 << 20
+	// mostMetadataNodes is how many nodes a Chart.yaml may have where it is read alone.
+	mostMetadataNodes = 50_000
 	// mostIgnore and mostRules bound .helmignore, in bytes and lines: each file is compared
 	// with each line.
 	mostIgnore, mostRules = 64 << 10, 1000
@@ -44,7 +46,7 @@ func (s *Store) checkChart(ctx context.Context, packed io.ReadSeeker, name, vers
 		return err
 	}
 	var metadata []byte
-	err := walkArchive(packed, newBudget(ctx, s.options.FileBytes), func(file string, content io.Reader) (err error) {
+	err := walkArchive(packed, s.budget(ctx), func(file string, content io.Reader) (err error) {
 		if file != chartFile {
 			return nil
 		}
@@ -79,6 +81,9 @@ func parseMetadata(data []byte) (*chart.Metadata, error) {
 	if data == nil {
 		return nil, fmt.Errorf("it has no %s", chartFile)
 	}
+	if signs(data) > mostMetadataNodes {
+		return nil, fmt.Errorf("its %s has more than about %d nodes of YAML", chartFile, mostMetadataNodes)
+	}
 	m := &chart.Metadata{}
 	if err := decode(withoutMark(data), m, mostMetadata); err != nil {
 		return nil, fmt.Errorf("its %s cannot be read: %w", chartFile, plain(err))
@@ -95,6 +100,11 @@ func parseMetadata(data []byte) (*chart.Metadata, error) {
 // loadFiles loads a chart of files. The charts in it are in the order of their names, as
 // Helm's loader gives them in another order each time.
 func loadFiles(b *budget, files []*archive.BufferedFile) (*chart.Chart, error) {
+	leave, err := b.decoding.take(b.ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if err := b.yaml.takeFiles(files); err != nil {
 		return nil, err
 	}

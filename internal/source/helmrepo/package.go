@@ -125,14 +125,14 @@ func (s *Store) packageTree(ctx context.Context, tree gitops.Tree, request Packa
 	if kept, ok, err := s.keepPackage(ctx, sh, tree, at, request, known); err != nil || ok {
 		return kept, err
 	}
-	budget := newBudget(ctx, s.options.FileBytes)
+	budget := s.budget(ctx)
 	files, packed, err := s.loadTree(budget, tree, at)
 	if err != nil {
 		return Chart{}, s.unusable(ctx, ReasonReference, err)
 	}
 	loaded, err := loadFiles(budget, files)
 	if err != nil {
-		return Chart{}, fault(gitops.Invalid, ReasonReference, err)
+		return Chart{}, s.unusable(ctx, ReasonReference, err)
 	}
 	state := chartState{Name: loaded.Name(), Packaged: true}
 	if state.Version, err = withMetadata(loaded.Metadata.Version, request.metadata()); err != nil {

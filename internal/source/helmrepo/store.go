@@ -56,6 +56,8 @@ type Store struct {
 	unpacked *artifact.Cache
 	// dial makes the connection to a repository.
 	dial func(Repository) (*remote, error)
+	// decoding is the turn to decode the YAML of a chart.
+	decoding turns
 
 	mu      sync.Mutex // guards all below
 	remotes map[string]*remote

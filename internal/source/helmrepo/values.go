@@ -87,7 +87,7 @@ func chartFiles(b *budget, c *chart.Chart) readValues {
 		}
 		for _, f := range c.Files {
 			if f.Name == name {
-				return parseValues(f.Data, &b.yaml)
+				return parseValues(f.Data, b)
 			}
 		}
 		return nil, fs.ErrNotExist
@@ -110,14 +110,19 @@ func treeFiles(b *budget, tree gitops.Tree) readValues {
 		if err != nil {
 			return nil, err
 		}
-		return parseValues(data, &b.yaml)
+		return parseValues(data, b)
 	}
 }
 
 // parseValues reads a values file, and takes its length off what is left.
-func parseValues(data []byte, left *yamlBudget) (map[string]any, error) {
+func parseValues(data []byte, b *budget) (map[string]any, error) {
+	leave, err := b.decoding.take(b.ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	values := map[string]any{}
-	err := left.take(data, mostValues)
+	err = b.yaml.take(data, mostValues)
 	if err == nil {
 		err = yaml.Unmarshal(data, &values)
 	}
