@@ -8,7 +8,6 @@ import (
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -35,17 +34,12 @@ func (s *slowFile) Read(p []byte) (int, error) {
 }
 func (*slowFile) Close() error { return nil }
 
-// alone is a kind of which nothing is made.
-type alone struct{ gitRepositories }
-
-func (alone) dependents(gitops.OwnerRef) []client.ObjectKey { return nil }
-
 // TestStatusIsLateForAWhileOnly: revisions that come faster than they are packed end each
 // other's packing, but not for ever.
 func TestStatusIsLateForAWhileOnly(t *testing.T) {
 	t.Parallel()
 	r, _, clock := cleaned(t, "app")
-	r.kind, r.sources, r.triggers = alone{}, newSources(), &triggers{}
+	r.kind, r.sources, r.triggers, r.packings = alone{}, newSources(), &triggers{}, newPackings()
 	r.packers, r.fetched = map[types.UID]int{}, map[types.UID]fetched{}
 	obj := &sourcev1.GitRepository{}
 	obj.Name, obj.Namespace, obj.UID = "app", "a", "app"
