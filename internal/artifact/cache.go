@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path"
@@ -32,6 +33,8 @@ const (
 	// maxCache is how many bytes the unpacked artifacts may have that nobody uses: where
 	// there are more, those go first that were used longest ago.
 	maxCache = 4 << 30
+	// mostTables is how many bytes of names and sums of the artifacts in use are in memory.
+	mostTables = 64 << 20
 	// keepUnused is how long an artifact is kept that nobody uses: after a restart it
 	// takes a while until its users ask for it.
 	keepUnused = time.Hour
@@ -46,6 +49,7 @@ type Cache struct {
 	client *http.Client
 	now    func() time.Time
 	most   cacheLimits
+	tables *tables
 
 	mu sync.Mutex
 	// held are the artifacts in use, by digest and scope; guarded by mu.
@@ -63,6 +67,8 @@ type cacheLimits struct {
 type cached struct {
 	// users is guarded by Cache.mu.
 	users int
+	// tenants are the namespaces that have used it; guarded by Cache.mu.
+	tenants map[string]bool
 	// loading has one place, which is taken while it is loaded; it guards tree.
 	loading chan struct{}
 	tree    *memory
@@ -77,7 +83,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, most: cacheLimits{file: maxUnpackedFile, total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), most: cacheLimits{file: maxUnpackedFile, total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 
@@ -87,7 +93,7 @@ func (c *Cache) Through(client *http.Client) { c.client = client }
 
 // Packed is an artifact as somebody else has packed it: a gzipped tar.
 type Packed struct {
-	// Digest is that of the packed file: algorithm:hex with sha256, sha384 or sha512.
+	// Digest is that of the packed file: algorithm:hex with sha256, sha384, sha512 or blake3.
 	Digest string
 	// Open opens the packed file where it comes from.
 	Open func(ctx context.Context) (io.ReadCloser, error)
@@ -141,10 +147,13 @@ func (c *Cache) Load(ctx context.Context, of Packed) (Unpacked, error) {
 	c.mu.Lock()
 	entry := c.held[name]
 	if entry == nil {
-		entry = &cached{loading: make(chan struct{}, 1)}
+		entry = &cached{loading: make(chan struct{}, 1), tenants: map[string]bool{}}
 		c.held[name] = entry
 	}
 	entry.users++
+	if tenant := Tenant(ctx); tenant != "" {
+		entry.tenants[tenant] = true
+	}
 	c.mu.Unlock()
 	var once sync.Once
 	release := func() { once.Do(func() { c.leave(name, entry) }) }
@@ -188,6 +197,9 @@ func (c *Cache) leave(name string, entry *cached) {
 	defer c.mu.Unlock()
 	if entry.users--; entry.users == 0 && c.held[name] == entry {
 		delete(c.held, name)
+		if entry.tree != nil {
+			entry.tree.forget()
+		}
 		now := c.now()
 		_ = c.root.Chtimes(name, now, now) // It is only kept for less long then.
 	}
@@ -255,6 +267,27 @@ func (c *Cache) size(name string) (total int64, err error) {
 		return err
 	})
 	return total, own(err)
+}
+
+// Measure charges namespaces with the artifacts in use that they have used. The others are
+// bounded by themselves.
+func (c *Cache) Measure(charge func(namespace string, bytes int64)) error {
+	c.mu.Lock()
+	used := map[string]map[string]bool{}
+	for name, entry := range c.held {
+		used[name] = maps.Clone(entry.tenants)
+	}
+	c.mu.Unlock()
+	for name, tenants := range used {
+		for _, at := range []string{name, unfinished + name, unfinished + name + "-download"} {
+			size, err := c.size(at)
+			if ignoreMissing(err) != nil {
+				return err
+			}
+			Share(tenants, size, charge)
+		}
+	}
+	return nil
 }
 
 // clean removes folders of artifacts that nobody uses.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash"
 	"strings"
+
+	"github.com/zeebo/blake3"
 )
 
 // Algorithm is that of a digest, which is written algorithm:hex.
@@ -17,6 +19,7 @@ const (
 	SHA256 Algorithm = "sha256"
 	SHA384 Algorithm = "sha384"
 	SHA512 Algorithm = "sha512"
+	BLAKE3 Algorithm = "blake3"
 )
 
 // hash sums; nil for an algorithm that is not known.
@@ -28,6 +31,8 @@ func (a Algorithm) hash() hash.Hash {
 		return sha512.New384()
 	case SHA512:
 		return sha512.New()
+	case BLAKE3:
+		return blake3.New() // 256 bits, as all who write such digests have
 	}
 	return nil
 }
@@ -42,7 +47,7 @@ func summing(digest string) (Algorithm, hash.Hash, error) {
 	name, _, _ := strings.Cut(digest, ":")
 	sum := Algorithm(name).hash()
 	if sum == nil {
-		return "", nil, fmt.Errorf("digest %q is none of sha256, sha384 and sha512", digest)
+		return "", nil, fmt.Errorf("digest %q is none of sha256, sha384, sha512 and blake3", digest)
 	}
 	return Algorithm(name), sum, nil
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/zeebo/blake3"
+
 	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
@@ -21,7 +23,7 @@ import (
 // not the same: the reader, the cache, and a later process with another algorithm.
 func TestDigests(t *testing.T) {
 	t.Parallel()
-	for algorithm, sum := range map[artifact.Algorithm]hash.Hash{"": sha256.New(), artifact.SHA256: sha256.New(), artifact.SHA384: sha512.New384(), artifact.SHA512: sha512.New()} {
+	for algorithm, sum := range map[artifact.Algorithm]hash.Hash{"": sha256.New(), artifact.SHA256: sha256.New(), artifact.SHA384: sha512.New384(), artifact.SHA512: sha512.New(), artifact.BLAKE3: blake3.New()} {
 		t.Run(string(algorithm), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
@@ -65,5 +67,21 @@ func TestDigests(t *testing.T) {
 	}
 	if _, err := artifact.Open(t.TempDir(), artifact.Options{Digest: "md5"}); err == nil {
 		t.Error("a store with a digest that there is not")
+	}
+}
+
+// TestBLAKE3 has the published digests of nothing and of "abc", so that others find the same.
+func TestBLAKE3(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), artifact.Options{Digest: artifact.BLAKE3})
+	for content, want := range map[string]string{
+		"":    "blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
+		"abc": "blake3:6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85",
+	} {
+		stored, err := s.Put(t.Context(), gitops.Artifact{Source: ownerOf("app")}, "x", func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil })
+		must(t, err)
+		if stored.Digest != want {
+			t.Errorf("%q has the digest %s, want %s", content, stored.Digest, want)
+		}
 	}
 }

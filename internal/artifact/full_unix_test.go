@@ -49,12 +49,15 @@ func TestFullDisk(t *testing.T) {
 	}
 	owner := gitops.OwnerRef{Kind: "GitRepository", Namespace: "apps", Name: "app"}
 	pack := func(file string, content []byte) error {
-		tree := newMemory()
-		if err := tree.add("a", content, false); err != nil {
+		var files contents
+		if err := files.add("a", content, false); err != nil {
 			t.Fatal(err)
 		}
-		tree.finish()
-		_, err := store.Pack(t.Context(), gitops.Artifact{Source: owner}, file, tree)
+		tree, err := files.tree()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = store.Pack(t.Context(), gitops.Artifact{Source: owner}, file, tree)
 		return err
 	}
 	if err := pack("old.tar.gz", noise[:room/4]); err != nil {

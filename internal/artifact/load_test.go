@@ -87,6 +87,53 @@ func TestCacheShowsNothingOfAnotherScope(t *testing.T) {
 	}
 }
 
+// TestCacheCounts what it unpacks for the namespaces that use it, as long as they do: many
+// bytes come of a few.
+func TestCacheCounts(t *testing.T) {
+	t.Parallel()
+	content := packedOf(t, "a", make([]byte, 1<<20))
+	c := openCache(t, t.TempDir())
+	rooms := NewRooms(1<<20+1<<19, time.Now)
+	rooms.Add(c)
+	measure := func() map[string]int64 {
+		got := map[string]int64{}
+		if err := c.Measure(func(namespace string, bytes int64) { got[namespace] += bytes }); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	load := func(namespace, scope string) (Unpacked, error) {
+		opened := 0
+		return c.Load(rooms.In(t.Context(), namespace), Packed{Digest: digestOf(content), Scope: scope, Open: from(content, &opened)})
+	}
+	var users []Unpacked
+	for _, namespace := range []string{"a", "b"} {
+		u, err := load(namespace, "one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		users = append(users, u)
+	}
+	if got := measure(); got["a"] != got["b"] || got["a"] < 1<<19 || got["a"] > 1<<19+1000 {
+		t.Errorf("measured %v", got)
+	}
+	var full *NoRoom
+	if _, err := load("a", "two"); !errors.As(err, &full) {
+		t.Errorf("what does not fit: %v", err)
+	}
+	if u, err := load("b", "two"); err != nil {
+		t.Errorf("another namespace: %v", err)
+	} else {
+		u.Release()
+	}
+	for _, u := range users {
+		u.Release()
+	}
+	if got := measure(); len(got) > 0 {
+		t.Errorf("measured %v though nobody uses it", got)
+	}
+}
+
 func TestCacheFindsADamagedPackedFile(t *testing.T) {
 	t.Parallel()
 	content := packedWith(t, file("a"))

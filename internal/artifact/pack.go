@@ -28,6 +28,9 @@ const (
 // name, and serves it. Digest, Size and Time of the result are those of the
 // file. A later Pack for the same source ends one under way, which returns
 // ErrSuperseded. On an error the artifacts that are there stay as they are.
+//
+// An artifact that has a digest already is one that was stored before: what is made
+// has to have that digest too, or is not stored.
 func (s *Store) Pack(ctx context.Context, artifact gitops.Artifact, file string, files gitops.Tree) (gitops.Artifact, error) {
 	return s.put(ctx, artifact, file, func(ctx context.Context, w io.Writer) error { return write(ctx, w, files, s.limits) })
 }
@@ -89,7 +92,11 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 		return modified, own(err)
 	}
 	temporary := path.Join(path.Dir(target), unfinished+path.Base(target))
-	out, err := s.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	// A link that somebody has put there would have another artifact overwritten.
+	if err := s.root.RemoveAll(temporary); err != nil {
+		return modified, own(err)
+	}
+	out, err := s.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return modified, own(err)
 	}
@@ -98,7 +105,13 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 			err = errors.Join(err, ignoreMissing(own(s.root.Remove(temporary))))
 		}
 	}()
-	sum := &counted{w: out, hash: s.digest.hash()}
+	algorithm, hashing := s.digest, s.digest.hash()
+	if artifact.Digest != "" {
+		if algorithm, hashing, err = summing(artifact.Digest); err != nil {
+			return modified, errors.Join(err, own(out.Close()))
+		}
+	}
+	sum := &counted{w: CountedWriter(s.rooms.In(ctx, artifact.Source.Namespace), out), hash: hashing}
 	err = content(ctx, sum)
 	if err == nil {
 		err = own(out.Sync())
@@ -109,6 +122,10 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 	info, err := s.root.Lstat(temporary)
 	if err != nil {
 		return modified, own(err)
+	}
+	digest := algorithm.digest(sum.hash)
+	if artifact.Digest != "" && artifact.Digest != digest {
+		return modified, fmt.Errorf("what is there makes a file with digest %s, and not %s", digest, artifact.Digest)
 	}
 	if err := context.Cause(ctx); err != nil {
 		return modified, err
@@ -122,9 +139,10 @@ func (s *Store) write(ctx context.Context, artifact *gitops.Artifact, target str
 	if err := s.root.Rename(temporary, target); err != nil {
 		return modified, own(err)
 	}
-	artifact.Digest = s.digest.digest(sum.hash)
-	artifact.Size = sum.size
-	artifact.Time = s.now()
+	if artifact.Digest == "" {
+		artifact.Time = s.now()
+	}
+	artifact.Digest, artifact.Size = digest, sum.size
 	return info.ModTime(), nil
 }
 

@@ -65,14 +65,17 @@ func Read(packed io.Reader) (gitops.Tree, error) {
 	}
 	limited := &io.LimitedReader{R: unzipped, N: maxReadBytes}
 	archive := tar.NewReader(limited)
-	m := newMemory()
+	m := contents{}
 	names := 0
 	left := int64(maxReadBytes) // a sparse file has more than the archive
 	for {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) && limited.N > 0 {
-			m.finish()
-			return m, nil
+			tree, err := m.tree()
+			if err != nil {
+				return nil, fmt.Errorf("read artifact: %w", err)
+			}
+			return tree, nil
 		}
 		if limited.N <= 0 {
 			return nil, fmt.Errorf("read artifact: more than %d bytes", maxReadBytes)
@@ -110,7 +113,7 @@ func Read(packed io.Reader) (gitops.Tree, error) {
 
 // ReadFolder reads the regular files of a folder into memory; Git's own are left out.
 func ReadFolder(files fs.FS) (gitops.Tree, error) {
-	m := newMemory()
+	m := contents{}
 	total := 0
 	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
 		switch {
@@ -137,6 +140,9 @@ func ReadFolder(files fs.FS) (gitops.Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read folder: %w", err)
 	}
-	m.finish()
-	return m, nil
+	tree, err := m.tree()
+	if err != nil {
+		return nil, fmt.Errorf("read folder: %w", err)
+	}
+	return tree, nil
 }

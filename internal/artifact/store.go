@@ -43,6 +43,8 @@ type Options struct {
 	Bytes int64
 	// Digest is the algorithm of the digests: SHA256 by default.
 	Digest Algorithm
+	// Rooms bound what is kept for each namespace; nil for no bound.
+	Rooms *Rooms
 	// Now is the clock: time.Now by default.
 	Now func() time.Time
 }
@@ -59,6 +61,7 @@ type Store struct {
 	digest  Algorithm
 	now     func() time.Time
 	limits  limits
+	rooms   *Rooms
 
 	mu      sync.Mutex // guards sources
 	sources map[string]*source
@@ -107,7 +110,7 @@ func Open(folder string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact store: %w", err)
 	}
-	s := &Store{root: root, records: max(o.Records, 1), ttl: o.TTL, digest: o.Digest, now: o.Now, sources: map[string]*source{}}
+	s := &Store{root: root, records: max(o.Records, 1), ttl: o.TTL, digest: o.Digest, now: o.Now, rooms: o.Rooms, sources: map[string]*source{}}
 	s.limits = limits{file: o.FileBytes, total: o.Bytes, entries: mostEntries}
 	if s.limits.file <= 0 {
 		s.limits.file = defaultFileBytes
@@ -121,7 +124,26 @@ func Open(folder string, o Options) (*Store, error) {
 	if err := s.clean(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open artifact store: %w", err), root.Close())
 	}
+	s.rooms.Add(s)
 	return s, nil
+}
+
+// Rooms are what bounds the namespaces; nil for nothing.
+func (s *Store) Rooms() *Rooms { return s.rooms }
+
+// Measure charges each namespace with the files of its sources.
+func (s *Store) Measure(charge func(namespace string, bytes int64)) error {
+	return fs.WalkDir(s.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		parts := strings.Split(name, "/") // kind, namespace, name and file
+		if err != nil || len(parts) < 3 || d.IsDir() {
+			return ignoreMissing(err)
+		}
+		info, err := d.Info()
+		if err == nil {
+			charge(parts[1], info.Size())
+		}
+		return ignoreMissing(err)
+	})
 }
 
 // Close ends the packing under way and closes the folder.

@@ -268,6 +268,41 @@ func TestAFailureLeavesTheOldOne(t *testing.T) {
 	}
 }
 
+// TestUnfinishedFilesAreNew: what stands already where a file is going to be written is not
+// written into, nor is what it leads to.
+func TestUnfinishedFilesAreNew(t *testing.T) {
+	t.Parallel()
+	for name, put := range map[string]func(at string) error{
+		"a link to another artifact": func(at string) error { return os.Symlink("../other/old", at) },
+		"a hard link to it":          func(at string) error { return os.Link(filepath.Join(filepath.Dir(at), "../other/old"), at) },
+		"a folder":                   func(at string) error { return os.MkdirAll(filepath.Join(at, "x"), 0o700) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := open(t, dir, artifact.Options{})
+			pack := func(owner, file, content string) gitops.Artifact {
+				stored, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf(owner)}, file, sourcetest.Memory(map[string]string{"a": content}))
+				must(t, err)
+				return stored
+			}
+			pack("app", "1", "1")
+			pack("other", "old", "theirs")
+			must(t, put(filepath.Join(dir, "gitrepository/flux-system/app/.unfinished-2")))
+			pack("app", "2", "ours")
+			for at, want := range map[string]string{"other/old": "theirs", "app/2": "ours"} {
+				response := get(t, s, "GET", "/gitrepository/flux-system/"+at)
+				if response.StatusCode != http.StatusOK {
+					t.Fatalf("%s: %s", at, response.Status)
+				}
+				if got := listing(t, response.Body)["a"]; !strings.HasSuffix(got, " "+want) {
+					t.Errorf("%s has %q, want %q", at, got, want)
+				}
+			}
+		})
+	}
+}
+
 // slow is a tree that says when it is read, and goes on when it is told to.
 type slow struct {
 	gitops.Tree
@@ -412,5 +447,35 @@ func TestPutStoresAFileAsItIs(t *testing.T) {
 	}
 	if again := get(t, s, http.MethodGet, "/helmrepository/apps/charts/index-1.yaml"); again.StatusCode != http.StatusOK {
 		t.Errorf("after it the old one is answered with %s", again.Status)
+	}
+}
+
+// TestAStoredArtifactIsStoredAgainAsItWas: one that has a digest is stored with that digest, or
+// not at all.
+func TestAStoredArtifactIsStoredAgainAsItWas(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	before, err := open(t, dir, artifact.Options{}).Pack(t.Context(), gitops.Artifact{Source: ownerOf("app")}, "x", sourcetest.Memory(map[string]string{"a": "1"}))
+	must(t, err)
+	must(t, os.RemoveAll(filepath.Join(dir, "gitrepository")))
+	// Another algorithm for new artifacts changes nothing.
+	s := open(t, dir, artifact.Options{Digest: artifact.SHA512})
+	const path = "/gitrepository/flux-system/app/x"
+	if _, err := s.Pack(t.Context(), before, "x", sourcetest.Memory(map[string]string{"a": "2"})); err == nil || !strings.Contains(err.Error(), "and not "+before.Digest) {
+		t.Errorf("other files are stored as the artifact: %v", err)
+	}
+	if status := get(t, s, http.MethodGet, path).StatusCode; status != http.StatusNotFound {
+		t.Errorf("other files are served: %d", status)
+	}
+	again, err := s.Pack(t.Context(), before, "x", sourcetest.Memory(map[string]string{"a": "1"}))
+	must(t, err)
+	if diff := cmp.Diff(before, again); diff != "" {
+		t.Error(diff)
+	}
+	if status := get(t, s, http.MethodGet, path).StatusCode; status != http.StatusOK {
+		t.Errorf("the same files are not served: %d", status)
+	}
+	if _, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("app"), Digest: "md5:1"}, "x", sourcetest.Memory(nil)); err == nil {
+		t.Error("a digest that nobody knows is taken")
 	}
 }

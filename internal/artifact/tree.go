@@ -8,116 +8,129 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
 
 // memory is a tree of files whose names and sums are in memory.
 type memory struct {
-	fsys map[string]*memoryFile
-	sums map[string]string
+	// table gives the files and directories.
+	table func() (*table, error)
+	// forget has the table dropped, where nobody uses the tree any more.
+	forget func()
+	// open opens the content of a file.
+	open func(at, size int64) (io.ReadCloser, error)
 	// refused is why there are no files, where there cannot be any.
 	refused error
 }
 
-// memoryFile is a file or a directory.
-type memoryFile struct {
-	name string // its path
-	// open opens the content, which has size bytes; sum is that of it, in hexadecimal.
-	open       func() (io.ReadCloser, error)
-	sum        string
-	size       int64
-	executable bool
-	isDir      bool
-	entries    []fs.DirEntry
-}
-
 // unreadable is a tree whose every use says why there are no files.
-func unreadable(why string) *memory {
-	m := newMemory()
-	m.refused = errors.New(why)
-	return m
+func unreadable(why string) *memory { return &memory{refused: errors.New(why), forget: func() {}} }
+
+// contents are files whose content is in memory.
+type contents struct {
+	listing
+	all [][]byte
 }
 
-func newMemory() *memory {
-	return &memory{fsys: map[string]*memoryFile{".": {name: ".", isDir: true}}, sums: map[string]string{}}
-}
-
-// add enters a file whose content is in memory.
-func (m *memory) add(name string, content []byte, executable bool) error {
+// add enters a file.
+func (c *contents) add(name string, content []byte, executable bool) error {
 	sum := sha256.Sum256(content)
-	return m.file(&memoryFile{
-		name: name, executable: executable, size: int64(len(content)), sum: hex.EncodeToString(sum[:]),
-		open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
-	})
+	c.all = append(c.all, content)
+	return c.listing.add(indexed{Name: name, Executable: executable, Size: int64(len(content)), Sum: hex.EncodeToString(sum[:])}, int64(len(c.all)-1))
 }
 
-// file enters a file and the directories that lead to it.
-func (m *memory) file(f *memoryFile) error {
-	name := f.name
-	if _, twice := m.fsys[name]; twice {
-		return fmt.Errorf("%q is in it twice", name)
+// tree makes the tree of them.
+func (c *contents) tree() (*memory, error) {
+	made, err := c.lay()
+	if err != nil {
+		return nil, err
 	}
-	if len(m.fsys) >= maxReadFiles {
-		return fmt.Errorf("more than %d files", maxReadFiles)
-	}
-	return m.enter(f)
+	all := c.all
+	return &memory{
+		table: func() (*table, error) { return made, nil }, forget: func() {},
+		open: func(at, _ int64) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(all[at])), nil },
+	}, nil
 }
 
-func (m *memory) enter(file *memoryFile) error {
-	m.fsys[file.name] = file
-	dir := path.Dir(file.name)
-	parent := m.fsys[dir]
-	if parent == nil {
-		parent = &memoryFile{name: dir, isDir: true}
-		if err := m.enter(parent); err != nil {
-			return err
-		}
+// root is the sum of all.
+func (t *table) root() string { return memoryFile{in: t}.sum() }
+
+// sumDirectory sums a directory whose entries have their sums.
+func (t *table) sumDirectory(at int) {
+	h := sha256.New()
+	for _, e := range (memoryFile{in: t, at: at}).entries() {
+		_, _ = fmt.Fprintf(h, "%s\x00%s\x00", e.Name(), e.sum())
 	}
-	if !parent.isDir {
-		return fmt.Errorf("%q is a file and a directory", dir)
-	}
-	parent.entries = append(parent.entries, fs.FileInfoToDirEntry(file))
-	return nil
+	h.Sum(t.nodes[at].sum[:0])
 }
 
-// finish orders the directories and sums everything.
-func (m *memory) finish() {
-	for _, f := range m.fsys {
-		slices.SortFunc(f.entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
-	}
-	m.sum(m.fsys["."])
+// memoryFile is a file or a directory of a memory.
+type memoryFile struct {
+	of *memory
+	in *table
+	at int
 }
 
-func (m *memory) sum(f *memoryFile) string {
-	switch {
-	case f.isDir:
-		h := sha256.New()
-		for _, entry := range f.entries {
-			_, _ = fmt.Fprintf(h, "%s\x00%s\x00", entry.Name(), m.sum(m.fsys[path.Join(f.name, entry.Name())]))
-		}
-		m.sums[f.name] = "dir:" + hex.EncodeToString(h.Sum(nil))
-	case f.executable:
-		m.sums[f.name] = "executable:" + f.sum
-	default:
-		m.sums[f.name] = "file:" + f.sum
-	}
-	return m.sums[f.name]
+func (f memoryFile) node() *node { return &f.in.nodes[f.at] }
+
+// sum is that of gitops.Tree.
+func (f memoryFile) sum() string {
+	n := f.node()
+	return [...]string{kindFile: "file:", kindExecutable: "executable:", kindDirectory: "dir:"}[n.kind] + hex.EncodeToString(n.sum[:])
 }
 
-func (m *memory) find(op, name string) (*memoryFile, error) {
+// entries are those of a directory.
+func (f memoryFile) entries() []memoryFile {
+	dir := f.node()
+	entries := make([]memoryFile, dir.size)
+	for i := range entries {
+		entries[i] = memoryFile{f.of, f.in, int(dir.at) + i}
+	}
+	return entries
+}
+
+// list gives the entries of a directory.
+func (f memoryFile) list() []fs.DirEntry {
+	entries := f.entries()
+	list := make([]fs.DirEntry, len(entries))
+	for i, e := range entries {
+		list[i] = e
+	}
+	return list
+}
+
+func (m *memory) find(op, name string) (memoryFile, error) {
 	if !fs.ValidPath(name) {
-		return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+		return memoryFile{}, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
 	}
 	if m.refused != nil {
-		return nil, &fs.PathError{Op: op, Path: name, Err: m.refused}
+		return memoryFile{}, &fs.PathError{Op: op, Path: name, Err: m.refused}
 	}
-	if f := m.fsys[name]; f != nil {
-		return f, nil
+	in, err := m.table()
+	if err != nil {
+		return memoryFile{}, &fs.PathError{Op: op, Path: name, Err: err}
 	}
-	return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
+	at := memoryFile{m, in, 0}
+	if name == "." {
+		return at, nil
+	}
+	for element := range strings.SplitSeq(name, "/") {
+		dir := at.node()
+		if dir.kind != kindDirectory {
+			return memoryFile{}, &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
+		}
+		i, found := sort.Find(int(dir.size), func(i int) int {
+			return strings.Compare(element, memoryFile{m, in, int(dir.at) + i}.Name())
+		})
+		if !found {
+			return memoryFile{}, &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
+		}
+		at.at = int(dir.at) + i
+	}
+	return at, nil
 }
 
 // Sum implements gitops.Tree.
@@ -126,7 +139,7 @@ func (m *memory) Sum(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return m.sums[f.name], nil
+	return f.sum(), nil
 }
 
 // mostReadFile is the largest file that ReadFile reads, in bytes, as of other sources. Open
@@ -139,17 +152,17 @@ func (m *memory) ReadFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.isDir {
+	if f.IsDir() {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("is a directory")}
 	}
-	if f.size > mostReadFile {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("it has %d bytes, at most %d are read of a file", f.size, mostReadFile)}
+	if f.Size() > mostReadFile {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("it has %d bytes, at most %d are read of a file", f.Size(), mostReadFile)}
 	}
-	in, err := f.open()
+	in, err := f.content()
 	if err != nil {
 		return nil, err
 	}
-	content := make([]byte, f.size)
+	content := make([]byte, f.Size())
 	_, err = io.ReadFull(in, content)
 	if err = errors.Join(own(err), in.Close()); err != nil {
 		return nil, err
@@ -163,10 +176,10 @@ func (m *memory) ReadDir(name string) ([]fs.DirEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !f.isDir {
+	if !f.IsDir() {
 		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errors.New("not a directory")}
 	}
-	return slices.Clone(f.entries), nil
+	return f.list(), nil
 }
 
 // Stat implements gitops.Tree.
@@ -184,25 +197,42 @@ func (m *memory) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &openMemory{memoryFile: f, rest: f.entries, left: f.size}
-	if !f.isDir {
-		if o.content, err = f.open(); err != nil {
-			return nil, err
-		}
+	o := &openMemory{memoryFile: f, path: name, left: f.Size()}
+	if f.IsDir() {
+		o.rest = f.list()
+	} else if o.content, err = f.content(); err != nil {
+		return nil, err
 	}
 	return o, nil
 }
 
-func (f *memoryFile) Name() string       { return path.Base(f.name) }
-func (f *memoryFile) Size() int64        { return f.size }
-func (f *memoryFile) IsDir() bool        { return f.isDir }
-func (f *memoryFile) ModTime() time.Time { return time.Time{} }
-func (f *memoryFile) Sys() any           { return nil }
-func (f *memoryFile) Mode() fs.FileMode {
-	switch {
-	case f.isDir:
+// content opens the content of a file.
+func (f memoryFile) content() (io.ReadCloser, error) { return f.of.open(f.node().at, f.node().size) }
+
+// Name is the last element of the path.
+func (f memoryFile) Name() string {
+	n := f.node()
+	return f.in.names[n.name:][:n.length]
+}
+
+// Size is the length of a file; 0 for a directory.
+func (f memoryFile) Size() int64 {
+	if f.IsDir() {
+		return 0
+	}
+	return f.node().size
+}
+
+func (f memoryFile) IsDir() bool                { return f.node().kind == kindDirectory }
+func (f memoryFile) ModTime() time.Time         { return time.Time{} }
+func (f memoryFile) Sys() any                   { return nil }
+func (f memoryFile) Type() fs.FileMode          { return f.Mode().Type() }
+func (f memoryFile) Info() (fs.FileInfo, error) { return f, nil }
+func (f memoryFile) Mode() fs.FileMode {
+	switch f.node().kind {
+	case kindDirectory:
 		return fs.ModeDir | 0o755
-	case f.executable:
+	case kindExecutable:
 		return 0o755
 	default:
 		return 0o644
@@ -211,7 +241,8 @@ func (f *memoryFile) Mode() fs.FileMode {
 
 // openMemory is an open file or directory.
 type openMemory struct {
-	*memoryFile
+	memoryFile
+	path    string
 	content io.ReadCloser // of a file
 	left    int64         // how much of it was not read
 	rest    []fs.DirEntry // of a directory
@@ -227,8 +258,8 @@ func (o *openMemory) Close() error {
 }
 
 func (o *openMemory) Read(p []byte) (int, error) {
-	if o.isDir {
-		return 0, &fs.PathError{Op: "read", Path: o.name, Err: errors.New("is a directory")}
+	if o.IsDir() {
+		return 0, &fs.PathError{Op: "read", Path: o.path, Err: errors.New("is a directory")}
 	}
 	n, err := o.content.Read(p)
 	if o.left -= int64(n); errors.Is(err, io.EOF) && o.left > 0 {
@@ -239,8 +270,8 @@ func (o *openMemory) Read(p []byte) (int, error) {
 
 // ReadDir lists the next n entries, all that are left where n is not positive.
 func (o *openMemory) ReadDir(n int) ([]fs.DirEntry, error) {
-	if !o.isDir {
-		return nil, &fs.PathError{Op: "readdir", Path: o.name, Err: errors.New("not a directory")}
+	if !o.IsDir() {
+		return nil, &fs.PathError{Op: "readdir", Path: o.path, Err: errors.New("not a directory")}
 	}
 	if n <= 0 {
 		n = len(o.rest)

@@ -43,7 +43,7 @@ func (c *Cache) download(ctx context.Context, of Packed, name, temporary string,
 		return nil, err
 	}
 	defer body.Close()
-	from := io.TeeReader(io.LimitReader(Endable(ctx, body), maxReadBytes+1), sum)
+	from := io.TeeReader(io.LimitReader(Counted(ctx, Endable(ctx, body)), maxReadBytes+1), sum)
 	start := bytes.NewBuffer(nil)
 	n, err := io.Copy(start, io.LimitReader(from, mostInMemory))
 	packed := io.Reader(start)
@@ -88,13 +88,12 @@ func (c *Cache) write(ctx context.Context, of Packed, packed io.Reader, name, te
 	}
 	defer func() { err = errors.Join(err, own(out.Close())) }()
 	u := &unpacking{
-		most: c.most, out: bufio.NewWriterSize(out, 32<<10), buffer: make([]byte, 32<<10), tree: newMemory(),
-		entry: func(f indexed, offset int64) *memoryFile { return c.entry(f, of.contentOf(name), offset) },
+		most: c.most, out: bufio.NewWriterSize(CountedWriter(ctx, out), 32<<10), buffer: make([]byte, 32<<10),
 	}
 	err = malformed(ctx, u.unpack(ctx, packed))
 	var bad *Malformed
 	if of.Keep && of.Opaque && errors.As(err, &bad) {
-		u.listed, u.tree = index{Opaque: bad.Error()}, unreadable(bad.Error())
+		u.listed, tree = index{Opaque: bad.Error()}, unreadable(bad.Error())
 		_, err = out.Seek(0, io.SeekStart)
 		u.out.Reset(out)
 		err = errors.Join(own(err), own(out.Truncate(0)))
@@ -102,13 +101,20 @@ func (c *Cache) write(ctx context.Context, of Packed, packed io.Reader, name, te
 	if err != nil {
 		return nil, err
 	}
-	return u.tree, own(u.finish())
+	if tree == nil {
+		tree = c.tree(u.made, of.contentOf(name))
+	}
+	return tree, own(u.finish())
 }
 
 // malformed says of an error of unpacking that it is one of the content, where it is
 // none of the disk or of the context.
 func malformed(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	var full *NoRoom
+	if errors.As(err, &full) {
 		return err
 	}
 	for _, disk := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.EACCES, syscall.EPERM} {
@@ -166,14 +172,13 @@ type indexed struct {
 
 // unpacking writes the files of an artifact.
 type unpacking struct {
-	most cacheLimits
-	// entry is a file whose content begins at an offset.
-	entry  func(f indexed, offset int64) *memoryFile
+	most   cacheLimits
 	out    *bufio.Writer
 	buffer []byte
 	offset int64
-	listed index
-	tree   *memory
+	files  listing
+	listed index // of the files, once all are there
+	made   *table
 	// names is how many bytes the names of files have so far.
 	names int
 }
@@ -196,8 +201,10 @@ func (u *unpacking) unpack(ctx context.Context, packed io.Reader) error {
 		header, err := archive.Next()
 		switch {
 		case errors.Is(err, io.EOF) && limited.N > 0:
-			u.tree.finish()
-			u.listed.Sum = u.tree.sums["."]
+			if u.made, err = u.files.lay(); err != nil {
+				return err
+			}
+			u.listed = index{Files: u.files.files, Sum: u.made.root()}
 			return nil
 		case limited.N <= 0:
 			return fmt.Errorf("its files have more than %d bytes", most.total)
@@ -220,7 +227,7 @@ func (u *unpacking) unpack(ctx context.Context, packed io.Reader) error {
 		if left -= header.Size; left < 0 {
 			return fmt.Errorf("its files have more than %d bytes", most.total)
 		}
-		if len(u.listed.Files) >= most.entries {
+		if len(u.files.files) >= most.entries {
 			return fmt.Errorf("it has more than %d files", most.entries)
 		}
 		if err := u.file(archive, name, header.Mode&0o100 != 0); err != nil {
@@ -257,10 +264,9 @@ func (u *unpacking) file(content io.Reader, name string, executable bool) error 
 		return fmt.Errorf("the names of its files have more than %d bytes together", u.most.names)
 	}
 	f := indexed{Name: name, Size: size, Sum: hex.EncodeToString(sum.Sum(nil)), Executable: executable}
-	if err := u.tree.file(u.entry(f, u.offset)); err != nil {
+	if err := u.files.add(f, u.offset); err != nil {
 		return err
 	}
-	u.listed.Files = append(u.listed.Files, f)
 	u.offset += size
 	return nil
 }
@@ -277,17 +283,40 @@ func (u *unpacking) finish() error {
 	return u.out.Flush()
 }
 
-// entry is a file of a tree, read from where it stands in a content file.
-func (c *Cache) entry(f indexed, content string, offset int64) *memoryFile {
-	return &memoryFile{
-		name: f.Name, size: f.Size, sum: f.Sum, executable: f.Executable,
-		open: func() (io.ReadCloser, error) {
-			in, err := c.root.Open(content)
-			if err != nil {
-				return nil, own(err)
+// tree is that of a content file. Its table is made again from the index.
+func (c *Cache) tree(made *table, content string) *memory {
+	sum := made.root()
+	p := c.tables.keep(made, func() (*table, error) {
+		in, err := c.root.Open(content)
+		if err != nil {
+			return nil, own(err)
+		}
+		defer in.Close()
+		listed, _ := readIndex(in)
+		files, offset := listing{}, int64(0)
+		for _, f := range listed.Files {
+			if err := files.add(f, offset); err != nil {
+				return nil, err
 			}
-			return section{io.NewSectionReader(in, offset, f.Size), in}, nil
-		},
+			offset += f.Size
+		}
+		made, err := files.lay()
+		if err != nil || made.root() != sum {
+			return nil, errors.New("storage: the unpacked artifact was changed")
+		}
+		return made, nil
+	})
+	return &memory{table: p.get, forget: p.forget, open: c.opener(content)}
+}
+
+// opener opens files of a tree, read from where they stand in a content file.
+func (c *Cache) opener(content string) func(offset, size int64) (io.ReadCloser, error) {
+	return func(offset, size int64) (io.ReadCloser, error) {
+		in, err := c.root.Open(content)
+		if err != nil {
+			return nil, own(err)
+		}
+		return section{io.NewSectionReader(in, offset, size), in}, nil
 	}
 }
 
@@ -329,19 +358,20 @@ func (c *Cache) readTree(of Packed, in *os.File, content string) *memory {
 		}
 		return unreadable(listed.Opaque)
 	}
-	m, offset, buffered := newMemory(), int64(0), bufio.NewReaderSize(in, 64<<10)
+	files, offset, buffered := listing{}, int64(0), bufio.NewReaderSize(in, 64<<10)
 	for _, f := range listed.Files {
 		sum := sha256.New()
 		if n, err := io.CopyN(sum, buffered, f.Size); err != nil || n != f.Size || hex.EncodeToString(sum.Sum(nil)) != f.Sum || !fs.ValidPath(f.Name) {
 			return nil
 		}
-		if err := m.file(c.entry(f, content, offset)); err != nil {
+		if err := files.add(f, offset); err != nil {
 			return nil
 		}
 		offset += f.Size
 	}
-	if m.finish(); m.sums["."] != listed.Sum {
+	made, err := files.lay()
+	if err != nil || made.root() != listed.Sum {
 		return nil
 	}
-	return m
+	return c.tree(made, content)
 }

@@ -177,7 +177,9 @@ type Storage struct {
 	// removed: once the newer one is there for so long, or more than so many are there.
 	RetentionTTL     time.Duration
 	RetentionRecords int
-	// DigestAlgorithm is that of the digests of artifacts: sha256, sha384 or sha512.
+	// NamespaceBytes is how much the sources of a namespace may keep below Path; 0 for any.
+	NamespaceBytes int64
+	// DigestAlgorithm is that of the digests of artifacts: sha256, sha384, sha512 or blake3.
 	DigestAlgorithm string
 }
 

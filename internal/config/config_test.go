@@ -50,7 +50,7 @@ func TestDefaultsAreThoseOfFlux(t *testing.T) {
 			RetryPeriod:     5 * time.Second,
 		},
 		API:               API{QPS: 50, Burst: 300},
-		Storage:           Storage{Path: "/data", Address: ":9090", RetentionTTL: time.Minute, RetentionRecords: 2, DigestAlgorithm: "sha256"},
+		Storage:           Storage{Path: "/data", Address: ":9090", RetentionTTL: time.Minute, RetentionRecords: 2, NamespaceBytes: 8 << 30, DigestAlgorithm: "sha256"},
 		Gates:             Gates{StrictPostBuildSubstitutions: true},
 		MinRetryDelay:     750 * time.Millisecond,
 		MaxRetryDelay:     15 * time.Minute,
@@ -260,8 +260,7 @@ func TestRefusedFlags(t *testing.T) {
 		"a server of artifacts without name":  {[]string{"--artifact-server="}, `--artifact-server "" must be a host or host:port`},
 		"less than no artifact kept":          {[]string{"--artifact-retention-records=-1"}, `--artifact-retention-records "-1" must be 0 or more`},
 		"a negative retention":                {[]string{"--artifact-retention-ttl=-1s"}, `--artifact-retention-ttl "-1s" must be 0s or more`},
-		"a digest that is not served":         {[]string{"--artifact-digest-algo=blake3"}, `--artifact-digest-algo "blake3" is not served, though Flux has it; use sha256, sha384 or sha512`},
-		"a digest that there is not":          {[]string{"--artifact-digest-algo=md5"}, `--artifact-digest-algo "md5" must be one of sha256, sha384, sha512`},
+		"a digest that there is not":          {[]string{"--artifact-digest-algo=md5"}, `--artifact-digest-algo "md5" must be one of sha256, sha384, sha512, blake3`},
 		"an unknown gate":                     {[]string{"--feature-gates=Magic=true"}, `--feature-gates: no gate "Magic"; there are AdditiveCELDependencyCheck, `},
 		"a gate that is neither":              {[]string{"--feature-gates=ExternalArtifact=maybe"}, `ExternalArtifact="maybe" is neither true nor false`},
 	}

@@ -92,7 +92,8 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.StringVar(&s.Path, "storage-path", cmp.Or(getenv("STORAGE_PATH"), "/data"), "data `folder`: repositories and artifacts")
 	set.StringVar(&s.Address, "storage-addr", cmp.Or(getenv("STORAGE_ADDR"), ":9090"), "`address` that artifacts are served on")
 	set.StringVar(&s.Advertised, "storage-adv-addr", getenv("STORAGE_ADV_ADDR"), "`host` that stands in the URLs of artifacts; default: from --storage-addr")
-	set.StringVar(&s.DigestAlgorithm, "artifact-digest-algo", "sha256", "`algorithm` of artifact digests: sha256, sha384 or sha512")
+	set.Int64Var(&s.NamespaceBytes, "storage-namespace-limit", 8<<30, "most `bytes` that the sources of one namespace keep in the data folder, 0 for any number (no flag of Flux)")
+	set.StringVar(&s.DigestAlgorithm, "artifact-digest-algo", "sha256", "`algorithm` of artifact digests: sha256, sha384, sha512 or blake3")
 	set.DurationVar(&s.RetentionTTL, "artifact-retention-ttl", time.Minute, "`time` after which an artifact is removed that is not the newest any more; with 0 after a few seconds")
 	set.IntVar(&s.RetentionRecords, "artifact-retention-records", 2, "`number` of artifacts kept for each source; the newest always is")
 

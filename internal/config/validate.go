@@ -270,9 +270,8 @@ func (v *validator) storage(s Storage) {
 	if s.RetentionRecords < 0 {
 		v.wrong("artifact-retention-records", s.RetentionRecords, "must be 0 or more; the newest is always kept")
 	}
-	if s.DigestAlgorithm == "blake3" {
-		v.wrong("artifact-digest-algo", s.DigestAlgorithm, "is not served, though Flux has it; use sha256, sha384 or sha512")
-		return
+	if s.NamespaceBytes < 0 {
+		v.wrong("storage-namespace-limit", s.NamespaceBytes, "must be 0 or more; 0 is no limit")
 	}
-	oneOf(v, "artifact-digest-algo", s.DigestAlgorithm, "sha256", "sha384", "sha512")
+	oneOf(v, "artifact-digest-algo", s.DigestAlgorithm, "sha256", "sha384", "sha512", "blake3")
 }

@@ -157,7 +157,10 @@ const longestText = 300
 
 // Printable takes what a message can hold of a server's words: one line, without
 // control characters, of some 300 bytes at most.
-func Printable(text string) string {
+func Printable(text string) string { return PrintableOf(text, longestText) }
+
+// PrintableOf is Printable with another bound, for words that are not a server's alone.
+func PrintableOf(text string, longest int) string {
 	text = strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {
 			return ' '
@@ -168,8 +171,8 @@ func Printable(text string) string {
 		return r
 	}, text)
 	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > longestText {
-		text = strings.ToValidUTF8(text[:longestText], "") + "…"
+	if len(text) > longest {
+		text = strings.ToValidUTF8(text[:longest], "") + "…"
 	}
 	return text
 }

@@ -21,7 +21,7 @@ func inPEM(kind string, der []byte) []byte {
 }
 
 // rsaOf is the structure of an RSA key with a modulus of so many bits.
-func rsaOf(t *testing.T, bits uint) []byte {
+func rsaOf(t testing.TB, bits uint) []byte {
 	t.Helper()
 	n := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), bits), big.NewInt(1))
 	one := big.NewInt(1)

@@ -23,7 +23,9 @@ func (r *run) fallBack(ctx context.Context) error {
 	r.report.Changes, r.report.Contested = nil, nil
 	err := r.apply(ctx)
 	r.report.Changes = append(slices.Clone(refused.Changes), r.report.Changes...)
-	r.report.Foreign = refused.Foreign
+	if refused.Planned {
+		r.report.Foreign = refused.Foreign
+	}
 	return err
 }
 

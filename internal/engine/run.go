@@ -236,7 +236,7 @@ func (r *run) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.report.Foreign = p.Foreign
+	r.report.Planned, r.report.Foreign = true, p.Foreign
 	p, settled := r.handOver(r.leaveDone(r.pause(p)))
 	if settled && !r.keeping && !r.removing {
 		p = r.guard(p)

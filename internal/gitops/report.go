@@ -164,6 +164,9 @@ type Report struct {
 	// Waiting is set while objects are not healthy yet and still have time; the
 	// run goes on by itself when one of them changes.
 	Waiting bool
+	// Planned is set where declared and actual state were compared. A run that did
+	// not come so far says nothing of objects of others and of contested fields.
+	Planned bool
 	// Foreign are declared objects that another owner has.
 	Foreign []ForeignObject
 	// Held are deletions that wait for a confirmation. They are known where Judged

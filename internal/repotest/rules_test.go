@@ -44,6 +44,7 @@ func TestPackagesFollowTheRules(t *testing.T) {
 	report(t, "direction of imports", Direction(packages))
 	report(t, "pure packages", Pure(packages))
 	report(t, "heavy libraries", Heavy(packages))
+	report(t, "programs", Programs(packages))
 	report(t, "package comments", Comments(packages))
 	report(t, "package names", Names(packages))
 }
@@ -150,6 +151,10 @@ func TestRulesFindBadExamples(t *testing.T) {
 		"the engine may not import Flux's types":      {Heavy, []Package{pkg("internal/engine", "github.com/fluxcd/source-controller/api/v1")}, "links Flux's API modules"},
 		"nor their common part":                       {Heavy, []Package{pkg("internal/engine", "github.com/fluxcd/pkg/apis/meta")}, "links Flux's API modules"},
 		"the front end may":                           {Heavy, []Package{pkg("internal/frontend/flux/source", "github.com/fluxcd/source-watcher/api/v2/v1beta1")}, ""},
+		"the operator starts no programs":             {Programs, []Package{pkg("internal/server", "internal/source/git"), pkg("internal/source/git", "os/exec")}, "internal/server → internal/source/git"},
+		"an operator that is not found is an error":   {Programs, []Package{pkg("internal/source/git", "os/exec")}, "internal/server is not there"},
+		"who is not linked by it may":                 {Programs, []Package{pkg("internal/server", "internal/source/git"), pkg("internal/source/git"), pkg("internal/gitserver", "os/exec")}, ""},
+		"a library of others is not looked at":        {Programs, []Package{pkg("internal/server", "example.org/x"), pkg("example.org/x", "os/exec")}, ""},
 		"a package needs a comment":                   {Comments, []Package{uncommented}, "internal/plan has no package comment"},
 		"one that has it is fine":                     {Comments, []Package{pkg("internal/plan")}, ""},
 		"a name must hold an idea":                    {Names, []Package{pkg("internal/util")}, `the name "util" holds no idea`},

@@ -236,8 +236,9 @@ func (s *server) release(context.Context) error {
 func (s *server) openStorage(context.Context) error {
 	storage := s.config.Storage
 	var err error
+	rooms := artifact.NewRooms(storage.NamespaceBytes, s.clock.Now)
 	s.artifacts, err = artifact.Open(filepath.Join(storage.Path, "artifacts"), artifact.Options{
-		TTL: storage.RetentionTTL, Records: storage.RetentionRecords, Digest: artifact.Algorithm(storage.DigestAlgorithm),
+		TTL: storage.RetentionTTL, Records: storage.RetentionRecords, Digest: artifact.Algorithm(storage.DigestAlgorithm), Rooms: rooms,
 	})
 	if err != nil {
 		return err
@@ -247,6 +248,9 @@ func (s *server) openStorage(context.Context) error {
 	}
 	if err := errors.Join(s.openStores(), s.prepareVerification()); err != nil {
 		return err
+	}
+	for _, store := range []artifact.Measurer{s.cache, s.git, s.buckets, s.charts} {
+		rooms.Add(store)
 	}
 	out, err := s.publishers()
 	if err != nil {

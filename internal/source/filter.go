@@ -210,7 +210,7 @@ func (f *filtered) showsDir(name string) (bool, error) {
 		}
 	}
 	f.mu.Lock()
-	f.visible[name] = shows
+	remember(f.visible, name, shows)
 	f.mu.Unlock()
 	return shows, nil
 }
@@ -323,8 +323,20 @@ func (f *filtered) digest(dir string) string {
 		h.Write([]byte(dir))
 	}
 	digest := hex.EncodeToString(h.Sum(nil)[:16])
-	f.digests[dir] = digest
+	remember(f.digests, dir, digest)
 	return digest
+}
+
+// mostRemembered is of how many directories a Tree remembers something as long as it is held:
+// of as many as most sources have.
+const mostRemembered = 10_000
+
+// remember keeps a value that can be found out again. Where there are too many it begins anew.
+func remember[V any](values map[string]V, name string, value V) {
+	if len(values) >= mostRemembered {
+		clear(values)
+	}
+	values[name] = value
 }
 
 // reop names another operation in a path error.

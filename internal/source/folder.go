@@ -1,6 +1,7 @@
 package source
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -8,7 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"sync"
+
+	"github.com/plumb-gitops/plumb/internal/artifact"
 )
 
 // Folder is where an adapter keeps what it has fetched, with a folder below it for each
@@ -20,6 +25,10 @@ import (
 type Folder struct {
 	root   *os.Root
 	secret []byte
+
+	mu sync.Mutex
+	// tenants are the namespaces that have used a folder below; guarded by mu.
+	tenants map[string]map[string]bool
 }
 
 const secretFile = "key"
@@ -38,7 +47,7 @@ func OpenFolder(path, what string) (*Folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", what, errors.Join(err, root.Close()))
 	}
-	return &Folder{root: root, secret: secret}, nil
+	return &Folder{root: root, secret: secret, tenants: map[string]map[string]bool{}}, nil
 }
 
 func readSecret(root *os.Root) ([]byte, error) {
@@ -68,6 +77,49 @@ func (f *Folder) Name(parts ...string) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
+// Use has a folder below counted for the namespace of a context, until it is removed or the
+// process ends.
+func (f *Folder) Use(ctx context.Context, name string) {
+	tenant := artifact.Tenant(ctx)
+	if tenant == "" {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.tenants[name] == nil {
+		f.tenants[name] = map[string]bool{}
+	}
+	f.tenants[name][tenant] = true
+}
+
+// Measure charges namespaces with the folders below that they use.
+func (f *Folder) Measure(charge func(namespace string, bytes int64)) error {
+	f.mu.Lock()
+	used := map[string]map[string]bool{}
+	for name, tenants := range f.tenants {
+		used[name] = maps.Clone(tenants)
+	}
+	f.mu.Unlock()
+	for name, tenants := range used {
+		total := int64(0)
+		err := fs.WalkDir(f.root.FS(), name, func(_ string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			info, err := entry.Info()
+			if err == nil {
+				total += info.Size()
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		artifact.Share(tenants, total, charge)
+	}
+	return nil
+}
+
 // Sweep removes the folders below that are not to be kept, with all that is in them. Files
 // stay. What cannot be removed keeps nothing else from being removed.
 func (f *Folder) Sweep(keep func(name string) bool) error {
@@ -76,6 +128,9 @@ func (f *Folder) Sweep(keep func(name string) bool) error {
 	for _, e := range entries {
 		if e.IsDir() && !keep(e.Name()) {
 			errs = append(errs, f.root.RemoveAll(e.Name()))
+			f.mu.Lock()
+			delete(f.tenants, e.Name())
+			f.mu.Unlock()
 		}
 	}
 	return errors.Join(errs...)

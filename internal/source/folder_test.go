@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
 
@@ -179,5 +181,36 @@ func TestLimit(t *testing.T) {
 		if got := source.Limit(set, 7); got != want {
 			t.Errorf("%d: got %d, want %d", set, got, want)
 		}
+	}
+}
+
+// TestFolderMeasures counts what several namespaces use for them in equal parts.
+func TestFolderMeasures(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir()
+	f := openFolder(t, path)
+	rooms := artifact.NewRooms(1<<30, time.Now)
+	for name, tenants := range map[string][]string{"shared": {"a", "b"}, "own": {"b", "b"}, "nobody's": nil, "gone": {"a"}} {
+		if err := os.MkdirAll(filepath.Join(path, name, "below"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, name, "below", "x"), make([]byte, 100), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, tenant := range tenants {
+			f.Use(rooms.In(t.Context(), tenant), name)
+		}
+	}
+	f.Use(t.Context(), "nobody's")
+	f.Use(rooms.In(t.Context(), "a"), "never made")
+	if err := f.Sweep(func(name string) bool { return name != "gone" }); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int64{}
+	if err := f.Measure(func(namespace string, bytes int64) { got[namespace] += bytes }); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]int64{"a": 50, "b": 150}, got); diff != "" {
+		t.Errorf("measured (-want +got):\n%s", diff)
 	}
 }

@@ -49,9 +49,26 @@ func (s *GitSigner) Signature(t testing.TB, payload string) string {
 	}{s.key.PublicKey().Marshal(), "git", "", "sha512", ssh.Marshal(made)})...)}))
 }
 
-// Sign makes a signed twin of the last commit of a branch, and moves the branch to it. It
-// gives its hash.
+// Sign makes a signed twin of the last commit of a branch; see SignCommit.
 func (s *GitSigner) Sign(t testing.TB, repo *GitRepository, branch string) string {
+	t.Helper()
+	return SignCommit(t, repo, branch, s)
+}
+
+// Tag makes a signed tag; see SignTag.
+func (s *GitSigner) Tag(t testing.TB, repo *GitRepository, at, name, commit string) string {
+	t.Helper()
+	return SignTag(t, repo, at, name, commit, s)
+}
+
+// Signs makes signatures in armor.
+type Signs interface {
+	Signature(t testing.TB, payload string) string
+}
+
+// SignCommit makes a signed twin of the last commit of a branch, and moves the branch to it.
+// It gives its hash.
+func SignCommit(t testing.TB, repo *GitRepository, branch string, s Signs) string {
 	t.Helper()
 	head, body, _ := strings.Cut(repo.Git(t, "cat-file", "commit", "refs/heads/"+branch), "\n\n")
 	signature := s.Signature(t, head+"\n\n"+body)
@@ -61,9 +78,9 @@ func (s *GitSigner) Sign(t testing.TB, repo *GitRepository, branch string) strin
 	return hash
 }
 
-// Tag makes a signed tag that calls itself name and puts it at refs/tags/at. It gives its
+// SignTag makes a signed tag that calls itself name and puts it at refs/tags/at. It gives its
 // hash.
-func (s *GitSigner) Tag(t testing.TB, repo *GitRepository, at, name, commit string) string {
+func SignTag(t testing.TB, repo *GitRepository, at, name, commit string, s Signs) string {
 	t.Helper()
 	payload := fmt.Sprintf("object %s\ntype commit\ntag %s\ntagger Ann <ann@example.com> 1700000000 +0000\n\n%s\n", commit, name, name)
 	hash := repo.Write(t, "tag", payload+s.Signature(t, payload))

@@ -93,9 +93,9 @@ func (j *judgement) sources(head string) {
 	root := false
 	for _, s := range j.state.Sources {
 		j.revisions[SourceRef{s.Kind, s.Namespace, s.Name, true}] = s.Revision
-		isRoot := s.Namespace == rootName && s.Name == rootName && s.Kind == "GitRepository"
+		isRoot := s.isRoot()
 		root = root || isRoot
-		name := fmt.Sprintf("%s %s/%s", strings.ToLower(s.Kind), s.Namespace, s.Name)
+		name := s.ID()
 		switch {
 		case s.Suspended:
 		case s.Status != "True":

@@ -48,7 +48,7 @@ func (l *lines) print(s State) {
 	blocked := s.notServedBy()
 	present := map[string]bool{}
 	for _, source := range s.Sources {
-		name := strings.ToLower(source.Kind) + " " + source.Namespace + "/" + source.Name
+		name := source.ID()
 		present[name] = true
 		l.change(name, fmt.Sprintf("Ready %s, %s", source.shown(false), orElse(shortRevision(source.Revision), "no revision")), source.Ready)
 	}

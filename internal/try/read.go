@@ -16,8 +16,13 @@ import (
 // custom is what is read of one of Flux's custom resources.
 type custom struct {
 	Spec struct {
-		Suspend   bool   `json:"suspend"`
-		Type      string `json:"type"`
+		Suspend  bool   `json:"suspend"`
+		Type     string `json:"type"`
+		URL      string `json:"url"`
+		Endpoint string `json:"endpoint"`
+		STS      struct {
+			Endpoint string `json:"endpoint"`
+		} `json:"sts"`
 		SourceRef struct {
 			Kind      string `json:"kind"`
 			Name      string `json:"name"`
@@ -103,7 +108,11 @@ func (s *seen) ready() Ready {
 }
 
 func (s *seen) source() Source {
-	return Source{Kind: s.kind.Kind, Namespace: s.Namespace, Name: s.Name, Revision: s.custom.Status.Artifact.Revision, Ready: s.ready()}
+	spec := s.custom.Spec
+	return Source{
+		Kind: s.kind.Kind, Namespace: s.Namespace, Name: s.Name, Revision: s.custom.Status.Artifact.Revision, Ready: s.ready(),
+		urls: []string{spec.URL, spec.Endpoint, spec.STS.Endpoint},
+	}
 }
 
 func (s *seen) kustomization(served func(group, kind string) bool) Kustomization {

@@ -41,7 +41,12 @@ type Source struct {
 	// Revision is that of its artifact.
 	Revision string `json:"revision"`
 	Ready
+	// urls are those at which its servers are. They may have credentials in them.
+	urls []string
 }
+
+// ID is the kind with namespace/name.
+func (s Source) ID() string { return strings.ToLower(s.Kind) + " " + s.Namespace + "/" + s.Name }
 
 // Kustomization is one, with the count of its objects.
 type Kustomization struct {

@@ -22,8 +22,8 @@ type Summary struct {
 	Path       string  `json:"path"`
 	// Simulated says that no workload really runs.
 	Simulated bool `json:"workloadsSimulated"`
-	// Rewrites say which sources were looked for elsewhere: FROM=TO.
-	Rewrites []string `json:"rewrites,omitempty"`
+	// Rewrites say which sources were looked for elsewhere.
+	Rewrites []Rewritten `json:"rewrites,omitempty"`
 	State
 	// ended tells that it was a person who ended the session.
 	ended bool
@@ -73,12 +73,8 @@ func (s *session) summary(state State, verdict Verdict) Summary {
 	if s.repository != nil {
 		repository = s.repository.folder
 	}
-	var rewrites []string
-	for _, rewrite := range s.options.Rewrites {
-		rewrites = append(rewrites, rewrite.String())
-	}
 	return Summary{
-		Rewrites: rewrites,
+		Rewrites: state.rewritten(s.options.Rewrites),
 		Outcome:  verdict.Outcome, Why: verdict.Why,
 		Seconds:    time.Since(s.started).Round(time.Millisecond).Seconds(),
 		Repository: repository, Revision: state.rootRevision(), Path: "./" + s.origin.path,
@@ -86,10 +82,15 @@ func (s *session) summary(state State, verdict Verdict) Summary {
 	}
 }
 
+// isRoot tells whether it is the one that was created for the repository.
+func (s Source) isRoot() bool {
+	return s.Kind == "GitRepository" && s.Namespace == rootName && s.Name == rootName
+}
+
 // rootRevision is the revision that the root source is at.
 func (s State) rootRevision() string {
 	for _, source := range s.Sources {
-		if source.Namespace == rootName && source.Name == rootName {
+		if source.isRoot() {
 			return source.Revision
 		}
 	}
@@ -108,12 +109,11 @@ func (s Summary) Print(w io.Writer) error {
 	blocks := [][]string{
 		{fmt.Sprintf("%s%s after %.1fs: %s, %s", to.Paint(colour, string(s.Outcome)), ended, s.Seconds, s.Repository, shortRevision(s.Revision)),
 			fmt.Sprintf("%d Kustomizations, %d of %d objects current. Workloads are simulated: nothing ran in the pods.", len(s.Kustomizations), current, total)},
-		kustomizationTable(s.State, time.Time{}).Lines(to),
 	}
 	for _, rewrite := range s.Rewrites {
-		from, where, _ := strings.Cut(rewrite, "=")
-		blocks[0] = append(blocks[0], fmt.Sprintf("Sources at %s were looked for at %s.", from, where))
+		blocks[0] = append(blocks[0], rewrite.String())
 	}
+	blocks = append(blocks, sourceTable(s.State, time.Time{}).Lines(to), kustomizationTable(s.State, time.Time{}).Lines(to))
 	if len(s.Why) > 0 {
 		blocks = append(blocks, s.Why)
 	}

@@ -72,7 +72,7 @@ func sourceTable(s State, now time.Time) terminal.Table {
 	var changed []time.Time
 	for _, source := range s.Sources {
 		t.Rows = append(t.Rows, []string{
-			strings.ToLower(source.Kind) + " " + source.Namespace + "/" + source.Name,
+			source.ID(),
 			source.shown(false), shortRevision(source.Revision), terminal.OneLine(source.Message),
 		})
 		changed = append(changed, source.Changed)

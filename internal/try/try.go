@@ -238,7 +238,7 @@ func (s *session) choose(inside string, files []string) error {
 
 // rewritten says where sources are looked for.
 func rewritten(r config.Rewrite) string {
-	return fmt.Sprintf("sources at %s are looked for at %s", r.From, r.To)
+	return fmt.Sprintf("sources at %s are looked for at %s", telemetry.Redact(r.From), telemetry.Redact(r.To))
 }
 
 func (s *session) awaitPlane(ctx context.Context) error {

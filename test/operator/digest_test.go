@@ -1,12 +1,12 @@
 package operator_test
 
 import (
-	"crypto/sha512"
 	"encoding/hex"
 	"testing"
 	"time"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"github.com/zeebo/blake3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/plumb-gitops/plumb/internal/config"
@@ -25,7 +25,7 @@ func TestDigestAlgorithm(t *testing.T) {
 	source := w.namedSource("repo")
 	stored(w, source, first)
 	stop()
-	w.runOwn(folder, func(c *config.Operator) { c.Storage.DigestAlgorithm = "sha512" })
+	w.runOwn(folder, func(c *config.Operator) { c.Storage.DigestAlgorithm = "blake3" })
 
 	repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
 	repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
@@ -40,7 +40,7 @@ func TestDigestAlgorithm(t *testing.T) {
 	check := func(s sourced) {
 		t.Helper()
 		a := s.GetArtifact()
-		if sum := sha512.Sum512([]byte(w.body(a.URL))); a.Digest != "sha512:"+hex.EncodeToString(sum[:]) {
+		if sum := blake3.Sum256([]byte(w.body(a.URL))); a.Digest != "blake3:"+hex.EncodeToString(sum[:]) {
 			t.Errorf("%T has the digest %s", s, a.Digest)
 		}
 	}

@@ -152,7 +152,12 @@ func TestOCIRepositoryServiceAccount(t *testing.T) {
 // sign signs an artifact as cosign does.
 func sign(t *testing.T, registry *testenv.Registry, repository, digest string, signer verifytest.Signer) {
 	t.Helper()
-	simple := signer.Simple(t, verifytest.Payload(digest))
+	pushSimple(t, registry, repository, digest, signer.Simple(t, verifytest.Payload(digest)))
+}
+
+// pushSimple pushes a signature of cosign 2.
+func pushSimple(t *testing.T, registry *testenv.Registry, repository, digest string, simple verifytest.Simple) {
+	t.Helper()
 	const mediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
 	layer := registry.PushBlob(t, repository, mediaType, simple.Payload)
 	config := registry.PushBlob(t, repository, "application/vnd.oci.image.config.v1+json", []byte("{}"))

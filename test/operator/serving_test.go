@@ -19,6 +19,7 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -313,4 +314,140 @@ func TestSlowSourceThatIsAskedAgainAndAgain(t *testing.T) {
 	}
 	w.data("a", "2")
 	waitFor(w, w.namedSource("repo"), "answered", func(s *sourcev1.GitRepository) bool { return s.Status.LastHandledReconcileAt == last })
+}
+
+// A stored file that is damaged after a restart, when nothing has been fetched since, is stored
+// again from what the consumers were given; where that cannot be, its artifact is not
+// advertised until it could be fetched.
+func TestRestoredFileIsMended(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir, address := t.TempDir(), keptAddress(w)
+	fixed := func(c *config.Operator) { c.Storage.Address = address }
+	stop := w.runOwn(dir, fixed)
+	first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1")})
+	w.source(w.ownedSource)
+	w.kustomization("app", func(k *kustomizev1.Kustomization) { w.owned(k) })
+	w.ready("app", first)
+	before := w.sourceReady(first).Status.Artifact
+	repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+	repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
+	charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}}}
+	web := &sourcev1.HelmChart{ObjectMeta: w.meta("web"), Spec: sourcev1.HelmChartSpec{
+		Chart: "web", Interval: metav1.Duration{Duration: time.Hour},
+		SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: "charts"},
+	}}
+	w.owned(charts)
+	w.owned(web)
+	w.check(w.client.Create(w.context(), charts))
+	w.check(w.client.Create(w.context(), web))
+	index, chart := stored(w, charts, "sha256:").GetArtifact(), stored(w, web, "1.0.0").GetArtifact()
+	stop()
+	unavailable(w.server)
+	kept, err := os.ReadDir(dir)
+	w.check(err)
+	for _, folder := range kept {
+		if folder.Name() != "artifacts" {
+			w.check(os.RemoveAll(filepath.Join(dir, folder.Name())))
+		}
+	}
+	w.patch(&sourcev1.HelmRepository{ObjectMeta: w.meta("charts")}, `{"spec":{"secretRef":{"name":"missing"}}}`)
+	w.runOwn(dir, fixed)
+	w.patch(w.namedConfig("kept"), `{"data":{"key":"drift"}}`)
+	w.data("kept", "1")
+	unstored(w, w.namedSource("repo"), "GitOperationFailed", "503|'"+first+"' stays in force")
+	unstored(w, web, "AuthenticationFailed", "not found|'1.0.0' stays in force")
+	for _, a := range []*meta.Artifact{before, index, chart} {
+		w.check(tamper(filepath.Join(dir, "artifacts", a.Path)))
+	}
+	w.event("GitRepository", "repo", "ArtifactVerificationFailed", "has digest")
+	w.again(before)
+	source := w.namedSource("repo")
+	w.check(w.client.Get(w.context(), w.key("repo"), source))
+	if !reflect.DeepEqual(source.Status.Artifact, before) {
+		t.Errorf("the status names another artifact: %+v, before %+v", source.Status.Artifact, before)
+	}
+	w.event("HelmChart", "web", "ArtifactVerificationFailed", "'1.0.0' is not advertised any more")
+	waitFor(w, web, "not advertised", func(c *sourcev1.HelmChart) bool { return c.Status.Artifact == nil && c.Status.URL == "" })
+	waitFor(w, charts, "not advertised", func(c *sourcev1.HelmRepository) bool { return c.Status.Artifact == nil && c.Status.URL == "" })
+	w.patch(&sourcev1.HelmRepository{ObjectMeta: w.meta("charts")}, `{"spec":{"secretRef":null}}`)
+	stored(w, charts, "sha256:")
+	w.again(stored(w, web, "1.0.0").GetArtifact())
+}
+
+// An artifact whose file is lost, with all that it was made of, is not advertised while its
+// remote is away. What was applied stays.
+func TestRestartAdvertisesNothingThatIsGone(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		breaks func(*testenv.GitServer)
+		ready  metav1.ConditionStatus
+	}{
+		"the remote is away": {unavailable, metav1.ConditionFalse},
+		"the remote hangs":   {(*testenv.GitServer).Hang, metav1.ConditionUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			dir, address := t.TempDir(), keptAddress(w)
+			fixed := func(c *config.Operator) { c.Storage.Address = address }
+			stop := w.runOwn(dir, fixed)
+			first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1")})
+			w.source(w.ownedSource, func(s *sourcev1.GitRepository) { s.Spec.Timeout = &metav1.Duration{Duration: 50 * time.Minute} })
+			w.kustomization("app", func(k *kustomizev1.Kustomization) { w.owned(k) })
+			w.ready("app", first)
+			kept := w.data("kept", "1")
+			w.sourceReady(first)
+			stop()
+			test.breaks(w.server)
+			w.check(os.RemoveAll(dir))
+			w.runOwn(dir, fixed)
+			waitFor(w, w.namedSource("repo"), "not advertised", func(s *sourcev1.GitRepository) bool {
+				ready := apimeta.FindStatusCondition(s.Status.Conditions, meta.ReadyCondition)
+				return s.Status.Artifact == nil && ready.Status == test.ready && apimeta.FindStatusCondition(s.Status.Conditions, sourcev1.ArtifactInStorageCondition) == nil
+			})
+			w.event("GitRepository", "repo", "ArtifactVerificationFailed", "'"+first+"' is not advertised any more|not there")
+			w.same(kept)
+			w.server.Around(func(next http.Handler) http.Handler { return next })
+			w.request(w.namedSource("repo"))
+			if test.ready == metav1.ConditionFalse {
+				w.again(w.sourceReady(first).Status.Artifact)
+			}
+			w.same(kept)
+		})
+	}
+}
+
+// A password that becomes wrong is a failure of the HelmRepository, as in Flux: its charts need
+// no server before there is another index, or another specification.
+func TestWrongPasswordIsNoFailureOfCharts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{Username: "ann", Password: rightWord})
+	repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
+	password := w.plainLogin("username", "password")
+	charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{
+		URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}, SecretRef: &meta.LocalObjectReference{Name: "login"},
+	}}
+	web := &sourcev1.HelmChart{ObjectMeta: w.meta("web"), Spec: sourcev1.HelmChartSpec{
+		Chart: "web", Interval: metav1.Duration{Duration: time.Hour},
+		SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: "charts"},
+	}}
+	w.check(w.client.Create(w.context(), charts))
+	w.check(w.client.Create(w.context(), web))
+	index, chart := stored(w, charts, "sha256:").GetArtifact(), stored(w, web, "1.0.0").GetArtifact()
+	password("wrong")
+	unstored(w, charts, "AuthenticationFailed", "'"+index.Revision+"' stays in force")
+	asked := w.request(web)
+	waitFor(w, web, "answered and Ready", func(c *sourcev1.HelmChart) bool {
+		return c.Status.LastHandledReconcileAt == asked && conditionOf(c.Status.Conditions, "Ready").Status == "True" && reflect.DeepEqual(c.Status.Artifact, chart)
+	})
+	w.again(chart)
+	// Another specification is one for which Flux asks the server.
+	w.patch(web, `{"spec":{"version":"1.x"}}`)
+	unstored(w, web, "AuthenticationFailed", "'1.0.0' stays in force")
+	w.again(chart)
+	password(rightWord)
+	stored(w, charts, "sha256:")
+	stored(w, web, "1.0.0")
 }

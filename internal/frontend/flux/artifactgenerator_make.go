@@ -61,7 +61,7 @@ func (g *generators) run(ctx context.Context, obj *swapi.ArtifactGenerator) (out
 // unpacker unpacks archives that are found in sources, for a namespace.
 func (g *generators) unpacker(namespace string) generate.Unpack {
 	return func(ctx context.Context, digest string, open func() (io.ReadCloser, error)) (gitops.Tree, func(), error) {
-		unpacked, err := g.cache.Load(ctx, artifact.Packed{
+		unpacked, err := g.cache.Load(g.packed.rooms.In(ctx, namespace), artifact.Packed{
 			Digest: digest, Scope: artifact.NamespaceScope(namespace), Open: func(context.Context) (io.ReadCloser, error) { return open() },
 		})
 		return unpacked.Files, unpacked.Release, err

@@ -23,6 +23,9 @@ func (buckets) name() string            { return sourcev1.BucketKind }
 func (buckets) empty() *sourcev1.Bucket { return &sourcev1.Bucket{} }
 func (buckets) latest() string          { return artifact.LatestArchive }
 
+// settled is false: what is newer, only the server knows.
+func (buckets) settled(*sourcev1.Bucket, pursuit[BucketRequest]) bool { return false }
+
 func (buckets) status(obj *sourcev1.Bucket) sourceStatus {
 	s := &obj.Status
 	return sourceStatus{artifact: &s.Artifact, conditions: &s.Conditions, generation: &s.ObservedGeneration, request: &s.ReconcileRequestStatus, url: &s.URL}

@@ -135,7 +135,7 @@ func (k *kustomizations) decryption(obj *kustomizev1.Kustomization) (*build.Decr
 
 // noKeys says why the keys of a Secret are not there.
 func (k *kustomizations) noKeys(obj *kustomizev1.Kustomization, from string, shared bool, err error) *blocked {
-	b := &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval()}
+	b := &blocked{reason: meta.BuildFailedReason, retry: retryOf(obj)}
 	switch {
 	case errors.Is(err, errReferenceUnread):
 		b.waiting, b.quiet, b.retry = true, true, k.options.RequeueDependency

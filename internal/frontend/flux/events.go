@@ -119,6 +119,9 @@ const disputeDelay = 11 * time.Second
 // gives the disputes about objects that have lasted, and the time after which there may
 // be more to tell; 0 where there is none.
 func (k *kustomizations) announceDisputes(obj *kustomizev1.Kustomization, report gitops.Report, now time.Time) ([]string, time.Duration) {
+	if !report.Planned { // what was found before is as true as it was
+		return nil, 0
+	}
 	tell := func(what, reason, message string) {
 		if k.told.first(obj.UID, what) {
 			k.events.kustomization(obj, gitops.Event{Severity: gitops.SeverityError, Reason: reason, Message: message, Revision: report.Attempted})

@@ -32,6 +32,9 @@ func (gitRepositories) name() string                   { return sourcev1.GitRepo
 func (gitRepositories) empty() *sourcev1.GitRepository { return &sourcev1.GitRepository{} }
 func (gitRepositories) latest() string                 { return artifact.LatestArchive }
 
+// settled is false: what is newer, only the server knows.
+func (gitRepositories) settled(*sourcev1.GitRepository, pursuit[GitRequest]) bool { return false }
+
 func (gitRepositories) status(obj *sourcev1.GitRepository) sourceStatus {
 	s := &obj.Status
 	return sourceStatus{artifact: &s.Artifact, conditions: &s.Conditions, generation: &s.ObservedGeneration, request: &s.ReconcileRequestStatus}
@@ -72,6 +75,9 @@ func (g gitRepositories) follow(obj *sourcev1.GitRepository) (pursuit[GitRequest
 		return pursuit[GitRequest]{}, err
 	}
 	p := pursuit[GitRequest]{request: request, parts: included, content: gitContent(obj, request.Verification, included)}
+	if len(included) > 0 {
+		p.terms = contentOf(request)
+	}
 	p.compose = func(files gitops.Tree) (gitops.Tree, error) { return composeIncludes(obj, files, included) }
 	return p, nil
 }
@@ -288,6 +294,9 @@ func (g gitRepositories) observe(after, started *sourcev1.GitRepository, f fetch
 	status := &after.Status
 	status.IncludedArtifacts = nil
 	for _, part := range f.parts {
+		if part.Digest == "" {
+			continue // it has moved on before it was packed, and is not served
+		}
 		if included, err := g.packed.describe(part, g.file(part.Revision, nil)); err == nil {
 			status.IncludedArtifacts = append(status.IncludedArtifacts, included)
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/Masterminds/semver/v3"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -66,9 +67,29 @@ func (h helmCharts) follow(obj *sourcev1.HelmChart) (pursuit[HelmChartRequest], 
 		p.parts.release()
 		return pursuit[HelmChartRequest]{}, err
 	}
+	if terms := p.request; len(p.parts) > 0 {
+		if terms.Source != nil {
+			terms.Source = &ChartSource{Owner: terms.Source.Owner}
+		}
+		p.terms = contentOf(terms)
+	}
 	// A new revision of the source is none of the chart: its version decides.
 	p.content = contentOf(spec.Chart, spec.Version, spec.SourceRef, spec.ValuesFiles, spec.IgnoreMissingValuesFiles, spec.ReconcileStrategy, p.request.Verification)
 	return p, nil
+}
+
+// settled holds for a chart of the index that it was chosen from, and for one of a registry
+// with an exact version: Flux asks no server about either, so a password that has become wrong
+// is a failure of the HelmRepository alone. What has to be verified is, each time.
+func (h helmCharts) settled(obj *sourcev1.HelmChart, following pursuit[HelmChartRequest]) bool {
+	switch {
+	case obj.Spec.SourceRef.Kind != sourcev1.HelmRepositoryKind || obj.Spec.Verify != nil:
+		return false
+	case len(following.parts) > 0:
+		return obj.Status.ObservedSourceArtifactRevision == following.parts[0].Artifact.Revision
+	}
+	_, err := semver.StrictNewVersion(strings.TrimPrefix(obj.Spec.Version, "v"))
+	return err == nil
 }
 
 // fromRepository says how the chart's repository is reached. One with an index must have

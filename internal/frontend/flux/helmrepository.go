@@ -23,6 +23,11 @@ func (helmRepositories) name() string                    { return sourcev1.HelmR
 func (helmRepositories) empty() *sourcev1.HelmRepository { return &sourcev1.HelmRepository{} }
 func (helmRepositories) latest() string                  { return artifact.LatestIndex }
 
+// settled is false: what is newer, only the server knows.
+func (helmRepositories) settled(*sourcev1.HelmRepository, pursuit[HelmRepositoryRequest]) bool {
+	return false
+}
+
 func (helmRepositories) status(obj *sourcev1.HelmRepository) sourceStatus {
 	s := &obj.Status
 	return sourceStatus{artifact: &s.Artifact, conditions: &s.Conditions, generation: &s.ObservedGeneration, request: &s.ReconcileRequestStatus, url: &s.URL}

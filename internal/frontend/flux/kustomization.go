@@ -187,12 +187,12 @@ func (k *kustomizations) wait(ctx context.Context, obj *kustomizev1.Kustomizatio
 	case errors.Is(err, context.Canceled):
 		return ctrl.Result{}, nil
 	case !errors.As(err, &b):
-		b = &blocked{reason: meta.ReconciliationFailedReason, cause: err, retry: obj.GetRetryInterval()}
+		b = &blocked{reason: meta.ReconciliationFailedReason, cause: err, retry: retryOf(obj)}
 	case b.stalled:
 		// What was applied before is kept in order meanwhile.
 		pause := obj.GetRequeueAfter()
 		if report.Err != nil {
-			pause = obj.GetRetryInterval()
+			pause = retryOf(obj)
 		}
 		_, err := k.stall(ctx, obj, b)
 		return ctrl.Result{RequeueAfter: soonest(now, pause, report.Next)}, err
@@ -300,14 +300,14 @@ func onlyMoves(obj, started *kustomizev1.Kustomization, report gitops.Report) bo
 
 // next is the pause until the object is looked at again without an event.
 func (k *kustomizations) next(obj *kustomizev1.Kustomization, report gitops.Report, now time.Time) time.Duration {
-	pause := jittered(obj.GetRequeueAfter(), k.options.IntervalJitter)
+	pause := paced(obj.GetRequeueAfter(), k.options.IntervalJitter)
 	switch {
 	case report.Err == nil:
 		k.pauses.succeeded(obj.UID)
 	case gitops.KindOf(report.Err) == gitops.Transient:
-		pause = min(obj.GetRetryInterval(), k.pauses.backoff(obj.UID, k.options.MinRetryDelay, k.options.MaxRetryDelay))
+		pause = min(retryOf(obj), k.pauses.backoff(obj.UID, k.options.MinRetryDelay, k.options.MaxRetryDelay))
 	default:
-		pause = obj.GetRetryInterval()
+		pause = retryOf(obj)
 	}
 	return soonest(now, pause, report.Next)
 }

@@ -43,8 +43,10 @@ func describe(after, started *kustomizev1.Kustomization, artifact gitops.Artifac
 	if !report.Unreadable {
 		status.Inventory = toInventory(report.Inventory, status.Inventory)
 	}
-	describeContests(c, report.Contested)
-	describeForeign(c, report.Foreign, disputes)
+	if report.Planned {
+		describeContests(c, report.Contested)
+		describeForeign(c, report.Foreign, disputes)
+	}
 	describeHeld(c, started, artifact.Revision, report)
 	quiet = quiet && report.Failed() == gitops.StageHealth && c.is(meta.ReadyCondition, metav1.ConditionFalse) &&
 		c.get(meta.ReadyCondition).Reason == meta.HealthCheckFailedReason

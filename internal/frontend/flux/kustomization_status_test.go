@@ -83,7 +83,7 @@ func TestDescribe(t *testing.T) {
 		},
 		"a contested field has a condition of its own beside Ready": {
 			before: []func(*kustomizev1.Kustomization){ready}, revision: "main@sha1:a",
-			report: gitops.Report{Contested: []gitops.Contest{{
+			report: gitops.Report{Planned: true, Contested: []gitops.Contest{{
 				Ref: gitops.ObjectRef{Group: "apps", Kind: "Deployment", Namespace: "a", Name: "b"}, Fields: []string{".spec.replicas"}, By: "scaler"}}},
 			conditions: []string{"Ready=True:ReconciliationSucceeded", "Contested=True:FieldConflict"}, applied: "main@sha1:a",
 		},
@@ -190,7 +190,7 @@ func TestOnlyMoves(t *testing.T) {
 		"a repair is told at once":                          {object: object(), report: done(gitops.ActionConfigure)},
 		"a deletion is told at once":                        {object: object(), report: done(gitops.ActionDelete)},
 		"a failure is told at once":                         {object: object(), report: gitops.Report{Err: errors.New("no")}},
-		"a contest is told at once":                         {object: object(), report: gitops.Report{Contested: []gitops.Contest{{}}}},
+		"a contest is told at once":                         {object: object(), report: gitops.Report{Planned: true, Contested: []gitops.Contest{{}}}},
 		"a recovery is told at once": {object: object(func(k *kustomizev1.Kustomization) {
 			conditionsOf(k).set(meta.ReadyCondition, metav1.ConditionFalse, meta.HealthCheckFailedReason, "no")
 		})},
@@ -205,5 +205,35 @@ func TestOnlyMoves(t *testing.T) {
 				t.Errorf("got %t, want %t", got, test.want)
 			}
 		})
+	}
+}
+
+// TestDisputesOutlastFailures: a run that did not come so far as to compare says nothing
+// about objects of others and contested fields.
+func TestDisputesOutlastFailures(t *testing.T) {
+	t.Parallel()
+	obj := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "b", Generation: 1}}
+	artifact := gitops.Artifact{Revision: "main@sha1:a"}
+	disputed := gitops.Report{
+		Planned: true,
+		Foreign: []gitops.ForeignObject{{Ref: gitops.ObjectRef{Kind: "Namespace", Name: "shared"}, Owner: gitops.OwnerRef{Kind: "Kustomization", Name: "other"}}},
+		Contested: []gitops.Contest{{
+			Ref: gitops.ObjectRef{Group: "apps", Kind: "Deployment", Namespace: "a", Name: "b"}, Fields: []string{".spec.replicas"}, By: "scaler"}},
+	}
+	failed := gitops.Report{Err: &gitops.Error{Stage: gitops.StagePlan, Kind: gitops.Transient, Cause: errors.New("discovery failed")}}
+	for i, step := range []struct {
+		report gitops.Report
+		told   bool
+	}{{disputed, true}, {failed, true}, {gitops.Report{Planned: true}, false}} {
+		var lasting []string
+		if len(step.report.Foreign) > 0 {
+			lasting = []string{"Namespace/shared (Kustomization/other)"}
+		}
+		describe(obj, obj.DeepCopy(), artifact, step.report, lasting, false)
+		for _, condition := range []string{OwnedByOtherCondition, contestedCondition} {
+			if got := conditionsOf(obj).is(condition, metav1.ConditionTrue); got != step.told {
+				t.Errorf("after step %d the condition %s is there: %t, want %t", i, condition, got, step.told)
+			}
+		}
 	}
 }

@@ -66,7 +66,7 @@ func refused(field string) *blocked {
 func (k *kustomizations) snapshot(obj *kustomizev1.Kustomization) (gitops.Snapshot, error) {
 	source := sourceRef(obj)
 	if err := k.sources.failure(source); err != nil {
-		return gitops.Snapshot{}, &blocked{reason: meta.ArtifactFailedReason, retry: obj.GetRetryInterval(),
+		return gitops.Snapshot{}, &blocked{reason: meta.ArtifactFailedReason, retry: retryOf(obj),
 			cause: fmt.Errorf("get the artifact of %s '%s/%s': %w; it is tried again, and at once when the source is reconciled", source.Kind, source.Namespace, source.Name, err)}
 	}
 	if snapshot, ok := k.sources.acquire(source); ok {
@@ -101,7 +101,7 @@ func (k *kustomizations) maintenance(obj *kustomizev1.Kustomization, access engi
 		Force:      obj.Spec.Force,
 		Isolate:    strings.EqualFold(obj.Annotations[isolationAnnotation], kustomizev1.EnabledValue),
 		Timeout:    obj.GetTimeout(),
-		Retry:      obj.GetRetryInterval(),
+		Retry:      retryOf(obj),
 		RetryLimit: obj.Spec.Interval.Duration,
 	}
 }
@@ -318,10 +318,10 @@ func (k *kustomizations) variables(obj *kustomizev1.Kustomization) (variables ma
 			return nil, nil, &blocked{reason: meta.BuildFailedReason, waiting: true, quiet: true, retry: k.options.RequeueDependency,
 				cause: fmt.Errorf("substitute from '%s/%s': %w", from.Kind, from.Name, err)}
 		case errors.Is(err, errReferenceDenied):
-			return nil, nil, &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval(),
+			return nil, nil, &blocked{reason: meta.BuildFailedReason, retry: retryOf(obj),
 				cause: fmt.Errorf("substitute from '%s/%s' in namespace %q: %w", from.Kind, from.Name, obj.Namespace, err)}
 		case err != nil:
-			return nil, nil, &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval(),
+			return nil, nil, &blocked{reason: meta.BuildFailedReason, retry: retryOf(obj),
 				cause: fmt.Errorf("substitute from '%s/%s' in namespace %q: %w; create it, or set optional: true on the reference", from.Kind, from.Name, obj.Namespace, err)}
 		}
 		for name, value := range data {
@@ -349,5 +349,5 @@ func addVariable(variables map[string]string, name, value string) error {
 }
 
 func badVariable(obj *kustomizev1.Kustomization, where string, err error) *blocked {
-	return &blocked{reason: meta.BuildFailedReason, retry: obj.GetRetryInterval(), cause: fmt.Errorf("%s: %w", where, err)}
+	return &blocked{reason: meta.BuildFailedReason, retry: retryOf(obj), cause: fmt.Errorf("%s: %w", where, err)}
 }

@@ -22,6 +22,9 @@ func (ociRepositories) name() string                   { return sourcev1.OCIRepo
 func (ociRepositories) empty() *sourcev1.OCIRepository { return &sourcev1.OCIRepository{} }
 func (ociRepositories) latest() string                 { return artifact.LatestArchive }
 
+// settled is false: what is newer, only the server knows.
+func (ociRepositories) settled(*sourcev1.OCIRepository, pursuit[OCIRequest]) bool { return false }
+
 func (ociRepositories) status(obj *sourcev1.OCIRepository) sourceStatus {
 	s := &obj.Status
 	return sourceStatus{artifact: &s.Artifact, conditions: &s.Conditions, generation: &s.ObservedGeneration, request: &s.ReconcileRequestStatus, url: &s.URL}

@@ -17,6 +17,8 @@ import (
 // address at which they find them.
 type packed struct {
 	store *artifact.Store
+	// rooms bound what is kept for each namespace; nil for no bound.
+	rooms *artifact.Rooms
 	// baseURL is scheme and host, without a slash at the end.
 	baseURL string
 }

@@ -143,6 +143,22 @@ func jittered(d time.Duration, share float64) time.Duration {
 	return time.Duration(float64(d) * (1 + share*(2*rand.Float64()-1)))
 }
 
+// leastInterval is the shortest time after which an object is looked at again by itself. The
+// API takes a millisecond, with which one object would keep a worker and a server busy.
+const leastInterval = time.Second
+
+// paced is a jittered interval of at least leastInterval. None is none, as in Flux: nothing is
+// done by itself.
+func paced(d time.Duration, share float64) time.Duration {
+	if d <= 0 {
+		return d
+	}
+	return max(jittered(d, share), leastInterval)
+}
+
+// retryOf is the pause of a Kustomization after a failure.
+func retryOf(obj *kustomizev1.Kustomization) time.Duration { return paced(obj.GetRetryInterval(), 0) }
+
 // lengthened makes a duration longer by up to the share.
 func lengthened(d time.Duration, share float64) time.Duration {
 	return d + time.Duration(float64(d)*share*rand.Float64())
@@ -251,7 +267,7 @@ func (t *told) quiet(obj *kustomizev1.Kustomization, revision string, report git
 			return 0
 		}
 	}
-	return max(of.at.Add(obj.GetRetryInterval()).Sub(now), 0)
+	return max(of.at.Add(retryOf(obj)).Sub(now), 0)
 }
 
 // unhealthy remembers what a run told of the health of objects.
@@ -261,7 +277,7 @@ func (t *told) unhealthy(obj *kustomizev1.Kustomization, revision string, report
 	of := t.of(obj.UID)
 	switch {
 	case report.Failed() == gitops.StageHealth && news:
-		if of.revision != revision || of.sick == nil || now.Sub(of.at) >= obj.GetRetryInterval() {
+		if of.revision != revision || of.sick == nil || now.Sub(of.at) >= retryOf(obj) {
 			of.sick, of.revision, of.at = map[gitops.ObjectRef]bool{}, revision, now
 		}
 		for _, ref := range report.Unhealthy {

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -125,6 +127,28 @@ func TestLastingDisputes(t *testing.T) {
 		old, next := table.lasting("uid", step.disputes, delay, start.Add(step.at))
 		if got := sortedKeys(old); strings.Join(got, " ") != strings.Join(step.old, " ") || next != step.next {
 			t.Errorf("step %d: %v and next in %v, want %v and %v", i, got, next, step.old, step.next)
+		}
+	}
+}
+
+func TestLeastInterval(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration][2]time.Duration{
+		0: {0, 0}, time.Nanosecond: {time.Second, time.Second}, time.Millisecond: {time.Second, time.Second}, time.Second: {time.Second, 1050 * time.Millisecond},
+		time.Hour: {57 * time.Minute, 63 * time.Minute},
+	} {
+		for range 100 {
+			if got := paced(d, 0.05); got < want[0] || got > want[1] {
+				t.Errorf("%s becomes %s, want from %s to %s", d, got, want[0], want[1])
+			}
+		}
+	}
+	var k kustomizev1.Kustomization
+	k.Spec.Interval.Duration = time.Minute
+	for d, want := range map[time.Duration]time.Duration{time.Millisecond: time.Second, time.Second: time.Second, time.Hour: time.Hour} {
+		k.Spec.RetryInterval = &metav1.Duration{Duration: d}
+		if got := retryOf(&k); got != want {
+			t.Errorf("a retry in %s is one in %s, want %s", d, got, want)
 		}
 	}
 }

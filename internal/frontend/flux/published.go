@@ -78,6 +78,7 @@ type published struct {
 	empty     func() publishedObject
 	client    client.Client
 	cache     *artifact.Cache
+	rooms     *artifact.Rooms
 	sources   *sources
 	followers func(source gitops.OwnerRef)
 	options   SourceOptions
@@ -89,7 +90,7 @@ type published struct {
 	downloaded map[types.NamespacedName]types.UID // guarded by mu
 	// A slow server keeps no worker, as with the sources of this operator.
 	lane     *lane
-	flights  *flights[struct{}]
+	flights  *flights[meta.Artifact]
 	triggers *triggers
 	clock    clock.PassiveClock
 	work     background
@@ -130,12 +131,12 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 	if landed == nil {
 		return p.wait(ref, err), nil
 	}
-	return p.take(ctx, obj, ref, a, landed)
+	return p.take(ctx, obj, ref, landed)
 }
 
 // download gets an artifact. The caller releases it.
 func (p *published) download(ctx context.Context, ref gitops.OwnerRef, a *meta.Artifact) (gitops.Tree, func(), error) {
-	downloadCtx, cancel := context.WithTimeout(ctx, downloadTimeout)
+	downloadCtx, cancel := context.WithTimeout(p.rooms.In(ctx, ref.Namespace), downloadTimeout)
 	defer cancel()
 	files, release, err := p.cache.Get(egress.At(downloadCtx, placeOf(ref)), a.URL, a.Digest, artifact.NamespaceScope(ref.Namespace))
 	if ctx.Err() != nil {
@@ -148,7 +149,7 @@ func (p *published) download(ctx context.Context, ref gitops.OwnerRef, a *meta.A
 }
 
 // take gives what a download has brought to those who follow the source.
-func (p *published) take(ctx context.Context, obj publishedObject, ref gitops.OwnerRef, a *meta.Artifact, landed *flight[struct{}]) (ctrl.Result, error) {
+func (p *published) take(ctx context.Context, obj publishedObject, ref gitops.OwnerRef, landed *flight[meta.Artifact]) (ctrl.Result, error) {
 	if err := landed.err; err != nil {
 		if ctx.Err() != nil {
 			return ctrl.Result{}, nil
@@ -160,7 +161,7 @@ func (p *published) take(ctx context.Context, obj publishedObject, ref gitops.Ow
 	}
 	p.pauses.succeeded(obj.GetUID())
 	p.sources.failed(ref, nil)
-	p.sources.publish(ref, gitops.Snapshot{Artifact: artifactOf(ref, a), Files: landed.result.Files, Release: landed.result.Release})
+	p.sources.publish(ref, gitops.Snapshot{Artifact: artifactOf(ref, &landed.following.request), Files: landed.result.Files, Release: landed.result.Release})
 	return ctrl.Result{}, nil
 }
 
@@ -232,9 +233,9 @@ func isServed(mgr manager.Manager, kind schema.GroupVersionKind) (bool, error) {
 // generators make is theirs. Generators may be nil.
 func (w *wiring) followPublished(kind string, empty func() publishedObject, generators *generators) error {
 	p := &published{
-		kind: kind, empty: empty, client: w.mgr.GetClient(), cache: w.parts.Cache, sources: w.sources,
+		kind: kind, empty: empty, client: w.mgr.GetClient(), cache: w.parts.Cache, rooms: w.parts.Artifacts.Rooms(), sources: w.sources,
 		followers: w.wakeFollowers, options: w.options.Sources, pauses: newPauses(), downloaded: map[types.NamespacedName]types.UID{},
-		lane: w.lane, flights: newFlights[struct{}](), triggers: &triggers{}, clock: w.parts.Clock,
+		lane: w.lane, flights: newFlights[meta.Artifact](), triggers: &triggers{}, clock: w.parts.Clock,
 	}
 	if generators != nil {
 		p.skip = generators.makes

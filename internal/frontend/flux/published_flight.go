@@ -15,15 +15,16 @@ import (
 
 // fetch downloads an artifact, or takes what a download has brought that was begun before.
 // It is nil where there is nothing yet: the object is reconciled when there is, or has to be
-// looked at again where the error says so.
-func (p *published) fetch(ctx context.Context, obj publishedObject, ref gitops.OwnerRef, a *meta.Artifact) (*flight[struct{}], error) {
+// looked at again where the error says so. A download goes on though something newer is
+// published meanwhile, which may be faster than it is: the newest comes next.
+func (p *published) fetch(ctx context.Context, obj publishedObject, ref gitops.OwnerRef, a *meta.Artifact) (*flight[meta.Artifact], error) {
 	uid := obj.GetUID()
-	key := contentOf(a.URL, a.Digest, a.Revision)
-	return p.flights.run(p.lane, p.clock.Now, errand[struct{}]{
-		uid: uid, of: server{namespace: ref.Namespace, host: hostOf(a.URL)}, key: key, generation: obj.GetGeneration(),
-		begin: func(place func()) *flight[struct{}] {
+	key, terms := contentOf(a.URL, a.Digest, a.Revision), contentOf(obj.GetGeneration())
+	landed, err := p.flights.run(p.lane, p.clock.Now, errand[meta.Artifact]{
+		uid: uid, of: server{namespace: ref.Namespace, host: hostOf(a.URL)}, key: key, terms: terms,
+		begin: func(place func()) *flight[meta.Artifact] {
 			ctx, cancel := context.WithCancel(ctx)
-			under := &flight[struct{}]{key: key, generation: obj.GetGeneration(), cancel: cancel, done: make(chan struct{}), place: place}
+			under := &flight[meta.Artifact]{key: key, terms: terms, following: pursuit[meta.Artifact]{request: *a}, cancel: cancel, done: make(chan struct{}), place: place}
 			return p.flights.launch(&p.work, uid, under, func() (source.Result, error) { return p.guarded(ctx, ref, a) },
 				func() { p.triggers.add(client.ObjectKeyFromObject(obj), urgent) })
 		},
@@ -31,6 +32,10 @@ func (p *published) fetch(ctx context.Context, obj publishedObject, ref gitops.O
 			return p.flights.noPlace(uid, p.clock.Now(), downloadTimeout, ref.Namespace, fmt.Sprintf("artifact at %s: no answer within %s", a.URL, workerWait))
 		},
 	})
+	if landed != nil && landed.key != key {
+		p.triggers.add(client.ObjectKeyFromObject(obj), urgent)
+	}
+	return landed, err
 }
 
 // guarded downloads. A panic is an error of this object, as it is in a worker.

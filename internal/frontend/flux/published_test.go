@@ -16,12 +16,12 @@ import (
 // its name is given back.
 func TestNobodysDownload(t *testing.T) {
 	t.Parallel()
-	p := &published{downloaded: map[types.NamespacedName]types.UID{}, pauses: newPauses(), flights: newFlights[struct{}]()}
+	p := &published{downloaded: map[types.NamespacedName]types.UID{}, pauses: newPauses(), flights: newFlights[meta.Artifact]()}
 	key := types.NamespacedName{Namespace: "a", Name: "b"}
 	released := 0
 	p.remember(key, "new")
 	_, cancel := context.WithCancel(t.Context())
-	under := &flight[struct{}]{key: "k", cancel: cancel, done: make(chan struct{}), place: func() {}}
+	under := &flight[meta.Artifact]{key: "k", cancel: cancel, done: make(chan struct{}), place: func() {}}
 	p.flights.begin("new", under)
 	p.flights.land(under, source.Result{Release: func() { released++ }}, nil)
 	p.remember(key, "new")

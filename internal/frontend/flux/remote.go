@@ -84,7 +84,7 @@ func (k *kustomizations) remote(obj *kustomizev1.Kustomization) (*engine.Remote,
 }
 
 func noAccess(obj *kustomizev1.Kustomization, err error) *blocked {
-	return &blocked{reason: meta.ReconciliationFailedReason, retry: obj.GetRetryInterval(), cause: err}
+	return &blocked{reason: meta.ReconciliationFailedReason, retry: retryOf(obj), cause: err}
 }
 
 // fromKubeconfig reads the kubeconfig in an entry of a Secret; in value or value.yaml

@@ -8,13 +8,21 @@ type Rewrite struct {
 	From, To string
 }
 
-// rewritten is where a URL is to be looked for. From ends at a part of the path: one
-// without a slash at its end does not fit a longer name.
+// Of is where a URL is to be looked for, and whether the rule is one for it. From ends at a
+// part of the path: one without a slash at its end does not fit a longer name.
+func (r Rewrite) Of(url string) (string, bool) {
+	rest, ok := strings.CutPrefix(url, r.From)
+	if ok && (rest == "" || strings.HasSuffix(r.From, "/") || strings.HasPrefix(rest, "/") || rest == ".git" || strings.HasPrefix(rest, ".git/")) {
+		return r.To + rest, true
+	}
+	return url, false
+}
+
+// rewritten is where a URL is to be looked for, by the first rule that is one for it.
 func rewritten(rules []Rewrite, url string) string {
 	for _, rule := range rules {
-		rest, ok := strings.CutPrefix(url, rule.From)
-		if ok && (rest == "" || strings.HasSuffix(rule.From, "/") || strings.HasPrefix(rest, "/") || rest == ".git" || strings.HasPrefix(rest, ".git/")) {
-			return rule.To + rest
+		if to, ok := rule.Of(url); ok {
+			return to
 		}
 	}
 	return url

@@ -83,7 +83,7 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 	c := w.mgr.GetClient()
 	options := w.options.Sources
 	secrets := sourceSecrets{references: w.references, retry: options.RequeueDependency}
-	packed := packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL}
+	packed := packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL, rooms: w.parts.Artifacts.Rooms()}
 	repositories := helmRepositories{secrets: secrets, options: options}
 	charts := helmCharts{client: c, secrets: secrets, sources: w.sources, repositories: repositories, options: options}
 	served := map[string]bool{}
@@ -168,7 +168,7 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 		objects:    newObjects(w.mgr.GetClient(), sourceManager, kind.empty),
 		list:       list,
 		selector:   w.options.Selector,
-		packed:     packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL},
+		packed:     packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL, rooms: w.parts.Artifacts.Rooms()},
 		cache:      w.parts.Cache,
 		sources:    w.sources,
 		references: w.references,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,6 +95,11 @@ type sourceKind[T sourceObject, R any] interface {
 	// follow translates what is to be fetched, with the credentials that the object
 	// refers to. The caller releases the pursuit.
 	follow(obj T) (pursuit[R], error)
+	// settled tells whether, as in Flux, an object that is Ready needs no look at the remote to
+	// stay so: there can be nothing newer for it in what it follows.
+	settled(obj T, following pursuit[R]) bool
+	// credential identifies with which credential a request asks its server.
+	credential(request R) string
 	// observe writes what only this kind has into the status of a success.
 	observe(after, started T, f fetched)
 	// words say what has been fetched: for the condition, and for the event of a new
@@ -121,6 +127,9 @@ type pursuit[R any] struct {
 	compose func(files gitops.Tree) (gitops.Tree, error)
 	// parts are snapshots of other sources that it is made from.
 	parts parts
+	// terms identify what is looked at, and with whose rights, without the parts; empty
+	// where there are none. While they hold, a look goes on though the parts change.
+	terms string
 	// timeout takes the place of that of the settings, where it is not 0.
 	timeout time.Duration
 }
@@ -164,6 +173,8 @@ type sourceReconciler[T sourceObject, R any] struct {
 	// packers is how many are packing for an object; guarded by mu, as is adopted.
 	packers map[types.UID]int
 	adopted adopted
+	// overdue are objects whose status could not be told for a while; guarded by mu.
+	overdue map[types.UID]*overdue
 	// fetched is what was published last of each object; guarded by mu, as is
 	// requests, what each object follows: nil for one that follows nothing.
 	fetched  map[types.UID]fetched
@@ -188,6 +199,8 @@ type fetched struct {
 	// file opens what is stored, where that is not what the files make when they are
 	// packed; it can be called while the snapshot is held.
 	file func() (io.ReadCloser, error)
+	// stored is the name of the file where that is known from a status alone.
+	stored string
 	// mended is when the stored file was last found damaged, and stored again.
 	mended time.Time
 	// parts are the artifacts that it is made from, in the order of the spec.
@@ -293,7 +306,15 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	if last.untold(obj, following.content) {
 		// Its packing has ended. To ask again before that is told would be one look more
 		// than is wanted, and no end where each look finds something else.
-		return r.settle(ctx, obj)
+		result, err := r.settle(ctx, obj)
+		if r.last(obj.GetUID()).told && (r.flights.has(obj.GetUID()) || !last.madeOf(following.parts)) {
+			// What else there is has been told while this was packed.
+			r.triggers.add(client.ObjectKeyFromObject(obj), urgent)
+		}
+		return result, err
+	}
+	if of, ok := r.late(obj, following); ok {
+		return r.tellLate(ctx, obj, of)
 	}
 	if last.revision == "" {
 		last = r.resume(ctx, obj, &following)
@@ -308,7 +329,7 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 		r.restoreUnlessQuiet(ctx, obj, err)
 		return r.fail(ctx, obj, err)
 	case landed == nil:
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, r.lacking(ctx, obj)
 	}
 	following.parts.release()
 	following = landed.following
@@ -320,6 +341,9 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 		r.metrics.Fetched(r.kind.name(), "failed")
 		r.doubt(obj.GetUID())
 		r.restore(ctx, obj)
+		if r.unaffected(ctx, obj, following, err) {
+			return r.goOn(ctx, obj, err)
+		}
 		return r.fail(ctx, obj, err)
 	}
 	if result.Unchanged {
@@ -345,6 +369,13 @@ func (f fetched) untold(obj client.Object, content string) bool {
 	return f.confirmed && !f.packing() && !f.told && f.content == content && f.generation == obj.GetGeneration()
 }
 
+// madeOf tells whether a revision is made from these snapshots.
+func (f fetched) madeOf(snapshots parts) bool {
+	return slices.EqualFunc(f.parts, snapshots, func(was gitops.Artifact, is gitops.Snapshot) bool {
+		return was.Source == is.Artifact.Source && was.Revision == is.Artifact.Revision
+	})
+}
+
 // requestOf is the last request for a reconciliation of an object.
 func requestOf(obj client.Object) string {
 	return obj.GetAnnotations()[meta.ReconcileRequestAnnotation]
@@ -355,6 +386,10 @@ func requestOf(obj client.Object) string {
 func (r *sourceReconciler[T, R]) settle(ctx context.Context, obj T) (ctrl.Result, error) {
 	last := r.last(obj.GetUID())
 	switch {
+	case last.revision == "":
+		// It could not be packed, which was told while a look at the same was under way.
+		r.triggers.add(client.ObjectKeyFromObject(obj), urgent)
+		return ctrl.Result{}, nil
 	case last.packing():
 		return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
 	case last.failure != nil:
@@ -373,7 +408,7 @@ func (r *sourceReconciler[T, R]) settle(ctx context.Context, obj T) (ctrl.Result
 }
 
 func (r *sourceReconciler[T, R]) interval(obj T) time.Duration {
-	return jittered(obj.GetRequeueAfter(), r.options.IntervalJitter)
+	return paced(obj.GetRequeueAfter(), r.options.IntervalJitter)
 }
 
 // longestTimeout bounds spec.timeout, of which Flux's API wants no more than that it is a
@@ -432,7 +467,7 @@ func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *p
 		return fetched{}
 	}
 	// Another object's fetch of the same may be under way, for as long as that takes.
-	limited, cancel := context.WithTimeout(ctx, workerWait)
+	limited, cancel := context.WithTimeout(r.packed.rooms.In(ctx, obj.GetNamespace()), workerWait)
 	defer cancel()
 	result, err := r.fetcher.Last(limited, following.request)
 	if err != nil {

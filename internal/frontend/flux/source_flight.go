@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
@@ -19,24 +20,18 @@ import (
 // last one was slow.
 type flights[R any] struct {
 	mu sync.Mutex
-	// byObject and slow are guarded by mu.
+	// byObject and slow are guarded by mu. An object is in slow where its last look lasted,
+	// with the time since when there has been no place for another one; zero where there was.
 	byObject map[types.UID]*flight[R]
-	slow     map[types.UID]slow
-}
-
-// slow is what is known of an object whose last look lasted: what that was at, and since
-// when there has been no place for another one; zero where there was.
-type slow struct {
-	key   string
-	since time.Time
+	slow     map[types.UID]time.Time
 }
 
 // flight is one look at a remote. A worker waits for it a moment and goes on to other work
 // then; the object is reconciled once it has landed.
 type flight[R any] struct {
-	// key is what the look depends on, and request the one for which it was begun.
-	key        string
-	generation int64
+	// key is what the look depends on, terms what of it must not change while it lasts, and
+	// request the one for which it was begun.
+	key, terms string
 	request    string
 	following  pursuit[R]
 	cancel     context.CancelFunc
@@ -51,18 +46,20 @@ type flight[R any] struct {
 }
 
 func newFlights[R any]() *flights[R] {
-	return &flights[R]{byObject: map[types.UID]*flight[R]{}, slow: map[types.UID]slow{}}
+	return &flights[R]{byObject: map[types.UID]*flight[R]{}, slow: map[types.UID]time.Time{}}
 }
 
 // of gives the flight of an object that was begun with a key, nil for none, and whether the
-// last one with this key was slow. One with another key is abandoned, unless it is for the
-// same declaration and made of other sources: those may change faster than it lasts, and
-// what it brings is newer than what there is.
-func (f *flights[R]) of(uid types.UID, key string, generation int64) (under *flight[R], slow bool) {
+// last one of the object was slow, whatever it was for: one whose declaration changes all the
+// time must not keep the workers. One with another key is abandoned, unless its terms hold
+// still: what it is made of may change faster than it lasts, and what it brings is newer than
+// what there is. Empty terms never hold.
+func (f *flights[R]) of(uid types.UID, key, terms string) (under *flight[R], slow bool) {
 	f.mu.Lock()
-	under, slow = f.byObject[uid], f.slow[uid].key == key
+	under = f.byObject[uid]
+	_, slow = f.slow[uid]
 	f.mu.Unlock()
-	if under != nil && under.key != key && (under.generation != generation || len(under.following.parts) == 0) {
+	if under != nil && under.key != key && (under.terms != terms || terms == "") {
 		f.abandon(uid)
 		under = nil
 	}
@@ -100,13 +97,20 @@ func (f *flights[R]) forget(uid types.UID) {
 	f.quick(uid)
 }
 
-// lasts remembers that a look with a key lasts.
-func (f *flights[R]) lasts(uid types.UID, key string) {
+// lasts remembers that a look lasts.
+func (f *flights[R]) lasts(uid types.UID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.slow[uid].key != key {
-		f.slow[uid] = slow{key: key}
+	if _, known := f.slow[uid]; !known {
+		f.slow[uid] = time.Time{}
 	}
+}
+
+// has tells whether an object has a flight.
+func (f *flights[R]) has(uid types.UID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.byObject[uid] != nil
 }
 
 // quick forgets that a look lasted.
@@ -121,18 +125,18 @@ func (f *flights[R]) quick(uid types.UID) {
 func (f *flights[R]) waited(uid types.UID, now time.Time, placed bool) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	of, known := f.slow[uid]
+	since, known := f.slow[uid]
 	if !known {
 		return 0
 	}
-	if of.since.IsZero() {
-		of.since = now
+	if since.IsZero() {
+		since = now
 	}
-	waited := now.Sub(of.since)
+	waited := now.Sub(since)
 	if placed {
-		of.since = time.Time{}
+		since = time.Time{}
 	}
-	f.slow[uid] = of
+	f.slow[uid] = since
 	return waited
 }
 
@@ -198,9 +202,8 @@ func (f *flight[R]) within(wait time.Duration) bool {
 type errand[R any] struct {
 	uid types.UID
 	of  server
-	// key is what the look depends on, and generation that of the object.
-	key        string
-	generation int64
+	// key and terms are those of its flight.
+	key, terms string
 	// begin begins the look, with a place on the lane or, where that is nil, without.
 	begin func(place func()) *flight[R]
 	// full is the error where there is no place.
@@ -211,7 +214,7 @@ type errand[R any] struct {
 // where there is nothing yet: the look tells when there is, or the error says when to look
 // again.
 func (f *flights[R]) run(l *lane, now func() time.Time, e errand[R]) (*flight[R], error) {
-	under, slow := f.of(e.uid, e.key, e.generation)
+	under, slow := f.of(e.uid, e.key, e.terms)
 	if under != nil {
 		return f.take(e.uid, under), nil
 	}
@@ -230,7 +233,7 @@ func (f *flights[R]) run(l *lane, now func() time.Time, e errand[R]) (*flight[R]
 		if under.within(workerWait) {
 			return f.take(e.uid, under), nil
 		}
-		f.lasts(e.uid, e.key)
+		f.lasts(e.uid)
 		place, patient = l.take(e.of)
 	}
 	if patient != nil {
@@ -258,14 +261,27 @@ func (f *flights[R]) run(l *lane, now func() time.Time, e errand[R]) (*flight[R]
 }
 
 // fetch looks at the remote of an object. A flight takes the parts of what is followed with
-// it.
+// it. What has changed since it was begun, parts and requests, is looked at next: the news of
+// it came while there was a flight.
 func (r *sourceReconciler[T, R]) fetch(ctx context.Context, obj T, following *pursuit[R], known string) (*flight[R], error) {
-	key, timeout := contentOf(following.request, following.content, obj.GetGeneration(), known), r.timeout(obj, following.timeout)
-	return r.flights.run(r.lane, r.clock.Now, errand[R]{
-		uid: obj.GetUID(), of: r.serverOf(obj), key: key, generation: obj.GetGeneration(),
-		begin: func(place func()) *flight[R] { return r.takeOff(ctx, obj, following, known, key, place) },
-		full:  func() error { return r.noPlace(obj, timeout) },
+	revisions := make([]string, 0, len(following.parts))
+	for _, part := range following.parts {
+		revisions = append(revisions, part.Artifact.Revision)
+	}
+	key, terms := contentOf(following.request, following.content, revisions, obj.GetGeneration(), known), ""
+	if following.terms != "" {
+		terms = contentOf(following.terms, obj.GetGeneration())
+	}
+	timeout := r.timeout(obj, following.timeout)
+	landed, err := r.flights.run(r.lane, r.clock.Now, errand[R]{
+		uid: obj.GetUID(), of: r.serverOf(obj), key: key, terms: terms,
+		begin: func(place func()) *flight[R] { return r.takeOff(ctx, obj, following, known, key, terms, place) },
+		full:  func() error { return &unfetched{error: r.noPlace(obj, timeout)} },
 	})
+	if landed != nil && (landed.key != key || landed.request != requestOf(obj)) {
+		r.triggers.add(client.ObjectKeyFromObject(obj), urgent)
+	}
+	return landed, err
 }
 
 // noPlace has an object wait for a place. It is worth telling where that takes longer than
@@ -293,6 +309,9 @@ func (r *sourceReconciler[T, R]) serverOf(obj T) server {
 // unfetched is the error of a look at a remote.
 type unfetched struct {
 	error
+	// request is the one that it answers, empty for none: of one that came while the look
+	// was under way it says nothing.
+	request string
 	// pause is for how long the server asks to be left alone.
 	pause time.Duration
 }
@@ -333,20 +352,26 @@ func (f *flights[R]) launch(work *background, uid types.UID, under *flight[R], l
 }
 
 // takeOff begins a look at the remote.
-func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *pursuit[R], known, key string, place func()) *flight[R] {
+func (r *sourceReconciler[T, R]) takeOff(ctx context.Context, obj T, following *pursuit[R], known, key, terms string, place func()) *flight[R] {
 	timeout := r.timeout(obj, following.timeout)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	under := &flight[R]{key: key, generation: obj.GetGeneration(), request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
+	ctx, cancel := source.WithTimeout(ctx, timeout)
+	under := &flight[R]{key: key, terms: terms, request: requestOf(obj), following: *following, cancel: cancel, done: make(chan struct{}), place: place}
 	following.parts = nil
+	of := asker{r.serverOf(obj), r.kind.credential(under.following.request)}
 	look := func() (source.Result, error) {
-		noting, asked := egress.Wishes(ctx)
+		noting, asked := egress.Wishes(r.packed.rooms.In(ctx, obj.GetNamespace()))
 		result, err := guarded(ctx, "internal error: fetching", func() (source.Result, error) {
 			return r.fetcher.Fetch(noting, under.following.request, known)
 		})
-		if err != nil {
-			err = &unfetched{error: r.fetchError(obj, ctx, timeout, err), pause: r.lane.left(r.serverOf(obj), asked(), r.clock.Now())}
+		if err == nil {
+			r.lane.welcome(of)
+			return result, nil
 		}
-		return result, err
+		failure := &unfetched{error: r.fetchError(obj, ctx, timeout, noRoomOr(artifact.Full(noting), err)), request: under.request, pause: r.lane.left(of, asked(), r.clock.Now())}
+		if failure.pause > 0 {
+			failure.error = fmt.Errorf("%w; the server asks to be left alone for a while, after which it is asked again, or at once when a reconciliation is requested", failure.error)
+		}
+		return source.Result{}, failure
 	}
 	return r.flights.launch(&r.work, obj.GetUID(), under, look, func() { r.triggers.add(client.ObjectKeyFromObject(obj), urgent) })
 }

@@ -40,17 +40,24 @@ type lane struct {
 	// patient are the namespaces for which a worker waits; guarded by mu.
 	patient map[string]bool
 	// quiet is until when servers have asked to be left alone; guarded by mu.
-	quiet map[server]time.Time
+	quiet map[asker]time.Time
 }
 
 // server is one as the objects of a namespace name it: what others do with it is their own.
 type server struct{ namespace, host string }
 
+// asker is a server as it is asked with one credential: what it asks of that is nothing that
+// it asks of others, or of those who have none.
+type asker struct {
+	server
+	credential string
+}
+
 // newLane is for kinds of sources that have a number of workers each.
 func newLane(workers int) *lane {
 	return &lane{
 		workers: workers, patience: longestPatience,
-		byNamespace: map[string]int{}, byServer: map[server]int{}, patient: map[string]bool{}, quiet: map[server]time.Time{},
+		byNamespace: map[string]int{}, byServer: map[server]int{}, patient: map[string]bool{}, quiet: map[asker]time.Time{},
 	}
 }
 
@@ -89,17 +96,24 @@ func (l *lane) take(of server) (place, patient func()) {
 
 // left notes that a server asks to be left alone for a time, which may be 0, and gives for how
 // long it does. A look that several objects share is told to one of them.
-func (l *lane) left(of server, asked time.Duration, now time.Time) time.Duration {
+func (l *lane) left(of asker, asked time.Duration, now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if until := now.Add(asked); until.After(l.quiet[of]) && asked > 0 {
 		l.quiet[of] = until
 	}
-	maps.DeleteFunc(l.quiet, func(_ server, until time.Time) bool { return !until.After(now) })
+	maps.DeleteFunc(l.quiet, func(_ asker, until time.Time) bool { return !until.After(now) })
 	if until, ok := l.quiet[of]; ok {
 		return until.Sub(now)
 	}
 	return 0
+}
+
+// welcome notes that a server has answered: it does not ask to be left alone any more.
+func (l *lane) welcome(of asker) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.quiet, of)
 }
 
 // hostOf is the server of an address; the address itself where that is no URL.

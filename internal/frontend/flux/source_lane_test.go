@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +14,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
 
@@ -76,16 +80,19 @@ func TestLane(t *testing.T) {
 func TestLaneLeavesServersAlone(t *testing.T) {
 	t.Parallel()
 	l, start := newLane(3), time.Unix(1000, 0)
-	a, b := server{"a", "one"}, server{"b", "one"}
+	a, b := asker{server{"a", "one"}, "mine"}, asker{server{"b", "one"}, "mine"}
+	other, none := asker{a.server, "another"}, asker{a.server, ""}
 	for i, step := range []struct {
 		at          time.Duration
-		of          server
+		of          asker
 		asked, want time.Duration
 	}{
 		{0, a, 0, 0},
 		{0, a, time.Minute, time.Minute},
 		{10 * time.Second, a, 0, 50 * time.Second}, // another one that shared the look
-		{10 * time.Second, b, 0, 0},                // whose credential may be another one
+		{10 * time.Second, b, 0, 0},                // another namespace
+		{10 * time.Second, other, 0, 0},            // whom the server has told nothing
+		{10 * time.Second, none, 0, 0},
 		{20 * time.Second, a, 10 * time.Second, 40 * time.Second},
 		{30 * time.Second, b, 5 * time.Second, 5 * time.Second},
 		{time.Minute, a, 0, 0},
@@ -96,6 +103,77 @@ func TestLaneLeavesServersAlone(t *testing.T) {
 	}
 	if len(l.quiet) != 0 {
 		t.Errorf("what is over is kept: %v", l.quiet)
+	}
+}
+
+// busy is a remote behind egress, asked with a user's name.
+type busy struct{ client *http.Client }
+
+func (b busy) Fetch(ctx context.Context, request GitRequest, _ string) (source.Result, error) {
+	asking, err := http.NewRequestWithContext(ctx, http.MethodGet, request.URL, nil)
+	if err != nil {
+		return source.Result{}, err
+	}
+	asking.SetBasicAuth(request.Auth.Username, request.Auth.Password)
+	response, err := b.client.Do(asking)
+	if err != nil {
+		return source.Result{}, err
+	}
+	return source.Result{}, errors.Join(errors.New(response.Status), response.Body.Close())
+}
+func (busy) Last(context.Context, GitRequest) (source.Result, error) { return source.Result{}, nil }
+func (busy) Retain([]GitRequest) error                               { return nil }
+
+// TestOneCredentialIsSentAway: what a server asks of one credential holds for all objects of
+// the namespace that have it, and for nobody else.
+func TestOneCredentialIsSentAway(t *testing.T) {
+	t.Parallel()
+	asked := false
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, _, _ := r.BasicAuth(); user == "limited" && !asked {
+			asked = true
+			w.Header().Set("Retry-After", "600")
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(server.Close)
+	transport, err := egress.NewTransport(egress.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	r := &sourceReconciler[*sourcev1.GitRepository, GitRequest]{
+		kind: gitRepositories{}, fetcher: busy{transport.Client()}, lane: newLane(4), flights: newFlights[GitRequest](), triggers: &triggers{},
+		clock: clocktesting.NewFakeClock(time.Unix(1000, 0)),
+	}
+	for i, step := range []struct {
+		who       string
+		auth      GitAuth
+		namespace string
+		want      time.Duration
+	}{
+		{"who is told so", GitAuth{Username: "limited", Password: "a"}, "mine", 10 * time.Minute},
+		{"another one with the same credential", GitAuth{Username: "limited", Password: "a"}, "mine", 10 * time.Minute},
+		{"one with another credential", GitAuth{Username: "free", Password: "a"}, "mine", 0},
+		{"one with a newer password", GitAuth{Username: "limited", Password: "b"}, "mine", 0},
+		{"one without a credential", GitAuth{}, "mine", 0},
+		{"another namespace", GitAuth{Username: "limited", Password: "a"}, "theirs", 0},
+	} {
+		obj := &sourcev1.GitRepository{Spec: sourcev1.GitRepositorySpec{URL: server.URL}}
+		obj.Name, obj.Namespace, obj.UID = fmt.Sprint(i), step.namespace, types.UID(fmt.Sprint(i))
+		following := &pursuit[GitRequest]{request: GitRequest{URL: server.URL, Auth: step.auth}}
+		landed, err := r.fetch(t.Context(), obj, following, "")
+		for err == nil && landed == nil { // a slow machine: it goes on without us
+			<-r.flights.byObject[obj.UID].done
+			landed, err = r.fetch(t.Context(), obj, following, "")
+		}
+		var u *unfetched
+		if err != nil || !errors.As(landed.err, &u) {
+			t.Fatalf("%s: %v, %v", step.who, landed, err)
+		}
+		if u.pause != step.want {
+			t.Errorf("%s is to come again in %s, want %s", step.who, u.pause, step.want)
+		}
 	}
 }
 

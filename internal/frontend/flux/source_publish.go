@@ -49,18 +49,37 @@ func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following 
 
 // startPacking stores a published revision behind the consumers' work, and has the
 // object reconciled when that is done. A newer revision does not wait for it: its own
-// packing ends this one.
+// packing ends this one. Where that has kept the status from telling any revision for long,
+// it waits.
 func (r *sourceReconciler[T, R]) startPacking(ctx context.Context, obj T, next fetched) {
+	uid := obj.GetUID()
+	r.mu.Lock()
+	before := r.fetched[uid]
+	r.fetched[uid] = next
+	waits := r.packers[uid] > 0 && before.packing() && r.overtaken(uid)
+	if waits {
+		r.overdue[uid].waiting = func() { r.beginPacking(ctx, obj, next) }
+	}
+	r.mu.Unlock()
+	if !waits {
+		r.beginPacking(ctx, obj, next)
+	}
+}
+
+func (r *sourceReconciler[T, R]) beginPacking(ctx context.Context, obj T, next fetched) {
 	key, uid := client.ObjectKeyFromObject(obj), obj.GetUID()
 	name := obj.GetName()
 	r.mu.Lock()
-	r.fetched[uid] = next
 	r.packers[uid]++
 	r.mu.Unlock()
 	begins := r.work.Go(func() {
 		packed, err := r.pack(ctx, name, next)
-		given := !errors.Is(err, artifact.ErrSuperseded) && ctx.Err() == nil &&
-			r.packedAs(uid, next, func(f *fetched) { f.artifact, f.failure = packed, err })
+		ended := errors.Is(err, artifact.ErrSuperseded) || ctx.Err() != nil
+		given := !ended && (r.packedAs(uid, next, func(f *fetched) { f.artifact, f.failure = packed, err }) ||
+			err == nil && r.packedLate(uid, next, packed))
+		if begin := r.afterwards(uid); begin != nil {
+			begin()
+		}
 		if stuck := r.packerEnds(uid); given || stuck {
 			r.triggers.add(key, urgent)
 		}
@@ -99,16 +118,22 @@ func (r *sourceReconciler[T, R]) pack(ctx context.Context, name string, of fetch
 	if snapshot.Artifact.Revision != of.revision {
 		return of.artifact, artifact.ErrSuperseded
 	}
-	target := r.kind.file(of.revision, of.metadata)
+	target := r.fileOf(of)
 	var packed gitops.Artifact
 	var err error
-	if of.file != nil {
+	if of.file == nil && snapshot.Files == nil {
+		err = errors.New("nothing is there that it could be made of")
+	} else if of.file != nil {
 		packed, err = r.packed.store.Put(ctx, snapshot.Artifact, target, of.file)
 	} else {
 		packed, err = r.packed.store.Pack(ctx, snapshot.Artifact, target, snapshot.Files)
 	}
 	if errors.Is(err, artifact.ErrSuperseded) {
 		return of.artifact, err
+	}
+	var full *artifact.NoRoom
+	if errors.As(err, &full) {
+		return of.artifact, noRoomOr(full, nil)
 	}
 	if err != nil {
 		return of.artifact, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: sourcev1.ArchiveOperationFailedReason,
@@ -257,6 +282,7 @@ func (r *sourceReconciler[T, R]) forget(source gitops.OwnerRef, uid types.UID) {
 	delete(r.fetched, uid)
 	delete(r.requests, uid)
 	delete(r.adopted, uid)
+	delete(r.overdue, uid)
 	r.mu.Unlock()
 	if err := r.retain(context.Background()); err != nil {
 		r.events.log.Error(err, "Cleaning the data folder failed")

@@ -33,6 +33,7 @@ func (r *sourceReconciler[T, R]) succeed(ctx context.Context, obj T, f fetched) 
 		r.announce(after, before, f)
 	}
 	r.pauses.succeeded(obj.GetUID())
+	r.told(obj.GetUID())
 	r.packedAs(obj.GetUID(), f, func(now *fetched) { now.told = true })
 	if f.request != requestOf(before) {
 		// Somebody has asked since that look began. It is told first, so that those who ask
@@ -115,10 +116,17 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	stalled := isBlocked && b.stalled || gitops.KindOf(err) == gitops.Stalled ||
 		gitops.KindOf(err) == gitops.Invalid && lasting(r.reasonOf(err))
 	after := obj.DeepCopyObject().(T)
+	missing := r.unserved(ctx, obj)
+	if missing != nil {
+		r.withdraw(after)
+	}
 	news := r.describeFailure(after, err, stalled)
-	setHandled(r.kind.status(after).request, obj)
+	u := r.answer(after, err)
 	if _, patchErr := r.objects.patchStatus(ctx, obj, after); patchErr != nil {
 		return ctrl.Result{}, patchErr
+	}
+	if missing != nil {
+		r.announceWithdrawal(obj, missing)
 	}
 	if news {
 		r.announceFailure(after)
@@ -133,12 +141,45 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 		pause = r.pauses.backoff(obj.GetUID(), r.options.MinRetryDelay, r.options.MaxRetryDelay)
 	}
 	pause = min(pause, max(obj.GetRequeueAfter(), r.options.MinRetryDelay))
-	var u *unfetched
-	if errors.As(err, &u) && u.pause > pause {
+	if u != nil && u.pause > pause {
 		// Not all who were sent away come back at the same instant.
 		pause = lengthened(u.pause, r.options.IntervalJitter)
 	}
 	return ctrl.Result{RequeueAfter: pause}, nil
+}
+
+// answer notes in the status which request a failure answers: that of the object or, where it
+// is one of a look, that for which the look was begun.
+func (r *sourceReconciler[T, R]) answer(obj T, err error) *unfetched {
+	var u *unfetched
+	switch status := r.kind.status(obj); {
+	case !errors.As(err, &u):
+		setHandled(status.request, obj)
+	case u.request != "":
+		status.request.SetLastHandledReconcileRequest(u.request)
+	}
+	return u
+}
+
+// unaffected tells whether a look at the remote that failed is no failure of an object, because
+// it needs none.
+func (r *sourceReconciler[T, R]) unaffected(ctx context.Context, obj T, following pursuit[R], err error) bool {
+	status := r.kind.status(obj)
+	c := conditioned{list: status.conditions}
+	return *status.artifact != nil && *status.generation == obj.GetGeneration() && c.is(meta.ReadyCondition, metav1.ConditionTrue) &&
+		gitops.KindOf(err) != gitops.Stalled && failureCondition(r.reasonOf(err)) == sourcev1.FetchFailedCondition &&
+		r.kind.settled(obj, following) && r.unserved(ctx, obj) == nil
+}
+
+// goOn leaves an object Ready. It looks again after its interval, and when what it follows changes.
+func (r *sourceReconciler[T, R]) goOn(ctx context.Context, obj T, err error) (ctrl.Result, error) {
+	ctrl.LoggerFrom(ctx).Info("A look at the remote failed that nothing depends on", "error", err.Error())
+	after := obj.DeepCopyObject().(T)
+	r.answer(after, err)
+	if _, err := r.objects.patchStatus(ctx, obj, after); err != nil {
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
 }
 
 // announceFailure tells why a source could not be fetched, in the words of its condition.
@@ -221,7 +262,7 @@ func lasting(reason string) bool {
 // failureCondition is the condition that stands for failures with a reason.
 func failureCondition(reason string) string {
 	switch reason {
-	case sourcev1.ArchiveOperationFailedReason, sourcev1.DirCreationFailedReason, sourcev1.StatOperationFailedReason,
+	case noRoom, sourcev1.ArchiveOperationFailedReason, sourcev1.DirCreationFailedReason, sourcev1.StatOperationFailedReason,
 		includeIllegalPath, includeCopyFailure:
 		return sourcev1.StorageOperationFailedCondition
 	case includeNotFound, includeNoArtifact:
@@ -232,6 +273,18 @@ func failureCondition(reason string) string {
 		return sourcev1.BuildFailedCondition
 	}
 	return sourcev1.FetchFailedCondition
+}
+
+// noRoom is the reason of a revision that does not fit into what the sources of its namespace
+// may keep. It is none of Flux's.
+const noRoom = "StorageLimitExceeded"
+
+// noRoomOr gives an error of artifact.NoRoom the reason noRoom; the other one where it is nil.
+func noRoomOr(full, other error) error {
+	if full == nil {
+		return other
+	}
+	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: noRoom, Cause: fmt.Errorf("the newest revision is not taken: %w", full)}
 }
 
 // Reasons of Flux that have no name in its API.

@@ -7,7 +7,10 @@ import (
 	"maps"
 	"time"
 
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"golang.org/x/time/rate"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
@@ -32,10 +35,13 @@ const (
 // are suspended, or that cannot be followed now, too.
 func (r *sourceReconciler[T, R]) mend(ctx context.Context, obj T) {
 	last, known := r.lastOf(obj.GetUID())
+	if !known {
+		last, known = r.restored(obj)
+	}
 	if !known || last.artifact.Digest == "" || r.clock.Since(last.mended) < mendPause {
 		return
 	}
-	err := r.packed.store.Check(ctx, last.artifact, r.kind.file(last.revision, last.metadata))
+	err := r.packed.store.Check(ctx, last.artifact, r.fileOf(last))
 	var damaged *artifact.Damaged
 	if !errors.As(err, &damaged) {
 		return
@@ -43,6 +49,81 @@ func (r *sourceReconciler[T, R]) mend(ctx context.Context, obj T) {
 	r.announceDamage(obj, last.revision, err)
 	last.mended, last.artifact.Digest, last.artifact.Size = r.clock.Now(), "", 0
 	r.startPacking(ctx, obj, last)
+}
+
+// restored is what an object's consumers were given from its stored file, and nothing has
+// been fetched since. What it is packed of again has to make the file that is advertised.
+func (r *sourceReconciler[T, R]) restored(obj T) (fetched, bool) {
+	a, file, ok := r.advertised(obj)
+	if !ok || !r.sources.holds(a.Source, a.Revision, a.Digest) {
+		return fetched{}, false
+	}
+	return fetched{revision: a.Revision, artifact: a, stored: file}, true
+}
+
+// fileOf names the file of what was fetched.
+func (r *sourceReconciler[T, R]) fileOf(f fetched) string {
+	if f.stored != "" {
+		return f.stored
+	}
+	return r.kind.file(f.revision, f.metadata)
+}
+
+// unserved says why the artifact that an object advertises is not served, and is not going to
+// be in a moment; nil where it is.
+func (r *sourceReconciler[T, R]) unserved(ctx context.Context, obj T) error {
+	a, file, ok := r.advertised(obj)
+	if !ok {
+		return nil
+	}
+	r.mu.Lock()
+	packing := r.packers[obj.GetUID()] > 0
+	r.mu.Unlock()
+	var damaged *artifact.Damaged
+	if err := r.packed.store.Check(ctx, a, file); packing || !errors.As(err, &damaged) {
+		return nil
+	}
+	return damaged
+}
+
+// withdraw takes an artifact that nobody can load off a status, as Flux does. Consumers keep
+// what they have applied, and those in the process what they were given.
+func (r *sourceReconciler[T, R]) withdraw(after T) {
+	status := r.kind.status(after)
+	*status.artifact = nil
+	if status.url != nil {
+		*status.url = ""
+	}
+	(conditioned{list: status.conditions}).remove(sourcev1.ArtifactInStorageCondition)
+}
+
+// announceWithdrawal tells of an artifact that an object had until now.
+func (r *sourceReconciler[T, R]) announceWithdrawal(before T, because error) {
+	revision := before.GetArtifact().Revision
+	r.send(before, gitops.Event{
+		Severity: gitops.SeverityError, Reason: artifactVerificationFailed, Revision: revision,
+		Message: fmt.Sprintf("revision '%s' is not advertised any more: %s; it will be once it could be fetched again", revision, because),
+	})
+}
+
+// lacking is for an object whose look at the remote lasts: an artifact that is not served must
+// not be advertised for so long.
+func (r *sourceReconciler[T, R]) lacking(ctx context.Context, obj T) error {
+	because := r.unserved(ctx, obj)
+	if because == nil {
+		return nil
+	}
+	after := obj.DeepCopyObject().(T)
+	message := fmt.Sprintf("fetching '%s' anew: %s", obj.GetArtifact().Revision, because)
+	r.withdraw(after)
+	c := conditioned{list: r.kind.status(after).conditions, generation: obj.GetGeneration()}
+	c.set(meta.ReconcilingCondition, metav1.ConditionTrue, meta.ProgressingReason, message)
+	c.set(meta.ReadyCondition, metav1.ConditionUnknown, meta.ProgressingReason, message)
+	if _, err := r.objects.patchStatus(ctx, obj, after); err != nil {
+		return err
+	}
+	r.announceWithdrawal(obj, because)
+	return nil
 }
 
 // announceDamage tells that a stored file is not as it was.

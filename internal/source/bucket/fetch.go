@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
@@ -34,7 +35,7 @@ func (s *Store) Last(ctx context.Context, request Request) (source.Result, error
 	if ctx.Err() != nil {
 		return source.Result{}, failure(ctx, request, ctx.Err())
 	}
-	r, v, err := s.remote(request)
+	r, v, err := s.remote(ctx, request)
 	if err == nil {
 		err = r.open()
 	}
@@ -52,7 +53,7 @@ func (s *Store) fetch(ctx context.Context, request Request) (*tree, error) {
 	if ctx.Err() != nil {
 		return nil, ended(ctx, "no answer within the timeout")
 	}
-	r, v, err := s.remote(request)
+	r, v, err := s.remote(ctx, request)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +70,8 @@ func (s *Store) fetch(ctx context.Context, request Request) (*tree, error) {
 	}
 	asked := v.stamp()
 	t, err := v.update(ctx, request)
-	if ctx.Err() == nil {
+	// What did not fit for one namespace may for another.
+	if ctx.Err() == nil && artifact.Full(ctx) == nil {
 		v.end(asked, err)
 	}
 	return t, err
@@ -321,7 +323,7 @@ func (v *view) get(ctx context.Context, o object) (entry, error) {
 			return err
 		}
 		defer in.Close()
-		got, err = v.store(o, in)
+		got, err = v.store(ctx, o, in)
 		return err
 	})
 	var f *fault
@@ -332,7 +334,7 @@ func (v *view) get(ctx context.Context, o object) (entry, error) {
 }
 
 // store writes a content to disk, and checks that it is what was listed.
-func (v *view) store(o object, in content) (_ entry, err error) {
+func (v *view) store(ctx context.Context, o object, in content) (_ entry, err error) {
 	r := v.remote
 	file, name, err := r.create()
 	if err != nil {
@@ -349,7 +351,7 @@ func (v *view) store(o object, in content) (_ entry, err error) {
 		most = r.store.options.ObjectBytes
 	}
 	h, crc := sha256.New(), crc32.New(crc32.MakeTable(crc32.Castagnoli))
-	n, err := io.Copy(io.MultiWriter(file, h, crc), io.LimitReader(in, most+1))
+	n, err := io.Copy(io.MultiWriter(file, h, crc), io.LimitReader(artifact.Counted(ctx, in), most+1))
 	if err := errors.Join(err, file.Close()); err != nil {
 		return entry{}, err
 	}

@@ -29,7 +29,7 @@ func TestKeysAreReadBesideOthers(t *testing.T) {
 		}
 	}, func(slow bool) error {
 		bucket := map[bool]string{true: "slow", false: "quick"}[slow]
-		_, _, err := s.remote(Request{Bucket: bucket, Endpoint: "host", Insecure: true}.withDefaults())
+		_, _, err := s.remote(t.Context(), Request{Bucket: bucket, Endpoint: "host", Insecure: true}.withDefaults())
 		return err
 	})
 }

@@ -109,6 +109,11 @@ func (s *Store) Close() error {
 	return s.folder.Close()
 }
 
+// Measure charges namespaces with what is kept for them.
+func (s *Store) Measure(charge func(namespace string, bytes int64)) error {
+	return s.folder.Measure(charge)
+}
+
 // key names the folder of a bucket as a credential sees it.
 func (s *Store) key(r Request) string {
 	azure := r.Auth.Azure
@@ -129,8 +134,9 @@ func (r Request) view() string {
 }
 
 // remote gives the bucket of a request, and its view.
-func (s *Store) remote(request Request) (*remote, *view, error) {
+func (s *Store) remote(ctx context.Context, request Request) (*remote, *view, error) {
 	key := s.key(request)
+	s.folder.Use(ctx, key)
 	if r, v, err := s.known(key, request, nil); r != nil || err != nil {
 		return r, v, err
 	}

@@ -23,7 +23,7 @@ func TestClosedStoresStayClosed(t *testing.T) {
 			server.Repository(t, "app").Commit(t, "main", testenv.Files{"f": "1"})
 			s := store(t, Options{})
 			request := Request{URL: server.URL("app"), Ref: Ref{Branch: "main"}}
-			old, err := s.remote(request)
+			old, err := s.remote(t.Context(), request)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -54,7 +54,7 @@ func TestClosedStoresStayClosed(t *testing.T) {
 			_, _, err = old.bring(t.Context(), request, found)
 			closed("a fetch", err)
 			closed("the rest of a fetch", old.update(t.Context(), request, found))
-			closed("the end of a fetch", old.add([]*pack.Pack{{Name: "pack-000001"}}, request.tip(), tip{}))
+			closed("the end of a fetch", old.add(&base{}, []*pack.Pack{{Name: "pack-000001"}}, request.tip(), tip{}))
 			old.mu.Lock()
 			defer old.mu.Unlock()
 			if old.set != nil {

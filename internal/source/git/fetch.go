@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -53,7 +54,7 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
-	r, err := s.remote(request)
+	r, err := s.remote(ctx, request)
 	if err != nil {
 		return Result{}, err
 	}
@@ -179,16 +180,23 @@ func (r *remote) bring(ctx context.Context, request Request, found choice) (tip,
 		}
 		objects.set.Release()
 	}
-	if len(request.Sparse) > 0 {
-		if err := r.whole.lock(ctx); err != nil {
-			return tip{}, nil, err
-		}
-		defer r.whole.unlock()
-	}
-	if err := r.turn.lock(ctx); err != nil {
+	paths, err := request.paths()
+	if err != nil {
 		return tip{}, nil, err
 	}
-	defer r.turn.unlock()
+	// Who moves the same tip, or wants the same files, waits for the one who does it.
+	for _, name := range []string{"tip " + key, "files " + want + strings.Join(paths, "\x00")} {
+		leave, err := r.alone(ctx, name)
+		if err != nil {
+			return tip{}, nil, err
+		}
+		defer leave()
+	}
+	leave, err := r.begins(ctx)
+	if err != nil {
+		return tip{}, nil, err
+	}
+	defer leave()
 	if err := r.open(); err != nil {
 		return tip{}, nil, err
 	}
@@ -214,18 +222,14 @@ func (r *remote) bring(ctx context.Context, request Request, found choice) (tip,
 }
 
 // update moves a tip to the chosen commit, and fetches what it needs. The
-// caller has the turn.
+// caller has the turn of the tip.
 func (r *remote) update(ctx context.Context, request Request, found choice) error {
-	r.mu.Lock()
-	st, set := r.state.clone(), r.set
-	if set != nil {
-		set.Acquire()
+	b, err := r.begin(ctx, len(request.Sparse) > 0)
+	if err != nil {
+		return err
 	}
-	r.mu.Unlock()
-	if set == nil {
-		return unfollowed()
-	}
-	defer set.Release()
+	defer r.end(b)
+	st, set := b.state, b.set
 
 	ref, key := request.Ref, request.tip()
 	paths, err := request.paths()
@@ -246,23 +250,23 @@ func (r *remote) update(ctx context.Context, request Request, found choice) erro
 			if err := r.accept(request, found, &next, set); err != nil {
 				return err
 			}
-			return r.add(nil, key, next)
+			return r.add(b, nil, key, next)
 		}
 	}
-	got, err := r.receive(ctx, request, found, gathering{read: set, state: st, old: old, paths: paths})
+	got, err := r.receive(ctx, request, found, gathering{read: set, dir: b.dir, state: st, old: old, paths: paths})
 	if err != nil {
 		return err
 	}
 	defer got.read.Release()
 	next.Paths = got.paths
-	err = r.judge(ctx, ref, found, &next, old, same, r.read(got.read))
+	err = r.judge(ctx, b.dir, ref, found, &next, old, same, r.read(got.read))
 	if err == nil {
 		err = r.accept(request, found, &next, got.read)
 	}
 	if err != nil {
-		return errors.Join(err, remove(r.dir, got.packs))
+		return errors.Join(err, remove(b.dir, got.packs))
 	}
-	return r.add(got.packs, key, next)
+	return r.add(b, got.packs, key, next)
 }
 
 // accept makes sure that a tip is signed as the request wants it.
@@ -279,7 +283,7 @@ func (r *remote) accept(request Request, found choice, next *tip, set *pack.Set)
 }
 
 // judge checks what came and how it follows what was there before.
-func (r *remote) judge(ctx context.Context, ref Ref, found choice, next *tip, old tip, same bool, o *objects) error {
+func (r *remote) judge(ctx context.Context, dir *os.Root, ref Ref, found choice, next *tip, old tip, same bool, o *objects) error {
 	id, err := o.peel(found.want)
 	if err != nil {
 		return err
@@ -290,7 +294,7 @@ func (r *remote) judge(ctx context.Context, ref Ref, found choice, next *tip, ol
 	}
 	next.Commit = commit.Hash
 	if ref.Commit != "" && ref.Branch != "" {
-		return r.onBranch(ctx, ref, commit)
+		return r.onBranch(ctx, dir, ref, commit)
 	}
 	if !same {
 		return nil
@@ -304,7 +308,7 @@ func (r *remote) judge(ctx context.Context, ref Ref, found choice, next *tip, ol
 	if err != nil {
 		return err
 	}
-	descends, err := r.descends(ctx, id, before, predecessor.parents)
+	descends, err := r.descends(ctx, dir, id, before, predecessor.parents)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
@@ -17,11 +18,11 @@ const farthest = 1000
 // descends tells whether a commit descends from another one, whose parents are
 // known. The store has no history, so the server is asked for the commits that
 // are not behind those parents; the other commit is among them or it is not a
-// predecessor. The caller has the turn.
-func (r *remote) descends(ctx context.Context, commit, from pack.ID, parents []pack.ID) (bool, error) {
+// predecessor. What comes is in the folder meanwhile.
+func (r *remote) descends(ctx context.Context, dir *os.Root, commit, from pack.ID, parents []pack.ID) (bool, error) {
 	var history *pack.Pack
 	err := r.client.Commits(ctx, commit, parents, farthest, func(in io.Reader) (err error) {
-		history, err = pack.Receive(ctx, in, r.dir, r.name(), r.store.serial.Add(1), nil, r.limits())
+		history, err = pack.Receive(ctx, in, dir, r.name(), r.store.serial.Add(1), nil, r.limits())
 		return err
 	})
 	if errors.Is(err, wire.ErrNoFilter) {
@@ -33,11 +34,11 @@ func (r *remote) descends(ctx context.Context, commit, from pack.ID, parents []p
 	set := pack.NewSet(nil, r.limits(), history)
 	defer set.Release()
 	found := set.Has(from)
-	return found, pack.Remove(r.dir, history.Name)
+	return found, pack.Remove(dir, history.Name)
 }
 
 // onBranch makes sure that a commit is on the branch that goes with it.
-func (r *remote) onBranch(ctx context.Context, ref Ref, commit commitObject) error {
+func (r *remote) onBranch(ctx context.Context, dir *os.Root, ref Ref, commit commitObject) error {
 	refs, err := r.lists.ask(ctx, question{prefix: ref.prefix()})
 	if err != nil {
 		return err
@@ -50,7 +51,7 @@ func (r *remote) onBranch(ctx context.Context, ref Ref, commit commitObject) err
 	if err != nil || branch.commit == id {
 		return err
 	}
-	descends, err := r.descends(ctx, branch.want, id, commit.parents)
+	descends, err := r.descends(ctx, dir, branch.want, id, commit.parents)
 	if err == nil && !descends {
 		err = invalid(fmt.Errorf("the commit is not among the last %d of the branch", farthest))
 	}

@@ -21,16 +21,11 @@ func (s *Store) Last(ctx context.Context, request Request) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	r, err := s.remote(request)
+	r, err := s.remote(ctx, request)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := r.turn.lock(ctx); err != nil {
-		return Result{}, err
-	}
-	err = r.open()
-	r.turn.unlock()
-	if err != nil {
+	if err := r.open(); err != nil {
 		return Result{}, fmt.Errorf("open store of %q: %w", redacted(request.URL), err)
 	}
 	t, objects, ok := r.acquire(request.tip())

@@ -22,7 +22,7 @@ func TestKeysAreReadBesideOthers(t *testing.T) {
 		}
 	}, func(slow bool) error {
 		host := map[bool]string{true: "slow", false: "quick"}[slow]
-		_, err := s.remote(Request{URL: "https://" + host + "/app"})
+		_, err := s.remote(t.Context(), Request{URL: "https://" + host + "/app"})
 		return err
 	})
 }

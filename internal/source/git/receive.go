@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 	"github.com/plumb-gitops/plumb/internal/source/git/wire"
 )
@@ -17,6 +18,7 @@ type gathering struct {
 	// read are the packs that are there and those that came. Who has a gathering
 	// releases it.
 	read  *pack.Set
+	dir   *os.Root
 	state state
 	// old is the tip that is moved.
 	old tip
@@ -41,9 +43,9 @@ func (g *gathering) take(p *pack.Pack) {
 }
 
 // drop gives up what came.
-func (g *gathering) drop(dir *os.Root, because error) error {
+func (g *gathering) drop(because error) error {
 	g.read.Release()
-	return errors.Join(because, remove(dir, g.packs))
+	return errors.Join(because, remove(g.dir, g.packs))
 }
 
 // receive fetches the chosen commit. With paths, only files below them are fetched
@@ -55,7 +57,7 @@ func (r *remote) receive(ctx context.Context, request Request, found choice, g g
 		if err == nil {
 			return got, nil
 		}
-		err = got.drop(r.dir, err)
+		err = got.drop(err)
 		if !errors.Is(err, wire.ErrNoFilter) && wire.CodeOf(err) != wire.CodeMissing {
 			return nil, err
 		}
@@ -69,7 +71,7 @@ func (r *remote) receive(ctx context.Context, request Request, found choice, g g
 		err = r.throughBranch(ctx, ref, r.taker(ctx, got))
 	}
 	if err != nil {
-		return nil, got.drop(r.dir, err)
+		return nil, got.drop(err)
 	}
 	return got, nil
 }
@@ -79,7 +81,7 @@ func (r *remote) taker(ctx context.Context, g *gathering) func(io.Reader) error 
 	return func(in io.Reader) error {
 		limits := r.limits()
 		limits.Bytes = max(1, limits.Bytes-g.bytes)
-		p, err := pack.Receive(ctx, in, r.dir, r.name(), r.store.serial.Add(1), g.read, limits)
+		p, err := pack.Receive(ctx, artifact.Counted(ctx, in), g.dir, r.name(), r.store.serial.Add(1), g.read, limits)
 		if p != nil {
 			g.take(p)
 		}

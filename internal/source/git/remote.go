@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/plumb-gitops/plumb/internal/source"
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 	"github.com/plumb-gitops/plumb/internal/source/git/wire"
 )
@@ -22,50 +23,53 @@ type remote struct {
 	client *wire.Client
 	lists  *listings
 
-	// turn is held by a fetch that changes the store.
-	turn gate
-	// whole is held while packs are joined, and by a fetch that takes for granted what
-	// no tip promises: files that older commits left behind. It comes before turn.
+	// turn is had by a fetch that changes the store, or it goes beside the one that has it.
+	turn turn
+	// one lets fetches of the same thing wait for each other, however long that takes.
+	one gates
+	// whole is held while packs are joined, and where a fetch begins that takes for granted
+	// what no tip promises: files that older commits left behind.
 	whole gate
+	// line is who waits for any of these: they have no time to lose for the slot that the one
+	// who is in waits for.
+	line source.Line
 	// broken is set when a reader finds damage; the next fetch begins anew.
 	broken atomic.Bool
 	// joining is set while packs are joined.
 	joining atomic.Bool
 
 	mu     sync.Mutex // guards all below; held only for a moment, or while the store is opened
-	dir    *os.Root   // nil until the store was opened; changes in the turn only
+	dir    *os.Root   // nil until the store was opened
 	set    *pack.Set  // nil until the store was opened, and when it was closed
 	state  state
 	closed bool
+	// bases are those of the fetches under way.
+	bases map[*base]bool
 	// refusals are the revisions that were not taken, by tip.
 	refusals map[string]refused
 }
 
 func newRemote(s *Store, key string, client *wire.Client) *remote {
-	return &remote{store: s, key: key, client: client, turn: newGate(), whole: newGate(), lists: newListings(s.options.Now, client.Refs, s.options.News), refusals: map[string]refused{}}
+	return &remote{store: s, key: key, client: client, turn: turn{gate: newGate(), patience: s.options.Patience}, whole: newGate(), bases: map[*base]bool{}, lists: newListings(s.options.Now, client.Refs, s.options.News), refusals: map[string]refused{}}
 }
 
-// gate lets one through at a time. It is a channel so that waiting can end with a
-// context.
-type gate chan struct{}
-
-func newGate() gate { return make(gate, 1) }
-
-// lock waits until nobody else is in.
-func (g gate) lock(ctx context.Context) error {
-	select {
-	case g <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		code, text := wire.CodeTimeout, "another fetch of the repository did not end within the timeout"
-		if errors.Is(ctx.Err(), context.Canceled) {
-			code, text = wire.CodeCanceled, "canceled"
-		}
-		return &wire.Error{Code: code, Text: text, Err: ctx.Err()}
-	}
+// enter waits at a gate.
+func (r *remote) enter(ctx context.Context, g gate) error {
+	defer r.line.Wait(ctx)()
+	return g.lock(ctx)
 }
 
-func (g gate) unlock() { <-g }
+// alone waits until nobody else is at something.
+func (r *remote) alone(ctx context.Context, name string) (leave func(), err error) {
+	defer r.line.Wait(ctx)()
+	return r.one.lock(ctx, name)
+}
+
+// begins waits for the turn.
+func (r *remote) begins(ctx context.Context) (leave func(), err error) {
+	defer r.line.Wait(ctx)()
+	return r.turn.take(ctx)
+}
 
 // acquire gives the objects of a tip, if the store has it. The caller releases
 // the Set.
@@ -85,13 +89,7 @@ func (r *remote) read(set *pack.Set) *objects {
 	return &objects{set: set, owner: r.key, dirs: r.store.dirs, extents: r.store.extents, damaged: func() { r.broken.Store(true) }}
 }
 
-// unfollowed is the error of a fetch in a store that was removed meanwhile.
-func unfollowed() error {
-	return &wire.Error{Code: wire.CodeCanceled, Text: "the repository is not followed any more"}
-}
-
-// open reads the state from disk once. What cannot be read is dropped. The
-// caller has the turn.
+// open reads the state from disk once. What cannot be read is dropped.
 //
 // The mutex is held all the time: once closed, another remote may have the folder, of which
 // nothing may be read nor removed here.
@@ -130,7 +128,7 @@ func (r *remote) open() error {
 
 func (r *remote) limits() pack.Limits {
 	o := r.store.options
-	return pack.Limits{Bytes: o.PackBytes, Objects: o.PackObjects, Object: o.FileBytes, Slots: r.store.slots}
+	return pack.Limits{Bytes: o.PackBytes, Objects: o.PackObjects, Object: o.FileBytes, Slots: r.store.slots, Waits: r.line.Stop}
 }
 
 // load opens what the state file names. A store with any fault is as good as
@@ -175,12 +173,19 @@ func (r *remote) close() {
 }
 
 // add takes packs, which the caller holds in a Set, and a tip into the store. Where it
-// fails the files of the packs are gone. The caller has the turn.
-func (r *remote) add(packs []*pack.Pack, key string, t tip) error {
+// fails the files of the packs are gone. The caller has the turn of the tip.
+func (r *remote) add(b *base, packs []*pack.Pack, key string, t tip) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		return unfollowed() // the packs went with the folder
+	// The folder is gone, with all its files, in both cases.
+	switch {
+	case r.closed:
+		return unfollowed()
+	case r.dir != b.dir:
+		return &wire.Error{Code: wire.CodeCanceled, Text: "what was stored of the repository is damaged, and fetched again"}
+	}
+	if b.lost {
+		return errors.Join(&wire.Error{Code: wire.CodeTimeout, Text: "it took so long that packs had to be joined without it; it is fetched again"}, remove(b.dir, packs))
 	}
 	next := r.state.clone()
 	next.Tips[key] = t

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source"
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
@@ -80,6 +81,74 @@ func TestFetchesTakeTurns(t *testing.T) {
 	close(enough)
 	if err := <-slow; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestWaitsForSlotsAtNobodysCost: while a fetch waits for a slot its clock stands, and so do
+// those of the fetches that wait for the same repository.
+func TestWaitsForSlotsAtNobodysCost(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewGitServer(t, testenv.GitServerOptions{})
+	server.Repository(t, "app").Commit(t, "main", testenv.Files{"f": "1"})
+	s := store(t, Options{})
+	// All slots for small packs are taken.
+	taken, free := make(chan struct{}), make(chan struct{})
+	for range 4 {
+		go func() {
+			_ = s.slots.Index(t.Context(), 1, 1, pack.Limits{}, func(context.Context, pack.Limits) error {
+				taken <- struct{}{}
+				<-free
+				return nil
+			})
+		}()
+		<-taken
+	}
+	begin := func() (context.Context, context.CancelFunc, chan error) {
+		ctx, cancel := source.WithTimeout(t.Context(), 30*time.Second)
+		ends := make(chan error, 1)
+		go func() {
+			result, err := s.Fetch(ctx, Request{URL: server.URL("app"), Ref: Ref{Branch: "main"}})
+			if err == nil {
+				result.Release()
+			}
+			ends <- err
+		}()
+		return ctx, cancel, ends
+	}
+	// stands waits until the deadline moves, as it does while the clock stands.
+	stands := func(ctx context.Context, what string) {
+		t.Helper()
+		first, _ := ctx.Deadline()
+		ticker := time.NewTicker(time.Millisecond)
+		defer ticker.Stop()
+		for {
+			if now, _ := ctx.Deadline(); now.After(first) {
+				return
+			}
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				t.Fatalf("%s uses up its time", what)
+			}
+		}
+	}
+	first, cancel, firstEnds := begin()
+	defer cancel()
+	stands(first, "a fetch that waits for a slot")
+	second, cancel, secondEnds := begin()
+	defer cancel()
+	stands(second, "a fetch that waits for one that waits for a slot")
+	third, give, thirdEnds := begin()
+	stands(third, "another one")
+	give()
+	if err := <-thirdEnds; err == nil {
+		t.Error("a fetch that waits cannot be canceled")
+	}
+	close(free)
+	for _, ends := range []chan error{firstEnds, secondEnds} {
+		if err := <-ends; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -59,6 +59,9 @@ type Options struct {
 	// Packs is the number of packs of a repository from which on they are
 	// joined: 32 by default.
 	Packs int
+	// Patience is how long a fetch waits for another one of the same repository before it
+	// goes beside it: ten seconds by default.
+	Patience time.Duration
 	// Policy refuses connections that Flux makes; none by default.
 	Policy egress.Policy
 	// SSH are the algorithms that servers are offered; by default the library's.
@@ -80,6 +83,9 @@ func (o Options) withDefaults() Options {
 	o.TreeEntries = source.Limit(o.TreeEntries, 1_000_000)
 	o.TreeBytes = source.Limit(o.TreeBytes, 4<<30)
 	o.Packs = source.Limit(o.Packs, 32)
+	if o.Patience <= 0 {
+		o.Patience = 10 * time.Second
+	}
 	if o.News == nil {
 		o.News = func(string) {}
 	}
@@ -161,6 +167,11 @@ func (s *Store) Close() error {
 	return s.folder.Close()
 }
 
+// Measure charges namespaces with what is kept for them.
+func (s *Store) Measure(charge func(namespace string, bytes int64)) error {
+	return s.folder.Measure(charge)
+}
+
 // key names the store of a repository and a credential. What later versions add is
 // named at the end and only where it is set, so that stores of earlier ones are found.
 func (s *Store) key(request Request) string {
@@ -177,8 +188,9 @@ func (s *Store) key(request Request) string {
 }
 
 // remote gives the store of a request, and opens or makes it.
-func (s *Store) remote(request Request) (*remote, error) {
+func (s *Store) remote(ctx context.Context, request Request) (*remote, error) {
 	key := s.key(request)
+	s.folder.Use(ctx, key)
 	if r, err := s.known(key, nil); r != nil || err != nil {
 		return r, err
 	}

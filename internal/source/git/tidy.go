@@ -16,6 +16,9 @@ import (
 // joining costs a walk over everything.
 const fewPacks = 4
 
+// tooManyPacks is how many times the usual number of packs are joined whatever is under way.
+const tooManyPacks = 4
+
 // tidy joins packs in the background where it is time.
 func (r *remote) tidy() {
 	if !r.untidy() {
@@ -54,32 +57,40 @@ func (r *remote) join(ctx context.Context) error {
 
 // rejoin is join with a slot.
 //
-// It needs the turn for a moment only, so that fetches go on meanwhile: a pack
-// that comes in builds on the tips of that moment or on newer packs, and of both
-// nothing is lost.
+// Fetches go on meanwhile: a pack that comes in builds on the tips of the moment at which
+// it began, or on newer packs, and of both nothing is lost. Where one is under way that
+// takes more than that for granted, packs are joined another time, or, where there are far
+// too many, that fetch has to begin anew.
 func (r *remote) rejoin(ctx context.Context) error {
 	if err := r.whole.lock(ctx); err != nil {
 		return err
 	}
 	defer r.whole.unlock()
-	if err := r.turn.lock(ctx); err != nil {
-		return err
-	}
 	r.mu.Lock()
 	st, set, dir := r.state.clone(), r.set, r.dir
 	ready := set != nil && !r.closed && !r.broken.Load()
+	many := len(st.Packs) >= tooManyPacks*r.store.options.Packs
+	needed := slices.Collect(maps.Values(st.Tips))
+	for b := range r.bases {
+		if b.dir == dir {
+			needed = slices.AppendSeq(needed, maps.Values(b.state.Tips))
+			ready = ready && (!b.files || many)
+		}
+	}
 	if ready {
+		for b := range r.bases {
+			b.lost = b.lost || b.files
+		}
 		set.Acquire()
 	}
 	r.mu.Unlock()
-	r.turn.unlock()
 	if !ready {
 		return nil
 	}
 	defer set.Release()
 	var joined *pack.Pack
 	err := r.store.slots.Hold(ctx, r.limits(), func(ctx context.Context, limits pack.Limits) (err error) {
-		joined, err = r.joined(ctx, st, set.Within(limits), dir)
+		joined, err = r.joined(ctx, needed, set.Within(limits), dir)
 		return err
 	})
 	if err != nil {
@@ -88,15 +99,15 @@ func (r *remote) rejoin(ctx context.Context) error {
 	return r.replace(dir, joined, st.Packs)
 }
 
-// joined makes one pack of all that the tips need.
-func (r *remote) joined(ctx context.Context, st state, set *pack.Set, dir *os.Root) (*pack.Pack, error) {
+// joined makes one pack of all that tips need.
+func (r *remote) joined(ctx context.Context, needed []tip, set *pack.Set, dir *os.Root) (*pack.Pack, error) {
 	var names []pack.ID
 	seen := map[pack.ID]bool{}
 	objects := r.read(set)
-	tips := slices.SortedFunc(maps.Values(st.Tips), func(a, b tip) int {
+	needed = slices.SortedFunc(slices.Values(needed), func(a, b tip) int {
 		return cmp.Or(compareBool(!a.whole(), !b.whole()), cmp.Compare(a.Want, b.Want))
 	})
-	for _, t := range tips {
+	for _, t := range needed {
 		want, err := pack.ParseID(t.Want)
 		if err != nil {
 			return nil, err

@@ -153,7 +153,7 @@ func BenchmarkIndex(b *testing.B) {
 		})
 		for _, name := range []string{"find", "again"} {
 			step(b, name, func() error {
-				r, err := s.remote(repository)
+				r, err := s.remote(b.Context(), repository)
 				if err != nil {
 					return err
 				}
@@ -189,7 +189,7 @@ func BenchmarkIndex(b *testing.B) {
 			b.ReportMetric(float64(n), "served-B")
 			return errors.Join(err, in.Close())
 		})
-		r, err := s.remote(repository)
+		r, err := s.remote(b.Context(), repository)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -143,7 +143,7 @@ func (s *Store) Chart(ctx context.Context, request ChartRequest, known string) (
 	if err != nil {
 		return Chart{}, err
 	}
-	r, err := s.remote(request.Repository)
+	r, err := s.remote(ctx, request.Repository)
 	if err != nil {
 		return Chart{}, err
 	}
@@ -243,7 +243,7 @@ func (r *remote) receive(ctx context.Context, request ChartRequest, found releas
 		return err
 	}
 	defer in.Close()
-	_, err = io.Copy(to, newLimited(in, r.store.options.ChartBytes, "the packed chart"))
+	_, err = io.Copy(to, newLimited(artifact.Counted(ctx, in), r.store.options.ChartBytes, "the packed chart"))
 	return err
 }
 
@@ -320,7 +320,7 @@ func (s *shelf) present(ctx context.Context, state chartState, release func(), k
 // LastChart gives the chart that a request brought last, from the disk and without asking
 // anybody. It is an error where there is none.
 func (s *Store) LastChart(ctx context.Context, request ChartRequest) (Chart, error) {
-	r, err := s.remote(request.Repository)
+	r, err := s.remote(ctx, request.Repository)
 	if err != nil {
 		return Chart{}, err
 	}

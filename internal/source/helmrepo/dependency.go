@@ -155,7 +155,7 @@ func (s *Store) remoteDependency(ctx context.Context, b *budget, request Package
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.remote(repository)
+	r, err := s.remote(ctx, repository)
 	if err != nil {
 		return nil, err
 	}

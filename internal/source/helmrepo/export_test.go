@@ -1,6 +1,7 @@
 package helmrepo
 
 import (
+	"context"
 	"runtime"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 // AwaitWaiting waits until so many ask for the index of a repository.
 func AwaitWaiting(s *Store, repository Repository, many int) {
 	for {
-		r, err := s.remote(repository)
+		r, err := s.remote(context.Background(), repository)
 		if err != nil {
 			return
 		}
@@ -36,7 +37,7 @@ func FlipIndex(t *testing.T, s *Store, repository Repository, at int) {
 	t.Helper()
 	data := indexBytes(t, s, repository)
 	data[at] ^= 1
-	r, _ := s.remote(repository)
+	r, _ := s.remote(context.Background(), repository)
 	if err := r.dir.WriteFile(r.state.Index.file(), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func FlipIndex(t *testing.T, s *Store, repository Repository, at int) {
 
 func indexBytes(t *testing.T, s *Store, repository Repository) []byte {
 	t.Helper()
-	r, err := s.remote(repository)
+	r, err := s.remote(context.Background(), repository)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
@@ -34,7 +35,7 @@ type Index struct {
 // Index brings the index of a repository up to date. Known is the revision that the caller
 // has, empty where it has none. What source.Fetcher promises of Fetch holds for it too.
 func (s *Store) Index(ctx context.Context, repository Repository, known string) (Index, error) {
-	r, err := s.remote(repository)
+	r, err := s.remote(ctx, repository)
 	if err != nil {
 		return Index{}, err
 	}
@@ -51,7 +52,7 @@ func (s *Store) Index(ctx context.Context, repository Repository, known string) 
 // LastIndex gives the index that was fetched last, from the disk and without asking the
 // server. It is an error where there is none.
 func (s *Store) LastIndex(ctx context.Context, repository Repository) (Index, error) {
-	r, err := s.remote(repository)
+	r, err := s.remote(ctx, repository)
 	if err != nil {
 		return Index{}, err
 	}
@@ -162,7 +163,7 @@ func (r *remote) takeIndex(ctx context.Context, response *http.Response, last *i
 	}
 	defer done()
 	sum := sha256.New()
-	size, err := io.Copy(io.MultiWriter(raw, sum), newLimited(response.Body, most, "the index"))
+	size, err := io.Copy(io.MultiWriter(raw, sum), newLimited(artifact.Counted(ctx, response.Body), most, "the index"))
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func TestKeysAreReadBesideOthers(t *testing.T) {
 			return dial(r)
 		}
 	}, func(slow bool) error {
-		_, err := s.remote(Repository{URL: map[bool]string{true: "https://slow", false: "https://quick"}[slow]})
+		_, err := s.remote(t.Context(), Repository{URL: map[bool]string{true: "https://slow", false: "https://quick"}[slow]})
 		return err
 	})
 }

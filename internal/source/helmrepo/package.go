@@ -117,7 +117,7 @@ func (s *Store) packageTree(ctx context.Context, tree gitops.Tree, request Packa
 	if err := checkValuesFiles(request.ValuesFiles); err != nil {
 		return Chart{}, fault(gitops.Stalled, ReasonValues, err)
 	}
-	sh, err := s.packages(request.Source)
+	sh, err := s.packages(ctx, request.Source)
 	if err != nil {
 		return Chart{}, err
 	}
@@ -213,7 +213,7 @@ func (s *Store) copyPacked(ctx context.Context, sh *shelf, tree gitops.Tree, at 
 // LastPackage gives what a request made last, from the disk and without asking anybody. It
 // is an error where there is nothing.
 func (s *Store) LastPackage(ctx context.Context, request PackageRequest) (Chart, error) {
-	sh, err := s.packages(request.Source)
+	sh, err := s.packages(ctx, request.Source)
 	if err != nil {
 		return Chart{}, err
 	}

@@ -3,6 +3,8 @@ package helmrepo
 import (
 	"context"
 	"sync"
+
+	"github.com/plumb-gitops/plumb/internal/artifact"
 )
 
 // polls lets those who ask for the index of a repository at the same moment share one
@@ -43,7 +45,8 @@ func (p *polls) ask(ctx context.Context, update func(context.Context) error) err
 	asked := p.clock
 	p.mu.Unlock()
 	err := update(ctx)
-	if ctx.Err() == nil {
+	// What did not fit for one namespace may for another.
+	if ctx.Err() == nil && artifact.Full(ctx) == nil {
 		p.mu.Lock()
 		p.asked, p.err = asked, err
 		p.mu.Unlock()

@@ -21,6 +21,7 @@
 package helmrepo
 
 import (
+	"context"
 	"errors"
 	"strconv"
 	"sync"
@@ -92,6 +93,11 @@ func (s *Store) Close() error {
 	return errors.Join(append(errs, s.folder.Close())...)
 }
 
+// Measure charges namespaces with what is kept for them.
+func (s *Store) Measure(charge func(namespace string, bytes int64)) error {
+	return s.folder.Measure(charge)
+}
+
 // key names the shelf of a repository and a credential.
 func (s *Store) key(r Repository) string {
 	identity := ""
@@ -112,8 +118,9 @@ func (s *Store) key(r Repository) string {
 }
 
 // remote gives what the store has of a repository.
-func (s *Store) remote(r Repository) (*remote, error) {
+func (s *Store) remote(ctx context.Context, r Repository) (*remote, error) {
 	key := s.key(r)
+	s.folder.Use(ctx, key)
 	if known, err := s.known(key, nil); known != nil || err != nil {
 		return known, err
 	}
@@ -155,10 +162,12 @@ func (s *Store) shelf(key string) (*shelf, error) {
 }
 
 // packages gives the shelf for the charts that are packaged from a source.
-func (s *Store) packages(source string) (*shelf, error) {
+func (s *Store) packages(ctx context.Context, source string) (*shelf, error) {
+	key := s.folder.Name("source", source)
+	s.folder.Use(ctx, key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.shelf(s.folder.Name("source", source))
+	return s.shelf(key)
 }
 
 // Followed is everything that a Store is still to keep.

@@ -11,6 +11,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"helm.sh/helm/v4/pkg/chart/common"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
@@ -31,7 +32,7 @@ func (s *Store) pack(ctx context.Context, sh *shelf, book string, c *chart.Chart
 	}
 	defer done()
 	sum := sha256.New()
-	out := &bounded{out: io.MultiWriter(file, sum), most: s.options.ChartBytes}
+	out := &bounded{out: artifact.CountedWriter(ctx, io.MultiWriter(file, sum)), most: s.options.ChartBytes}
 	if err := writeChart(ctx, out, c); err != nil {
 		if isDisk(err) || ctx.Err() != nil {
 			return Chart{}, fault(gitops.Transient, ReasonPackage, disk(err))

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"reflect"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/plumb-gitops/plumb/internal/artifact"
@@ -164,11 +165,18 @@ func (c *client) verify(ctx context.Context, request Request, digest string) (by
 	return by, nil
 }
 
+// longestVerdict is the most of a verifier's words. They name the image and the reasons, and
+// what to do stands at their end.
+const longestVerdict = 1500
+
 // unverified is the error of a digest that the rules refuse, or could not judge.
 func unverified(ctx context.Context, request Request, digest string, err error) error {
 	var told *gitops.Error
-	text := fmt.Sprintf("verify %s: %s", digest, egress.Printable(err.Error()))
 	if errors.As(err, &told) {
+		text := egress.PrintableOf(err.Error(), longestVerdict)
+		if !strings.Contains(text, digest) {
+			text = fmt.Sprintf("verify %s: %s", digest, text)
+		}
 		return &fault{kind: told.Kind, reason: cmp.Or(told.Reason, ReasonVerification), text: text}
 	}
 	_, _, known := egress.Explain(ctx, err)
@@ -179,7 +187,7 @@ func unverified(ctx context.Context, request Request, digest string, err error) 
 		f.reason, f.text = cmp.Or(f.reason, ReasonVerification), fmt.Sprintf("verify %s: %s", digest, f.text)
 		return &f
 	}
-	return &fault{kind: gitops.Denied, reason: ReasonVerification, text: text}
+	return &fault{kind: gitops.Denied, reason: ReasonVerification, text: fmt.Sprintf("verify %s: %s", digest, egress.Printable(err.Error()))}
 }
 
 // guarded calls a verifier. What makes it panic came from the registry, and is not verified.

@@ -15,6 +15,7 @@
 package pack
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -101,6 +102,9 @@ type Limits struct {
 	Object int64
 	// Slots bound the packs that are indexed at once, and what they hold; nil is no bound.
 	Slots *Slots
+	// Waits is called before one waits for a slot, and what it returns afterwards; nil is
+	// nothing.
+	Waits func(ctx context.Context) (resume func())
 
 	work *int64 // bytes that may still be made of deltas; nil is no bound
 }

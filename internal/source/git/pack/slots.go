@@ -60,14 +60,14 @@ func (s *Slots) Index(ctx context.Context, bytes int64, objects int, limits Limi
 	if bytes <= smallBytes && objects <= smallObjects {
 		slot, most = s.small, smallWork
 	}
-	err := hold(ctx, slot, func() error { return work(ctx, limits.narrow(most)) })
+	err := hold(ctx, limits.Waits, slot, func() error { return work(ctx, limits.narrow(most)) })
 	return s.widen(ctx, err, limits, work)
 }
 
 // Join does the work of joining packs, with the slot for that. The context that it is given
 // ends with the time of the slot.
 func (s *Slots) Join(ctx context.Context, work func(context.Context) error) error {
-	return hold(ctx, s.joins, func() error {
+	return hold(ctx, nil, s.joins, func() error {
 		ctx, cancel := context.WithTimeout(ctx, s.joinSlice)
 		defer cancel()
 		return work(ctx)
@@ -85,7 +85,7 @@ func (s *Slots) widen(ctx context.Context, err error, limits Limits, work func(c
 	if !errors.Is(err, ErrTooLarge) {
 		return err
 	}
-	return hold(ctx, s.vast, func() error {
+	return hold(ctx, limits.Waits, s.vast, func() error {
 		limited, cancel := context.WithTimeout(ctx, s.slice)
 		defer cancel()
 		err := work(limited, limits)
@@ -97,10 +97,17 @@ func (s *Slots) widen(ctx context.Context, err error, limits Limits, work func(c
 }
 
 // hold works with a slot, for which it waits until the context ends.
-func hold(ctx context.Context, slot chan struct{}, work func() error) error {
+// Waits may be nil.
+func hold(ctx context.Context, waits func(context.Context) (resume func()), slot chan struct{}, work func() error) error {
+	resume := func() {}
+	if waits != nil {
+		resume = waits(ctx)
+	}
 	select {
 	case slot <- struct{}{}:
+		resume()
 	case <-ctx.Done():
+		resume()
 		return ctx.Err()
 	}
 	defer func() { <-slot }()

@@ -93,11 +93,8 @@ func (t *sshTransport) open(ctx context.Context) (session, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The library knows no context; this ends a handshake that hangs.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	if deadline, ok := ctx.Deadline(); ok {
-		// The library knows no context; this ends a handshake that hangs.
-		_ = conn.SetDeadline(deadline)
-	}
 	c, channels, requests, err := ssh.NewClientConn(conn, t.address, &t.config)
 	stop()
 	if err != nil {
@@ -120,18 +117,19 @@ func sessionOf(s *sshSession, err error) (session, error) {
 // limit the server has to greet within it.
 func (t *sshTransport) run(ctx context.Context, conn *sshConn, limit time.Duration) (*sshSession, error) {
 	s := &sshSession{transport: t, conn: conn, stop: context.AfterFunc(ctx, func() { _ = conn.Conn.Close() })}
-	deadline, _ := ctx.Deadline()
-	if first := time.Now().Add(limit); limit > 0 && (deadline.IsZero() || first.Before(deadline)) {
-		_ = conn.SetDeadline(first)
-	} else {
-		_ = conn.SetDeadline(deadline)
+	// The deadline of the context is not that of the connection: it may move, while the
+	// operator itself keeps the fetch waiting.
+	if limit > 0 {
+		_ = conn.SetDeadline(time.Now().Add(limit))
 	}
 	if err := s.start(); err != nil {
 		s.stop()
 		conn.close()
 		return nil, err
 	}
-	_ = conn.SetDeadline(deadline)
+	if limit > 0 {
+		_ = conn.SetDeadline(time.Time{})
+	}
 	return s, nil
 }
 
