@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source/git/pack"
+	"github.com/plumb-gitops/plumb/internal/source/git/wire"
 	"github.com/plumb-gitops/plumb/internal/testenv"
 )
 
@@ -91,6 +93,86 @@ func TestHollowTrees(t *testing.T) {
 	}
 }
 
+// TestManyDirectoriesOfHollowOnes: what leads to no file is looked at once in a revision, not
+// for each directory that leads to it, and as long as the context lasts.
+func TestManyDirectoriesOfHollowOnes(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewGitServer(t, testenv.GitServerOptions{})
+	repo := server.Repository(t, "app")
+	blob := gitOutput(t, repo.Dir, "x", "hash-object", "-w", "--stdin")
+	batch := func(count int, tree func(int) string) []string {
+		var all strings.Builder
+		for i := range count {
+			fmt.Fprintf(&all, "%s\n", tree(i))
+		}
+		return strings.Fields(gitOutput(t, repo.Dir, all.String(), "mktree", "--batch"))
+	}
+	// Together they are more than is kept in memory.
+	const inner, links = 400, 300
+	var below strings.Builder
+	for i, id := range batch(inner, func(i int) string {
+		var lines strings.Builder
+		for j := range links {
+			fmt.Fprintf(&lines, "120000 blob %s\tl%d-%d\n", blob, i, j)
+		}
+		return lines.String()
+	}) {
+		fmt.Fprintf(&below, "040000 tree %s\td%d\n", id, i)
+	}
+	bomb := gitOutput(t, repo.Dir, below.String(), "mktree")
+	file := gitOutput(t, repo.Dir, "100644 blob "+blob+"\tf\n", "mktree")
+	var lines strings.Builder
+	var dirs []string
+	for i, id := range batch(mostSparse, func(i int) string {
+		return fmt.Sprintf("040000 tree %s\ta\n040000 tree %s\tz%d\n", bomb, file, i)
+	}) {
+		dirs = append(dirs, fmt.Sprintf("d%04d", i))
+		fmt.Fprintf(&lines, "040000 tree %s\t%s\n", id, dirs[i])
+	}
+	root := gitOutput(t, repo.Dir, lines.String(), "mktree")
+	repo.Branch(t, "main", gitOutput(t, repo.Dir, "", "commit-tree", "-m", "bomb", root))
+	s := store(t, Options{CacheBytes: 1 << 20, TreeEntries: 1 << 40, TreeBytes: 1 << 40})
+	request := Request{URL: server.URL("app"), Ref: Ref{Branch: "main"}, Sparse: dirs}
+	soon(t, "a fetch of many directories", func(ctx context.Context) {
+		result, err := s.Fetch(ctx, request)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer result.Release()
+		for _, dir := range dirs {
+			if entries, err := result.Files.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Name()[0] != 'z' {
+				t.Errorf("%s: %v, error %v", dir, entries, err)
+				return
+			}
+		}
+	})
+	request.Sparse = append(dirs, "one-too-many")
+	if _, err := s.Fetch(t.Context(), request); gitops.KindOf(err) != gitops.Invalid || !strings.Contains(fmt.Sprint(err), "at most 1000 are allowed") {
+		t.Errorf("got error %v of kind %q", err, gitops.KindOf(err))
+	}
+	request.Sparse = nil
+	result, err := s.Fetch(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer result.Release()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	shown := result.Files.(*tree)
+	again := newTree(shown.objects, shown.root)
+	if err := s.newVisit().enter(ended, again.within(ended), dirs); wire.CodeOf(err) != wire.CodeCanceled {
+		t.Errorf("looking up directories ends with %v when its context has ended", err)
+	}
+	if err := shown.objects.filesBelow(ended, shown.root, dirs, func(pack.ID) {}); wire.CodeOf(err) != wire.CodeCanceled {
+		t.Errorf("looking for files ends with %v when its context has ended", err)
+	}
+	again.over()
+	if _, err := again.Stat(dirs[0]); err != nil {
+		t.Errorf("a tree that outlives its fetch: %v", err)
+	}
+}
+
 // TestSearchIsBounded: directories of which each is another one are looked at up to a
 // bound, of which those that lead to files use nothing.
 func TestSearchIsBounded(t *testing.T) {
@@ -112,7 +194,7 @@ func TestSearchIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer result.Release()
-	for left, want := range map[int]gitops.ErrorKind{49: gitops.Invalid, 50: ""} {
+	for left, want := range map[int]gitops.ErrorKind{50*(1+hollowCost) - 1: gitops.Invalid, 50 * (1 + hollowCost): ""} {
 		shown := result.Files.(*tree)
 		objects := *shown.objects
 		objects.dirs = nil // which remembers
@@ -120,8 +202,8 @@ func TestSearchIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := objects.search()
-		s.left = left
+		s := newTree(&objects, shown.root).search(t.Context())
+		s.hollow.left = left
 		for _, e := range d.entries {
 			var leads bool
 			if leads, err = s.leads(e.id, 1); err != nil {

@@ -45,10 +45,9 @@ func saturated(a, b int64) int64 {
 	return a + b
 }
 
-// measure gives the extent of a tree. Each tree object is looked at once.
-func (o *objects) measure(ctx context.Context, root pack.ID) (extent, error) {
-	m := measurement{ctx: ctx, objects: o, known: map[pack.ID]extent{}}
-	return m.tree(root, 0)
+// measure begins to find out the extents of trees. Each tree object is looked at once.
+func (o *objects) measure(ctx context.Context) *measurement {
+	return &measurement{ctx: ctx, objects: o, known: map[pack.ID]extent{}}
 }
 
 // measurement is one walk over the tree objects of a revision. What it knows
@@ -136,13 +135,14 @@ func (v *visit) enter(ctx context.Context, t *tree, dirs []string) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
-			return err
+			return endedOr(ctx, err)
 		case e.kind == kindDir:
 			roots = append(roots, e.id)
 		}
 	}
+	m := t.objects.measure(ctx)
 	for _, root := range roots {
-		size, err := t.objects.measure(ctx, root)
+		size, err := m.tree(root, 0)
 		if err != nil {
 			return err
 		}
@@ -172,6 +172,14 @@ func (v *visit) descend(from Request, commit string, to Request) error {
 }
 
 func (v *visit) ascend() { v.above = v.above[:len(v.above)-1] }
+
+// endedOr is how a context ended, or what went wrong otherwise.
+func endedOr(ctx context.Context, err error) error {
+	if ended := ctx.Err(); err != nil && ended != nil {
+		return endOf(ended)
+	}
+	return err
+}
 
 // endOf says how a context ended.
 func endOf(err error) error {

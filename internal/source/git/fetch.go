@@ -50,9 +50,9 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err := request.Verify.check(request.Ref); err != nil {
 		return Result{}, err
 	}
-	dirs, err := source.SparseDirs(request.Sparse)
+	dirs, err := request.sparse()
 	if err != nil {
-		return Result{}, invalid(err)
+		return Result{}, err
 	}
 	r, err := s.remote(ctx, request)
 	if err != nil {
@@ -75,14 +75,16 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	release := sync.OnceFunc(objects.set.Release)
 	result, err := r.show(t, objects, request)
 	if err == nil {
-		err = v.enter(ctx, result.Files.(*tree), dirs)
+		shown := result.Files.(*tree).within(ctx)
+		defer shown.over()
+		err = v.enter(ctx, shown, dirs)
 	}
 	if err == nil && request.RecurseSubmodules {
 		err = s.addSubmodules(ctx, r, request, &result, objects, v)
 	}
 	if err == nil && len(request.Sparse) > 0 {
 		if result.Files, err = source.Sparse(result.Files, request.Sparse); err != nil {
-			err = invalid(err)
+			err = endedOr(ctx, invalid(err))
 		}
 	}
 	if err != nil {
@@ -332,7 +334,7 @@ func (r *remote) show(t tip, o *objects, request Request) (Result, error) {
 	result := Result{Commit: commit.Commit, Ref: t.Ref, Verified: t.Verified}
 	result.Revision = revision
 	result.Unchanged = request.Known == revision
-	result.Files = &tree{objects: o, root: commit.tree}
+	result.Files = newTree(o, commit.tree)
 	result.Metadata = map[string]string{
 		"commit":  commit.Hash,
 		"author":  commit.Author.String(),

@@ -17,9 +17,9 @@ func (s *Store) Last(ctx context.Context, request Request) (Result, error) {
 	if request.RecurseSubmodules {
 		return Result{}, fmt.Errorf("the last revision of %q has submodules", redacted(request.URL))
 	}
-	dirs, err := source.SparseDirs(request.Sparse)
+	dirs, err := request.sparse()
 	if err != nil {
-		return Result{}, invalid(err)
+		return Result{}, err
 	}
 	r, err := s.remote(ctx, request)
 	if err != nil {
@@ -34,7 +34,9 @@ func (s *Store) Last(ctx context.Context, request Request) (Result, error) {
 	}
 	result, err := r.show(t, objects, request)
 	if err == nil {
-		err = s.newVisit().enter(ctx, result.Files.(*tree), dirs)
+		shown := result.Files.(*tree).within(ctx)
+		defer shown.over()
+		err = s.newVisit().enter(ctx, shown, dirs)
 	}
 	if err == nil && len(request.Sparse) > 0 {
 		result.Files, err = source.Sparse(result.Files, request.Sparse)

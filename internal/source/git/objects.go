@@ -205,14 +205,14 @@ func (o *objects) reachable(ctx context.Context, id pack.ID, paths []string, see
 // filesBelow gives the files below some paths, or at them, each at least once.
 func (o *objects) filesBelow(ctx context.Context, root pack.ID, paths []string, give func(pack.ID)) error {
 	visited := map[pack.ID]bool{}
-	t := &tree{objects: o, root: root}
+	t := newTree(o, root).within(ctx)
 	for _, name := range paths {
 		e, err := t.lookup("open", name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue // whoever shows the directory says so
 		case err != nil:
-			return err
+			return endedOr(ctx, err)
 		case e.kind != kindDir:
 			give(e.id)
 			continue

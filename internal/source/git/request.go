@@ -63,11 +63,26 @@ func (r Request) tip() string {
 	return key
 }
 
-// paths are those of which files are read; none where all may be.
-func (r Request) paths() ([]string, error) {
-	paths, err := source.SparseDirs(r.Sparse)
+// mostSparse is how many directories a request may show: each is looked up in the revision.
+const mostSparse = 1000
+
+// sparse gives the directories that are shown, as source.SparseDirs does.
+func (r Request) sparse() ([]string, error) {
+	if len(r.Sparse) > mostSparse {
+		return nil, invalid(fmt.Errorf("sparse checkout of %d directories, at most %d are allowed", len(r.Sparse), mostSparse))
+	}
+	dirs, err := source.SparseDirs(r.Sparse)
 	if err != nil {
 		return nil, invalid(err)
+	}
+	return dirs, nil
+}
+
+// paths are those of which files are read; none where all may be.
+func (r Request) paths() ([]string, error) {
+	paths, err := r.sparse()
+	if err != nil {
+		return nil, err
 	}
 	if r.RecurseSubmodules && len(paths) > 0 {
 		paths = append(paths, modulesFile)

@@ -1,6 +1,7 @@
 package git
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -16,7 +17,25 @@ import (
 type tree struct {
 	objects *objects
 	root    pack.ID
+	hollow  *hollows
+	// asked is the search of the fetch that the tree is for; nil after that, when several
+	// may read it.
+	asked *search
 }
+
+func newTree(o *objects, root pack.ID) *tree {
+	return &tree{objects: o, root: root, hollow: newHollows()}
+}
+
+// within has a context end what is asked of the tree, and remembers what was found, until
+// the fetch is over.
+func (t *tree) within(ctx context.Context) *tree {
+	t.asked = t.search(ctx)
+	return t
+}
+
+// over gives the tree to those who read it after the fetch.
+func (t *tree) over() { t.asked = nil }
 
 // lookup goes down to a path.
 func (t *tree) lookup(op, name string) (entry, error) {
@@ -27,6 +46,10 @@ func (t *tree) lookup(op, name string) (entry, error) {
 	if name == "." {
 		return at, nil
 	}
+	search := t.asked
+	if search == nil {
+		search = t.search(context.Background())
+	}
 	depth := 0
 	for rest, more := name, true; more; depth++ {
 		var first string
@@ -36,6 +59,9 @@ func (t *tree) lookup(op, name string) (entry, error) {
 		}
 		if depth > deepest {
 			return entry{}, &fs.PathError{Op: op, Path: name, Err: invalid(fmt.Errorf("directories are nested deeper than %d", deepest))}
+		}
+		if err := search.ctx.Err(); err != nil {
+			return entry{}, &fs.PathError{Op: op, Path: name, Err: endOf(err)}
 		}
 		d, err := t.objects.dir(at.id)
 		if err != nil {
@@ -48,7 +74,7 @@ func (t *tree) lookup(op, name string) (entry, error) {
 		at = found
 	}
 	if at.kind == kindDir {
-		if shows, err := t.objects.search().leads(at.id, depth); err != nil || !shows {
+		if shows, err := search.leads(at.id, depth); err != nil || !shows {
 			return entry{}, firstOf(wrapPath(op, name, err), source.NotExist(op, name))
 		}
 	}
@@ -162,7 +188,7 @@ func (t *tree) list(e entry, depth int) ([]fs.DirEntry, error) {
 		return nil, err
 	}
 	listed := make([]fs.DirEntry, 0, len(d.entries))
-	search := t.objects.search()
+	search := t.search(context.Background())
 	for _, e := range d.entries {
 		if !e.shown() {
 			continue
