@@ -37,8 +37,9 @@ func (r *remote) tidy() {
 	})
 }
 
-// untidy tells whether packs are to be joined: there are many, or they hold
-// more than twice what they held when they were joined last.
+// untidy tells whether packs are to be joined: there are many, or they hold much more than
+// when they were joined last. While they are joined there are the old ones, the new one and
+// what comes in meanwhile, together three times as much at most.
 func (r *remote) untidy() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,7 +47,7 @@ func (r *remote) untidy() bool {
 		return false
 	}
 	packs, disk := len(r.state.Packs), r.set.Disk()
-	return packs >= r.store.options.Packs || packs > fewPacks && disk > 2*r.state.Base || r.state.Stale && packs > 1
+	return packs >= r.store.options.Packs || packs > fewPacks && 4*disk > 7*r.state.Base || r.state.Stale && packs > 1
 }
 
 // join copies everything that the tips need into one pack and drops the others. Few are
