@@ -185,7 +185,9 @@ func (h *Handler) command(r *http.Request, folder, protocol string, advertise bo
 	}
 	cmd := exec.CommandContext(r.Context(), git, append(args, "--", folder)...)
 	cmd.Env = Environment(protocol)
-	cmd.WaitDelay = 2 * time.Second
+	// When git has ended, the last of its answer may still be on its way to a slow client;
+	// a client that is gone ends it at once.
+	cmd.WaitDelay = time.Minute
 	return cmd
 }
 
