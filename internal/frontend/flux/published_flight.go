@@ -21,7 +21,7 @@ func (p *published) fetch(ctx context.Context, obj publishedObject, ref gitops.O
 	uid := obj.GetUID()
 	key, terms := contentOf(a.URL, a.Digest, a.Revision), contentOf(obj.GetGeneration())
 	landed, err := p.flights.run(p.lane, p.clock.Now, errand[meta.Artifact]{
-		uid: uid, of: server{namespace: ref.Namespace, host: hostOf(a.URL)}, key: key, terms: terms,
+		uid: uid, of: server{namespace: ref.Namespace, host: hostOf(a.URL)}, key: key, terms: terms, at: a.URL,
 		begin: func(place func()) *flight[meta.Artifact] {
 			ctx, cancel := context.WithCancel(ctx)
 			under := &flight[meta.Artifact]{key: key, terms: terms, following: pursuit[meta.Artifact]{request: *a}, cancel: cancel, done: make(chan struct{}), place: place}

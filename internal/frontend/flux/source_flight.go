@@ -20,11 +20,21 @@ import (
 // last one was slow.
 type flights[R any] struct {
 	mu sync.Mutex
-	// byObject and slow are guarded by mu. An object is in slow where its last look lasted,
-	// with the time since when there has been no place for another one; zero where there was.
+	// byObject and slow are guarded by mu.
 	byObject map[types.UID]*flight[R]
-	slow     map[types.UID]time.Time
+	slow     map[types.UID]slow
 }
+
+// slow is what is known of an object whose last look lasted: what that was at, when a worker
+// found out, and since when there has been no place for another one; zero where there was.
+type slow struct {
+	at           string
+	tried, since time.Time
+}
+
+// triedAgain is how often a worker finds out, at most, whether an object that asks for
+// something else than before is still slow.
+const triedAgain = 10 * time.Second
 
 // flight is one look at a remote. A worker waits for it a moment and goes on to other work
 // then; the object is reconciled once it has landed.
@@ -46,24 +56,25 @@ type flight[R any] struct {
 }
 
 func newFlights[R any]() *flights[R] {
-	return &flights[R]{byObject: map[types.UID]*flight[R]{}, slow: map[types.UID]time.Time{}}
+	return &flights[R]{byObject: map[types.UID]*flight[R]{}, slow: map[types.UID]slow{}}
 }
 
 // of gives the flight of an object that was begun with a key, nil for none, and whether the
-// last one of the object was slow, whatever it was for: one whose declaration changes all the
-// time must not keep the workers. One with another key is abandoned, unless its terms hold
-// still: what it is made of may change faster than it lasts, and what it brings is newer than
-// what there is. Empty terms never hold.
-func (f *flights[R]) of(uid types.UID, key, terms string) (under *flight[R], slow bool) {
+// last one is likely to be like the next: it was slow, and at the same, or a moment ago. One
+// with another key is abandoned, unless its terms hold still: what it is made of may change
+// faster than it lasts, and what it brings is newer than what there is. Empty terms never
+// hold.
+func (f *flights[R]) of(e errand[R], now time.Time) (under *flight[R], isSlow bool) {
 	f.mu.Lock()
-	under = f.byObject[uid]
-	_, slow = f.slow[uid]
+	under = f.byObject[e.uid]
+	last, known := f.slow[e.uid]
 	f.mu.Unlock()
-	if under != nil && under.key != key && (under.terms != terms || terms == "") {
-		f.abandon(uid)
+	isSlow = known && (last.at == e.at || now.Sub(last.tried) < triedAgain)
+	if under != nil && under.key != e.key && (under.terms != e.terms || e.terms == "") {
+		f.abandon(e.uid)
 		under = nil
 	}
-	return under, slow
+	return under, isSlow
 }
 
 // begin remembers the flight of an object.
@@ -98,12 +109,10 @@ func (f *flights[R]) forget(uid types.UID) {
 }
 
 // lasts remembers that a look lasts.
-func (f *flights[R]) lasts(uid types.UID) {
+func (f *flights[R]) lasts(e errand[R], now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, known := f.slow[uid]; !known {
-		f.slow[uid] = time.Time{}
-	}
+	f.slow[e.uid] = slow{at: e.at, tried: now, since: f.slow[e.uid].since}
 }
 
 // has tells whether an object has a flight.
@@ -125,18 +134,18 @@ func (f *flights[R]) quick(uid types.UID) {
 func (f *flights[R]) waited(uid types.UID, now time.Time, placed bool) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	since, known := f.slow[uid]
+	of, known := f.slow[uid]
 	if !known {
 		return 0
 	}
-	if since.IsZero() {
-		since = now
+	if of.since.IsZero() {
+		of.since = now
 	}
-	waited := now.Sub(since)
+	waited := now.Sub(of.since)
 	if placed {
-		since = time.Time{}
+		of.since = time.Time{}
 	}
-	f.slow[uid] = since
+	f.slow[uid] = of
 	return waited
 }
 
@@ -202,8 +211,9 @@ func (f *flight[R]) within(wait time.Duration) bool {
 type errand[R any] struct {
 	uid types.UID
 	of  server
-	// key and terms are those of its flight.
-	key, terms string
+	// key and terms are those of its flight; at is what is asked of the remote, whatever of
+	// the object's declaration and parts changes.
+	key, terms, at string
 	// begin begins the look, with a place on the lane or, where that is nil, without.
 	begin func(place func()) *flight[R]
 	// full is the error where there is no place.
@@ -214,12 +224,12 @@ type errand[R any] struct {
 // where there is nothing yet: the look tells when there is, or the error says when to look
 // again.
 func (f *flights[R]) run(l *lane, now func() time.Time, e errand[R]) (*flight[R], error) {
-	under, slow := f.of(e.uid, e.key, e.terms)
+	under, isSlow := f.of(e, now())
 	if under != nil {
 		return f.take(e.uid, under), nil
 	}
 	var place, patient func()
-	if slow {
+	if isSlow {
 		if place, patient = l.take(e.of); place == nil && patient == nil {
 			return nil, e.full()
 		}
@@ -233,7 +243,7 @@ func (f *flights[R]) run(l *lane, now func() time.Time, e errand[R]) (*flight[R]
 		if under.within(workerWait) {
 			return f.take(e.uid, under), nil
 		}
-		f.lasts(e.uid)
+		f.lasts(e, now())
 		place, patient = l.take(e.of)
 	}
 	if patient != nil {
@@ -274,7 +284,7 @@ func (r *sourceReconciler[T, R]) fetch(ctx context.Context, obj T, following *pu
 	}
 	timeout := r.timeout(obj, following.timeout)
 	landed, err := r.flights.run(r.lane, r.clock.Now, errand[R]{
-		uid: obj.GetUID(), of: r.serverOf(obj), key: key, terms: terms,
+		uid: obj.GetUID(), of: r.serverOf(obj), key: key, terms: terms, at: contentOf(following.request),
 		begin: func(place func()) *flight[R] { return r.takeOff(ctx, obj, following, known, key, terms, place) },
 		full:  func() error { return &unfetched{error: r.noPlace(obj, timeout)} },
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -108,30 +109,34 @@ func TestNewsDuringALook(t *testing.T) {
 	}
 }
 
-// TestSlowWhateverItIsFor: an object whose last look lasted waits for a place, and keeps no
-// worker, however often its declaration changes.
-func TestSlowWhateverItIsFor(t *testing.T) {
+// TestSlowAgain: an object whose last look lasted waits for a place, and keeps no worker,
+// however often its declaration changes. One that asks for something else is tried anew.
+func TestSlowAgain(t *testing.T) {
 	t.Parallel()
-	l, remote := newLane(1), newWaits()
+	l, remote, now := newLane(1), newWaits(), clocktesting.NewFakeClock(time.Unix(1000, 0))
 	r := &sourceReconciler[*sourcev1.GitRepository, GitRequest]{
-		kind: gitRepositories{}, fetcher: remote, clock: clock.RealClock{}, lane: l, flights: newFlights[GitRequest](), triggers: &triggers{},
+		kind: gitRepositories{}, fetcher: remote, clock: now, lane: l, flights: newFlights[GitRequest](), triggers: &triggers{},
 	}
 	obj := &sourcev1.GitRepository{}
 	obj.Name, obj.Namespace, obj.UID = "a", "b", "c"
 	l.all = lanePlaces
-	for range 3 {
+	for i, step := range []struct {
+		after time.Duration
+		url   string
+		looks int
+	}{{0, "one", 1}, {time.Hour, "one", 1}, {0, "two", 2}, {time.Second, "three", 2}, {triedAgain, "three", 3}, {time.Hour, "three", 3}} {
+		now.Step(step.after)
 		obj.Generation++
-		landed, err := r.fetch(t.Context(), obj, &pursuit[GitRequest]{}, "")
+		landed, err := r.fetch(t.Context(), obj, &pursuit[GitRequest]{request: GitRequest{URL: step.url}}, "")
 		var u *unfetched
 		if landed != nil || !errors.As(err, &u) || u.request != "" {
-			t.Fatalf("it has a place though there is none: %v, %v", landed, err)
+			t.Fatalf("step %d: it has a place though there is none: %v, %v", i, landed, err)
+		}
+		if len(remote.begun) != step.looks {
+			t.Errorf("step %d: a worker was kept for %d looks, want %d", i, len(remote.begun), step.looks)
 		}
 	}
-	if len(remote.begun) != 1 {
-		t.Errorf("a worker was kept for %d looks, want the first one only", len(remote.begun))
-	}
 	l.all = 0
-	obj.Generation++
 	if landed, err := r.fetch(t.Context(), obj, &pursuit[GitRequest]{}, ""); landed != nil || err != nil {
 		t.Fatalf("it does not go on though there is a place: %v, %v", landed, err)
 	}
