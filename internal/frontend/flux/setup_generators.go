@@ -41,7 +41,7 @@ func (w *wiring) addGenerators(ctx context.Context) (*generators, error) {
 		client:   c,
 		live:     w.mgr.GetAPIReader(),
 		selector: w.options.Selector,
-		packed:   packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL, rooms: w.parts.Artifacts.Rooms()},
+		packed:   w.packed(),
 		cache:    w.parts.Cache,
 		sources:  w.sources,
 		triggers: w.triggers[swapi.ArtifactGeneratorKind],

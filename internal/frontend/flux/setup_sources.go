@@ -78,13 +78,18 @@ func (w *wiring) addAllSources(ctx context.Context) (map[string]bool, error) {
 	return served, nil
 }
 
+// packed is where the artifacts of all kinds are stored.
+func (w *wiring) packed() packed {
+	return packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL, rooms: w.parts.Artifacts.Rooms()}
+}
+
 // addSources adds the reconcilers of those kinds of sources that the cluster knows, and
 // gives the kinds that a Kustomization can follow.
 func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 	c := w.mgr.GetClient()
 	options := w.options.Sources
 	secrets := sourceSecrets{references: w.references, retry: options.RequeueDependency}
-	packed := packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL, rooms: w.parts.Artifacts.Rooms()}
+	packed := w.packed()
 	repositories := helmRepositories{secrets: secrets, options: options}
 	charts := helmCharts{client: c, secrets: secrets, sources: w.sources, repositories: repositories, options: options}
 	served := map[string]bool{}
@@ -169,7 +174,7 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 		objects:    newObjects(w.mgr.GetClient(), sourceManager, kind.empty),
 		list:       list,
 		selector:   w.options.Selector,
-		packed:     packed{store: w.parts.Artifacts, baseURL: w.parts.ArtifactURL, rooms: w.parts.Artifacts.Rooms()},
+		packed:     w.packed(),
 		cache:      w.parts.Cache,
 		sources:    w.sources,
 		references: w.references,
