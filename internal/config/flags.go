@@ -37,7 +37,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.StringVar(&c.HealthAddress, "health-addr", ":9440", "`address` that /healthz and /readyz are served on, 0 for none")
 	set.StringVar(&c.EventsAddress, "events-addr", getenv("EVENTS_ADDR"), "`URL` that events are posted to, such as that of a notification controller")
 
-	set.IntVar(&c.Concurrent, "concurrent", 4, "`number` of objects of a kind that are worked on at the same time")
+	set.IntVar(&c.Concurrent, "concurrent", 4, "`number` of objects of a kind that are worked on at the same time; of sources four times as many")
 	set.IntVar(&c.ConcurrentApply, "concurrent-ssa", 4, "`number` of objects of a Kustomization that are applied at the same time")
 	set.BoolVar(&c.WatchAllNamespaces, "watch-all-namespaces", true, "serve custom resources of all namespaces; if false, of the one in RUNTIME_NAMESPACE")
 	set.StringVar(&f.watchSelector, "watch-label-selector", "", "serve only custom resources with matching `labels`")

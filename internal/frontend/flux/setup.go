@@ -81,7 +81,8 @@ type Metrics interface {
 type Options struct {
 	// Controllers are what this process works on; what it does not is left to others.
 	Controllers Controllers
-	// Concurrent is how many objects of a kind are worked on at the same time.
+	// Concurrent is how many objects of a kind are worked on at the same time; of a kind of
+	// sources that are fetched it is sourceWorkers times as many.
 	Concurrent int
 	// Selector selects the custom resources that are served; nil for all.
 	Selector      labels.Selector

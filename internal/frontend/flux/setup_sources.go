@@ -166,6 +166,10 @@ func pointers[T any](items []T) []*T {
 	return list
 }
 
+// sourceWorkers is how many times the workers of other kinds a kind of sources has: what
+// these do is mostly waiting for an answer.
+const sourceWorkers = 4
+
 // addSource adds the reconciler of one kind of sources.
 func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher Fetcher[R], list func(context.Context) ([]T, error)) error {
 	r := &sourceReconciler[T, R]{
@@ -197,7 +201,9 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 	}
 	w.sources.follow(r.published)
 	watch := source.Kind(w.mgr.GetCache(), client.Object(kind.empty()), w.k.sourceEvents(r.triggers, kind.name()), selected(w.options.Selector))
-	return addController(w.mgr, kind.name(), r.reconcile, r.triggers, w.options, w.parts, watch)
+	options := w.options
+	options.Concurrent *= sourceWorkers
+	return addController(w.mgr, kind.name(), r.reconcile, r.triggers, options, w.parts, watch)
 }
 
 // sourceOwner names an object of a kind as a source.

@@ -28,7 +28,7 @@ const (
 // lane is where slow fetches go on without a worker: servers that do not answer must not
 // keep the workers from all other sources.
 type lane struct {
-	// workers are those of one kind of sources, patience is longestPatience but in tests.
+	// workers are those of the kind that has the fewest, patience is longestPatience but in tests.
 	workers  int
 	patience time.Duration
 
@@ -53,7 +53,7 @@ type asker struct {
 	credential string
 }
 
-// newLane is for kinds of sources that have a number of workers each.
+// newLane is for kinds that have a number of workers each, or more.
 func newLane(workers int) *lane {
 	return &lane{
 		workers: workers, patience: longestPatience,
