@@ -14,6 +14,12 @@ const floorTime = "2026-01-01T00:00:00Z"
 // length of a real one.
 const floorRevision = "main@sha1:0123456789abcdef0123456789abcdef01234567"
 
+// floorURL and floorDigest stand where an operator would name an artifact.
+const (
+	floorURL    = "http://source-controller.flux-system.svc.cluster.local./a/path/"
+	floorDigest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+)
+
 // announce gives every Kustomization a finalizer and stores its inventory, as an
 // operator does before it writes the first object. The function that it returns
 // waits until all Deployments have been seen to by their controller, and stores the
@@ -60,6 +66,41 @@ func (b *bare) announce(ctx context.Context, custom, objects []item) (outcome fu
 			}})
 		})
 	}, nil
+}
+
+// follow makes an operator's writes for a source: a finalizer, what has come of its first
+// fetch, and an event that says so.
+func (b *bare) follow(ctx context.Context, it item) error {
+	if err := b.mergePatch(ctx, it.path, map[string]any{"metadata": map[string]any{"finalizers": []string{"finalizers.fluxcd.io"}}}); err != nil {
+		return err
+	}
+	stored := "stored artifact for digest '" + floorRevision + "'"
+	err := b.mergePatch(ctx, it.path+"/status", map[string]any{"status": map[string]any{
+		"observedGeneration": 1,
+		"url":                floorURL + "latest.tar.gz",
+		"artifact": map[string]any{
+			"revision": floorRevision, "digest": floorDigest, "lastUpdateTime": floorTime, "size": 1000,
+			"path": "a/path", "url": floorURL + "0123456789.tar.gz",
+		},
+		"conditions": []any{
+			floorCondition("Ready", "True", "Succeeded", stored),
+			floorCondition("ArtifactInStorage", "True", "Succeeded", stored),
+		},
+	}})
+	if err != nil {
+		return err
+	}
+	event, err := json.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "Event", "metadata": map[string]any{"generateName": it.name + ".", "namespace": it.namespace},
+		"involvedObject": map[string]any{"kind": it.kind, "namespace": it.namespace, "name": it.name},
+		"type":           "Normal", "reason": "NewArtifact", "message": stored, "count": 1,
+		"firstTimestamp": floorTime, "lastTimestamp": floorTime, "source": map[string]any{"component": applyManager},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = b.plane.send(ctx, http.MethodPost, "/api/v1/namespaces/"+it.namespace+"/events", "application/json", event)
+	return err
 }
 
 // eachKustomization calls do for the Kustomizations among the custom resources.

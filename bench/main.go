@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if failed == nil && o.scenarios[sources] {
 		if b.results.Sources, failed = b.measureSources(ctx); failed == nil {
-			b.results.Registry, failed = b.measureRegistry(ctx)
+			b.results.Registries, failed = b.measureRegistries(ctx)
 		}
 	}
 	b.results.Took = duration(time.Since(b.began))
@@ -51,8 +51,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if b.results.Sources != nil {
 		b.results.Figures = append(b.results.Figures, b.results.Sources.figures()...)
 	}
-	if b.results.Registry != nil {
-		b.results.Figures = append(b.results.Figures, b.results.Registry.figures()...)
+	for _, r := range b.results.Registries {
+		b.results.Figures = append(b.results.Figures, r.figures()...)
 	}
 	if len(b.results.Figures) > 0 {
 		path, err := b.results.save(o.results)
@@ -93,8 +93,8 @@ type results struct {
 	Sizes   []sizeResult `json:"sizes"`
 	// Sources is what fetching took, where that was measured.
 	Sources *sourceResult `json:"sources,omitempty"`
-	// Registry is what pulling took, where that was measured.
-	Registry *registryResult `json:"registry,omitempty"`
+	// Registries are what pulling took, where that was measured.
+	Registries []*registryResult `json:"registries,omitempty"`
 	// Growth is the exponent of install time over the number of apps, absent for
 	// a single size.
 	Growth  *float64 `json:"growthExponent,omitempty"`

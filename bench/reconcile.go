@@ -62,6 +62,30 @@ func (b *bench) reconcileSources(ctx context.Context, kind resource, objects []i
 	return at.Sub(began), requests, err
 }
 
+// writeSources makes the writes that an operator makes for sources, and those that create
+// them, on a fresh control plane without one: for each object a finalizer, the outcome and
+// an event.
+func (b *bench) writeSources(ctx context.Context, objects []item) (took time.Duration, err error) {
+	f, err := newFleet(1, 1)
+	if err != nil {
+		return 0, err
+	}
+	p, err := b.plane(ctx, f)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	client := &bare{plane: p, fleet: f, workers: b.options.workers, kind: floor}
+	began := time.Now()
+	err = parallel(ctx, b.options.workers, len(objects), func(ctx context.Context, i int) error {
+		if err := p.apply(ctx, objects[i], foreignManager, false); err != nil {
+			return err
+		}
+		return client.follow(ctx, objects[i])
+	})
+	return time.Since(began), err
+}
+
 // sourceObjects are sources of a kind, named after a prefix and their number.
 func sourceObjects(kind resource, count int, prefix string, spec func(i int, name string) map[string]any) ([]item, error) {
 	var objects []item

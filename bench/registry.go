@@ -16,14 +16,22 @@ import (
 // registryRepositories are those of the registry, with one artifact each.
 const registryRepositories = 200
 
+// registryDelays are what the registries take for each answer. On loopback none of the
+// time of a pull is spent waiting; no registry that an operator pulls from is like that.
+func registryDelays() []time.Duration { return []time.Duration{0, 50 * time.Millisecond} }
+
 // registryResult is what pulling from an OCI registry took, in turns.
 type registryResult struct {
-	Repositories int `json:"repositories"`
-	Workers      int `json:"workers"`
+	Repositories int      `json:"repositories"`
+	Workers      int      `json:"workers"`
+	Delay        duration `json:"delaySeconds"`
 	// Bare are the pulls of a plain client that does nothing with what comes, Pull
 	// those of the operator's store, into an empty folder.
 	Bare samples `json:"bareSeconds"`
 	Pull samples `json:"pullSeconds"`
+	// Writes are what the writes of the operator take a client that pulls nothing, with
+	// the creation of the objects.
+	Writes samples `json:"writesSeconds"`
 	// Reconcile is from the first OCIRepository created to the last one Ready, of an
 	// operator that has started before.
 	Reconcile samples `json:"reconcileSeconds"`
@@ -35,8 +43,21 @@ func ociRepositories() resource {
 	return resource{"OCIRepository", "source.toolkit.fluxcd.io", "v1", "ocirepositories"}
 }
 
-// measureRegistry measures pulling.
-func (b *bench) measureRegistry(ctx context.Context) (_ *registryResult, err error) {
+// measureRegistries measures pulling, from a registry beside the operator and from one
+// that is far away.
+func (b *bench) measureRegistries(ctx context.Context) ([]*registryResult, error) {
+	var all []*registryResult
+	for _, delay := range registryDelays() {
+		r, err := b.measureRegistry(ctx, delay)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+func (b *bench) measureRegistry(ctx context.Context, delay time.Duration) (_ *registryResult, err error) {
 	dir, err := os.MkdirTemp("", "plumb-bench-registry-")
 	if err != nil {
 		return nil, err
@@ -46,13 +67,13 @@ func (b *bench) measureRegistry(ctx context.Context) (_ *registryResult, err err
 	if err != nil {
 		return nil, err
 	}
-	b.say("registry: filling %d repositories", registryRepositories)
-	host, stop, err := serveRegistry(ctx, program)
+	b.say("registry that takes %s for an answer: filling %d repositories", delay, registryRepositories)
+	host, stop, err := serveRegistry(ctx, program, delay)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	r := &registryResult{Repositories: registryRepositories, Workers: b.options.workers}
+	r := &registryResult{Repositories: registryRepositories, Workers: b.options.workers, Delay: duration(delay)}
 	for i := range b.options.rounds {
 		if err := b.registryRound(ctx, r, program, host, filepath.Join(dir, strconv.Itoa(i))); err != nil {
 			return nil, fmt.Errorf("registry, round %d: %w", i+1, err)
@@ -64,8 +85,8 @@ func (b *bench) measureRegistry(ctx context.Context) (_ *registryResult, err err
 }
 
 // serveRegistry starts the registry and returns its address and what ends it.
-func serveRegistry(ctx context.Context, program string) (host string, stop func() error, err error) {
-	cmd := exec.CommandContext(ctx, program, "serve", strconv.Itoa(registryRepositories))
+func serveRegistry(ctx context.Context, program string, delay time.Duration) (host string, stop func() error, err error) {
+	cmd := exec.CommandContext(ctx, program, "serve", strconv.Itoa(registryRepositories), delay.String())
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -101,11 +122,16 @@ func (b *bench) registryRound(ctx context.Context, r *registryResult, program, h
 	if err != nil {
 		return err
 	}
+	writes, err := b.writeSources(ctx, objects)
+	if err != nil {
+		return err
+	}
 	reconcile, requests, err := b.reconcileSources(ctx, ociRepositories(), objects, nil)
 	if err != nil {
 		return err
 	}
-	r.Bare, r.Pull, r.Reconcile, r.Requests = append(r.Bare, bare), append(r.Pull, pull), append(r.Reconcile, reconcile), requests
+	r.Bare, r.Pull, r.Writes = append(r.Bare, bare), append(r.Pull, pull), append(r.Writes, writes)
+	r.Reconcile, r.Requests = append(r.Reconcile, reconcile), requests
 	return nil
 }
 
@@ -129,20 +155,34 @@ func registryObjects(host string, count int) ([]item, error) {
 	})
 }
 
-// figures judges the result.
+// figures judges the result. Beside the registry the control plane's writes are all that
+// takes time, so the operator is held against a client that makes them too.
 func (r *registryResult) figures() []figure {
-	f := &figures{group: fmt.Sprintf("OCI: %d repositories, %d workers", r.Repositories, r.Workers)}
-	ratio := func(of samples) float64 {
-		var all samples
-		for i := range of {
-			all = append(all, time.Duration(float64(time.Second)*float64(of[i])/float64(r.Bare[i])))
-		}
-		return all.p50().Seconds()
+	where, pulls := "beside the operator", noBound()
+	if r.Delay > 0 {
+		where, pulls = fmt.Sprintf("%d ms away", time.Duration(r.Delay).Milliseconds()), same(2)
 	}
-	f.add("bare client: pulls", "s", r.Bare.p50().Seconds(), noBound(), "")
+	written := make(samples, len(r.Bare))
+	for i := range r.Bare {
+		written[i] = r.Bare[i] + r.Writes[i]
+	}
+	f := &figures{group: fmt.Sprintf("OCI: %d repositories, registry %s", r.Repositories, where)}
+	f.add("bare client: pulls", "s", r.Bare.p50().Seconds(), noBound(), fmt.Sprintf("%d workers", r.Workers))
+	f.add("bare client: then the operator's writes", "s", r.Writes.p50().Seconds(), noBound(), "finalizer, status, event; and creation")
 	f.add("store: first pulls", "s", r.Pull.p50().Seconds(), noBound(), "unpacked and kept on disk")
-	f.add("store: times bare client", "", ratio(r.Pull), same(2), "")
+	f.add("store: times bare client's pulls", "", r.Pull.over(r.Bare), same(2), "")
 	f.add("operator: all OCIRepositories Ready", "s", r.Reconcile.p50().Seconds(), noBound(), r.Requests.String())
-	f.add("operator: times bare client", "", ratio(r.Reconcile), noBound(), "")
+	f.add("operator: times bare client's pulls", "", r.Reconcile.over(r.Bare), pulls, "")
+	f.add("operator: times bare client's pulls and writes", "", r.Reconcile.over(written), same(2), "")
 	return f.all
+}
+
+// over is how many times those of another contestant the times are, in the median of the
+// rounds.
+func (s samples) over(other samples) float64 {
+	var all samples
+	for i := range s {
+		all = append(all, time.Duration(float64(time.Second)*float64(s[i])/float64(other[i])))
+	}
+	return all.p50().Seconds()
 }

@@ -2,12 +2,12 @@
 // long that takes: with Plumb's store, or with a plain client that reads the layers and
 // does nothing with them. The registry is this program too, in a process of its own.
 //
-//	pull serve COUNT
+//	pull serve COUNT DELAY
 //	pull bare HOST COUNT WORKERS
 //	pull plumb HOST COUNT WORKERS FOLDER
 //
-// A registry prints its HOST and ends when its standard input does. The others print the
-// seconds that all pulls took together, without the start of the process.
+// A registry answers each request DELAY after it has come, as one does that is far away. It
+// prints its HOST and ends when its standard input does. The others print the seconds that all pulls took together, without the start of the process.
 package main
 
 import (
@@ -26,6 +26,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -56,13 +57,17 @@ func main() {
 }
 
 func run(args []string) error {
-	usage := errors.New("usage: pull serve COUNT | bare HOST COUNT WORKERS | plumb HOST COUNT WORKERS FOLDER")
-	if len(args) == 2 && args[0] == "serve" {
+	usage := errors.New("usage: pull serve COUNT DELAY | bare HOST COUNT WORKERS | plumb HOST COUNT WORKERS FOLDER")
+	if len(args) == 3 && args[0] == "serve" {
 		count, err := strconv.Atoi(args[1])
 		if err != nil {
 			return usage
 		}
-		return serve(count)
+		delay, err := time.ParseDuration(args[2])
+		if err != nil {
+			return usage
+		}
+		return serve(count, delay)
 	}
 	if len(args) < 4 {
 		return usage
@@ -91,14 +96,22 @@ func run(args []string) error {
 // repository is the name of the i-th.
 func repository(i int) string { return fmt.Sprintf("team/app-%03d", i) }
 
-// serve is a registry with an artifact tagged latest in each of its repositories.
-func serve(count int) error {
+// serve is a registry with an artifact tagged latest in each of its repositories. It is
+// filled without the delay.
+func serve(count int, delay time.Duration) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	quiet := log.New(io.Discard, "", 0)
-	server := &http.Server{Handler: registry.New(registry.Logger(quiet)), ErrorLog: quiet, ReadHeaderTimeout: time.Minute}
+	var filled atomic.Bool
+	content := registry.New(registry.Logger(quiet))
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if filled.Load() {
+			time.Sleep(delay)
+		}
+		content.ServeHTTP(w, r)
+	}), ErrorLog: quiet, ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	for i := range count {
@@ -106,6 +119,7 @@ func serve(count int) error {
 			return errors.Join(err, server.Close())
 		}
 	}
+	filled.Store(true)
 	fmt.Println(listener.Addr())
 	_, err = io.Copy(io.Discard, os.Stdin)
 	err = errors.Join(err, server.Close())
