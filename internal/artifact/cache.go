@@ -35,6 +35,10 @@ const (
 	maxCache = 4 << 30
 	// mostTables is how many bytes of names and sums of the artifacts in use are in memory.
 	mostTables = 64 << 20
+	// slowBytes in slowTime are brought by a server at least: it is in the same cluster, and
+	// one that is slower hangs, whatever it says.
+	slowBytes = 16 << 10
+	slowTime  = 15 * time.Second
 	// keepUnused is how long an artifact is kept that nobody uses: after a restart it
 	// takes a while until its users ask for it.
 	keepUnused = time.Hour
@@ -57,10 +61,11 @@ type Cache struct {
 }
 
 // cacheLimits bound an artifact when it is unpacked, in bytes of one file and of all, files
-// and bytes of names, and the bytes of those that nobody uses.
+// and bytes of names, the bytes of those that nobody uses, and the time that a server takes.
 type cacheLimits struct {
 	file, total, unused int64
 	entries, names      int
+	pace                pace
 }
 
 // cached is an artifact in use.
@@ -83,7 +88,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), most: cacheLimits{file: maxUnpackedFile, total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), most: cacheLimits{file: maxUnpackedFile, total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames, pace: pace{slowBytes, slowTime}}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 

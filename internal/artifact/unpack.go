@@ -127,19 +127,27 @@ func malformed(ctx context.Context, err error) error {
 
 // open asks for an artifact at a URL.
 func (c *Cache) open(ctx context.Context, url string) (io.ReadCloser, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	answer := c.most.pace.keeping(ctx)
+	request, err := http.NewRequestWithContext(answer.ctx, http.MethodGet, url, nil)
 	if err != nil {
+		answer.cancel(nil)
 		return nil, errors.New("it is no URL that can be asked")
 	}
-	response, err := c.client.Do(request)
+	var response *http.Response
+	_, err = answer.wait(func() (_ int, err error) {
+		response, err = c.client.Do(request)
+		return 0, err
+	})
 	if err != nil {
+		answer.cancel(nil)
 		return nil, withoutURL(err)
 	}
+	answer.ReadCloser = response.Body
 	if response.StatusCode != http.StatusOK {
-		_ = response.Body.Close()
+		_ = answer.Close()
 		return nil, fmt.Errorf("it is answered with %s", response.Status)
 	}
-	return response.Body, nil
+	return answer, nil
 }
 
 // withoutURL takes the URL, which is named anyway, and addresses out of an error.
