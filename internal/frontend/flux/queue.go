@@ -29,6 +29,9 @@ const (
 // triggers puts keys into the queue of a controller from anywhere in the
 // process. Keys that come before the controller has started are kept until then.
 type triggers struct {
+	// shares divide the workers of the controller among namespaces; nil does not.
+	shares *shares
+
 	mu sync.Mutex
 	// queue is nil until the controller starts; guarded by mu, as is early.
 	queue workqueue.TypedRateLimitingInterface[ctrl.Request]
@@ -49,6 +52,7 @@ func (t *triggers) start(_ context.Context, queue workqueue.TypedRateLimitingInt
 
 // add has an object reconciled.
 func (t *triggers) add(key types.NamespacedName, p priority) {
+	t.shares.asked(key)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.queue != nil {

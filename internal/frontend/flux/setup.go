@@ -159,7 +159,7 @@ func addController(mgr manager.Manager, kind string, run func(context.Context, c
 	c, err := controller.New(kind, mgr, controller.Options{
 		MaxConcurrentReconciles: options.Concurrent,
 		UsePriorityQueue:        ptr.To(true),
-		Reconciler:              reconcile.Func(measured(kind, withRoutinePriority(run), parts)),
+		Reconciler:              reconcile.Func(t.shares.among(measured(kind, withRoutinePriority(run), parts))),
 		SkipNameValidation:      ptr.To(true),
 		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](
 			options.Kustomization.MinRetryDelay, options.Kustomization.MaxRetryDelay),
