@@ -20,9 +20,11 @@ import (
 // last one was slow.
 type flights[R any] struct {
 	mu sync.Mutex
-	// byObject and slow are guarded by mu.
+	// byObject and slow are guarded by mu, as is proven: the objects whose last look has
+	// brought something.
 	byObject map[types.UID]*flight[R]
 	slow     map[types.UID]slow
+	proven   map[types.UID]bool
 }
 
 // slow is what is known of an object whose last look lasted: what that was at, when a worker
@@ -56,7 +58,7 @@ type flight[R any] struct {
 }
 
 func newFlights[R any]() *flights[R] {
-	return &flights[R]{byObject: map[types.UID]*flight[R]{}, slow: map[types.UID]slow{}}
+	return &flights[R]{byObject: map[types.UID]*flight[R]{}, slow: map[types.UID]slow{}, proven: map[types.UID]bool{}}
 }
 
 // of gives the flight of an object that was begun with a key, nil for none, and whether the
@@ -106,6 +108,9 @@ func (f *flights[R]) abandon(uid types.UID) {
 func (f *flights[R]) forget(uid types.UID) {
 	f.abandon(uid)
 	f.quick(uid)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.proven, uid)
 }
 
 // lasts remembers that a look lasts.
@@ -120,6 +125,28 @@ func (f *flights[R]) has(uid types.UID) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.byObject[uid] != nil
+}
+
+// brought remembers whether a look has brought something. One that was given up says nothing
+// of its server.
+func (f *flights[R]) brought(uid types.UID, under *flight[R], err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.byObject[uid] != under:
+	case err == nil:
+		f.proven[uid] = true
+	default:
+		delete(f.proven, uid)
+	}
+}
+
+// seat gives a look a place on the lane, or a worker that waits for it.
+func (f *flights[R]) seat(l *lane, e errand[R]) (place, patient func()) {
+	f.mu.Lock()
+	proven := f.proven[e.uid]
+	f.mu.Unlock()
+	return l.take(e.of, proven)
 }
 
 // quick forgets that a look lasted.
@@ -230,7 +257,7 @@ func (f *flights[R]) run(l *lane, now func() time.Time, e errand[R]) (*flight[R]
 	}
 	var place, patient func()
 	if isSlow {
-		if place, patient = l.take(e.of); place == nil && patient == nil {
+		if place, patient = f.seat(l, e); place == nil && patient == nil {
 			return nil, e.full()
 		}
 	}
@@ -244,7 +271,7 @@ func (f *flights[R]) run(l *lane, now func() time.Time, e errand[R]) (*flight[R]
 			return f.take(e.uid, under), nil
 		}
 		f.lasts(e, now())
-		place, patient = l.take(e.of)
+		place, patient = f.seat(l, e)
 	}
 	if patient != nil {
 		landed := under.within(l.patience)
@@ -253,7 +280,7 @@ func (f *flights[R]) run(l *lane, now func() time.Time, e errand[R]) (*flight[R]
 			f.waited(e.uid, now(), true)
 			return f.take(e.uid, under), nil
 		}
-		if place, patient = l.take(e.of); patient != nil {
+		if place, patient = f.seat(l, e); patient != nil {
 			patient() // others have their turn
 		}
 	}
@@ -351,6 +378,7 @@ func (f *flights[R]) launch(work *background, uid types.UID, under *flight[R], l
 		if time.Since(begun) < workerWait {
 			f.quick(uid)
 		}
+		f.brought(uid, under, err)
 		if f.land(under, result, err) {
 			tell()
 		}

@@ -144,6 +144,55 @@ func TestSlowAgain(t *testing.T) {
 	r.work.Wait()
 }
 
+// TestSlowAndProven: a slow look has a place though those that never brought anything have
+// taken all of theirs, as long as its own last one brought something.
+func TestSlowAndProven(t *testing.T) {
+	t.Parallel()
+	l := newLane(1)
+	r := &sourceReconciler[*sourcev1.GitRepository, GitRequest]{
+		kind: gitRepositories{}, clock: clock.RealClock{}, lane: l, flights: newFlights[GitRequest](), triggers: &triggers{},
+	}
+	obj := &sourcev1.GitRepository{}
+	obj.Name, obj.Namespace, obj.UID = "a", "b", "c"
+	slowly := func(want bool, when string) {
+		t.Helper()
+		remote := newWaits()
+		r.fetcher = remote
+		obj.Generation++
+		l.all = lanePlaces + 1
+		landed, err := r.fetch(t.Context(), obj, &pursuit[GitRequest]{}, "")
+		if placed := err == nil; landed != nil || placed != want {
+			t.Errorf("%s: it has a place: %t (%v), want %t", when, placed, err, want)
+		}
+		r.flights.abandon(obj.UID)
+		l.all = 0
+	}
+	brings := func(of Fetcher[GitRequest]) {
+		t.Helper()
+		r.fetcher = of
+		obj.Generation++
+		if landed, err := r.fetch(t.Context(), obj, &pursuit[GitRequest]{}, ""); landed == nil || err != nil {
+			t.Fatalf("a look does not land: %v, %v", landed, err)
+		}
+	}
+	answers := newWaits()
+	close(answers.answer)
+	slowly(false, "it never brought anything")
+	r.flights.quick(obj.UID)
+	brings(answers)
+	slowly(true, "its last look brought something")
+	r.flights.quick(obj.UID)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.fetcher = newWaits()
+	obj.Generation++
+	if landed, err := r.fetch(ctx, obj, &pursuit[GitRequest]{}, ""); landed == nil || landed.err == nil || err != nil {
+		t.Fatalf("a look does not fail: %v, %v", landed, err)
+	}
+	slowly(false, "its last look failed")
+	r.work.Wait()
+}
+
 // TestFailureAnswersItsRequest: a look that failed answers the request that it was begun for,
 // and no newer one; a failure before any look answers the newest.
 func TestFailureAnswersItsRequest(t *testing.T) {

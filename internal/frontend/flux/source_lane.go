@@ -21,6 +21,9 @@ const (
 	lanePlaces      = 32
 	namespacePlaces = 8
 	serverPlaces    = 6
+	// provenPlaces are more of each kind, for fetches whose last one has brought something:
+	// servers that never answer must not keep those out that are slow.
+	provenPlaces = 2
 	// longestPatience is how long a worker stays at most with a fetch that has no place.
 	longestPatience = time.Minute
 )
@@ -64,10 +67,15 @@ func newLane(workers int) *lane {
 // take gives a function that gives the place back; nil where there is none. A namespace that
 // has no fetch on the lane all the same may keep a worker, until patient gives it back: one
 // at a time, and one worker is kept by nobody, so that a full lane is not the end of all else.
-func (l *lane) take(of server) (place, patient func()) {
+// Proven is for a fetch whose last one has brought something.
+func (l *lane) take(of server, proven bool) (place, patient func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.all >= lanePlaces || l.byNamespace[of.namespace] >= namespacePlaces || l.byServer[of] >= serverPlaces {
+	more := 0
+	if proven {
+		more = provenPlaces
+	}
+	if l.all >= lanePlaces+more || l.byNamespace[of.namespace] >= namespacePlaces+more || l.byServer[of] >= serverPlaces+more {
 		if l.byNamespace[of.namespace] > 0 || l.patient[of.namespace] || len(l.patient) >= l.workers-1 {
 			return nil, nil
 		}

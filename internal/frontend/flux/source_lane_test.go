@@ -27,7 +27,7 @@ func TestLane(t *testing.T) {
 	var places []func()
 	take := func(of server, what string) {
 		t.Helper()
-		place, _ := l.take(of)
+		place, _ := l.take(of, false)
 		if place == nil {
 			t.Fatalf("%s has no place", what)
 		}
@@ -35,7 +35,7 @@ func TestLane(t *testing.T) {
 	}
 	full := func(of server, what string, may bool) (patient func()) {
 		t.Helper()
-		place, patient := l.take(of)
+		place, patient := l.take(of, false)
 		if place != nil || (patient != nil) != may {
 			t.Errorf("%s has a place: %t, and may keep a worker: %t, want %t", what, place != nil, patient != nil, may)
 		}
@@ -50,6 +50,20 @@ func TestLane(t *testing.T) {
 		take(server{"a", fmt.Sprint(i)}, "another server")
 	}
 	full(server{"a", "another"}, "one more in the namespace", false)
+	var proven []func()
+	for range provenPlaces {
+		place, _ := l.take(server{"a", "proven"}, true)
+		if place == nil {
+			t.Fatal("one that is proven has no place beside others of its namespace")
+		}
+		proven = append(proven, place)
+	}
+	if place, _ := l.take(server{"a", "proven"}, true); place != nil {
+		t.Error("there is no end of those that are proven")
+	}
+	for _, place := range proven {
+		place()
+	}
 	for i := range 32 - 8 - 1 {
 		take(server{fmt.Sprint("c", i), "one"}, "another namespace")
 	}
