@@ -1,12 +1,19 @@
-// Package artifact keeps packed artifacts on disk and serves them over HTTP.
+// Package artifact keeps packed artifacts on disk: a Store those that the operator makes,
+// a Cache those that it unpacks. Rooms bound what both, and the stores of sources, keep for
+// each namespace.
 //
 // An artifact is a gzipped tar of a gitops.Tree, the same bytes for the same
-// files. It is for consumers outside the process only: inside, files are read
-// through the Tree itself, so that packing is never waited for. A file appears
+// files. A Store serves it over HTTP to consumers outside the process: inside, files are
+// read through the Tree itself, so that packing is never waited for. A file appears
 // under its name when it is whole, and its digest is known by then; the last one
 // stays in place until there is a newer one, whatever happens meanwhile. Beside the
 // present artifact of a source those before it are kept for a while, for whoever has
 // begun to load one, or has yet to be told of the newer one.
+//
+// A Cache has the way back: it checks what another controller or a registry serves, or what a
+// Store has kept over a restart, and gives a Tree that is read from the disk. It is shared by
+// those alone who may see the same. Read and Fetch are for commands: they give a Tree in
+// memory.
 //
 // All paths go through an os.Root. The front end decides what a source is
 // called and which files are advertised.

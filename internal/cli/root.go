@@ -85,8 +85,8 @@ func New(version string, streams Streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "plumb",
 		Short: "GitOps for Kubernetes: Flux's kinds, served by one fast operator",
-		Long: `Plumb keeps Kubernetes clusters as Git repositories say. It serves the custom
-resources of Flux.
+		Long: `Plumb keeps Kubernetes clusters as sources say: Git repositories, OCI artifacts,
+buckets, Helm charts. It serves the custom resources of Flux.
 
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 kind not served.`,
 		SilenceUsage:  true,

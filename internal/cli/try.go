@@ -37,7 +37,7 @@ time ran out, 3 when only kinds are missing that this version does not serve.`,
 	flags.StringVar(&o.Dir, "dir", "", "`folder` that keeps the cluster for the next time; default: one that goes with the session")
 	flags.BoolVar(&o.Once, "once", false, "end when the outcome is known, print a summary")
 	flags.DurationVar(&o.Timeout, "timeout", 5*time.Minute, "`time` after which --once gives up")
-	rewrites := flags.StringArray("rewrite", nil, "`FROM=TO`: sources whose URLs begin with FROM are looked for at TO; may be repeated")
+	rewrites := flags.StringArray("rewrite", nil, "`FROM=TO`: sources whose URLs are FROM, or go on from it with a part of the path, are looked for at TO; may be repeated")
 	format := outputFlag(command)
 	command.RunE = func(command *cobra.Command, args []string) error {
 		o.Target = "."

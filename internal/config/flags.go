@@ -41,7 +41,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.IntVar(&c.ConcurrentApply, "concurrent-ssa", 4, "`number` of objects of a Kustomization that are applied at the same time")
 	set.BoolVar(&c.WatchAllNamespaces, "watch-all-namespaces", true, "serve custom resources of all namespaces; if false, of the one in RUNTIME_NAMESPACE")
 	set.StringVar(&f.watchSelector, "watch-label-selector", "", "serve only custom resources with matching `labels`")
-	set.StringVar(&f.configSelector, "watch-configs-label-selector", "", "react at once to ConfigMaps and Secrets with matching `labels`; default: Flux's watch label")
+	set.StringVar(&f.configSelector, "watch-configs-label-selector", "", "no effect: every ConfigMap and Secret that is referred to is reacted to at once, whatever its `labels`")
 	set.StringVar(&f.logLevel, "log-level", string(LogInfo), "`level` of the log: trace, debug, info or error")
 	set.StringVar(&f.logEncoding, "log-encoding", string(LogJSON), "`form` of the log: json or console")
 
@@ -74,7 +74,7 @@ func Bind(set *pflag.FlagSet, getenv func(string) string) *Flags {
 	set.BoolVar(&c.NoPrivateSources, "no-private-sources", false, "refuse sources at loopback and private addresses (no flag of Flux)")
 	set.StringArrayVar(&c.ArtifactServers, "artifact-server", nil, "`host` or host:port whose artifacts are taken from a private address despite --no-private-sources; may be repeated; default: Flux's controllers in RUNTIME_NAMESPACE (no flag of Flux)")
 	set.BoolVar(&c.NoPlainCredentials, "no-plain-credentials", false, "refuse to send the credential of a source over http (no flag of Flux)")
-	set.StringArrayVar(&f.rewrites, "rewrite-source", nil, "`FROM=TO`: sources whose URLs begin with FROM are at TO; may be repeated (no flag of Flux)")
+	set.StringArrayVar(&f.rewrites, "rewrite-source", nil, "`FROM=TO`: sources whose URLs are FROM, or go on from it with a part of the path, are at TO; may be repeated (no flag of Flux)")
 	set.Int64Var(&c.Helm.IndexBytes, "helm-index-max-size", 50<<20, "most `bytes` of the index of a Helm repository")
 	set.Int64Var(&c.Helm.ChartBytes, "helm-chart-max-size", 10<<20, "most `bytes` of a Helm chart")
 	set.Int64Var(&c.Helm.ChartFileBytes, "helm-chart-file-max-size", 5<<20, "most `bytes` of a file in a Helm chart")

@@ -33,7 +33,6 @@ const (
 	StageApply  StageName = "apply"
 	StagePrune  StageName = "prune"
 	StageHealth StageName = "health"
-	StageReport StageName = "report"
 )
 
 // ErrorKind says what kind of answer an error needs.

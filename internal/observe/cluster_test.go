@@ -116,6 +116,11 @@ func deadline(t testing.TB) context.Context {
 	return ctx
 }
 
+// knows tells whether what an owner needs of a kind is known by now.
+func (o *Observer) knows(need Need) bool {
+	return o.synced(key{kind: need.Kind}, need.demand().full)
+}
+
 // sync declares needs and waits for them.
 func (f *fixture) sync(needs ...Need) {
 	f.t.Helper()

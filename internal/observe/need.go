@@ -153,12 +153,8 @@ func (w *watcher) spare() {
 	})
 }
 
-// Synced tells whether what an owner needs of a kind is known: its markers, and
-// their health if that is needed.
-func (o *Observer) Synced(need Need) bool {
-	return o.synced(key{kind: need.Kind}, need.demand().full)
-}
-
+// synced tells whether what a kind, or an object, is watched for is known: markers, and
+// their health where full says so.
 func (o *Observer) synced(k key, full bool) bool {
 	t := o.table(k)
 	if t == nil {

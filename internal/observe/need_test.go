@@ -76,21 +76,21 @@ func TestWatchesEndWithTheirLastOwner(t *testing.T) {
 	o.Need(a, nil, nil)
 	(<-later.calls)()
 	f := &fixture{Observer: o, t: t}
-	f.reach("watched without health", func() bool { return o.Synced(markers) && !o.Synced(health) })
+	f.reach("watched without health", func() bool { return o.knows(markers) && !o.knows(health) })
 
 	o.Need(b, nil, nil)
-	if !o.Synced(markers) {
+	if !o.knows(markers) {
 		t.Error("the watch ended before the grace period did")
 	}
 	sync(b, markers)
 	(<-later.calls)()
-	if !o.Synced(markers) || o.watchers[key{kind: kind}] != first {
+	if !o.knows(markers) || o.watchers[key{kind: kind}] != first {
 		t.Error("the watch ended though an owner came back")
 	}
 
 	o.Need(b, nil, nil)
 	(<-later.calls)()
-	if o.Synced(markers) || o.table(key{kind: kind}) != nil {
+	if o.knows(markers) || o.table(key{kind: kind}) != nil {
 		t.Error("the watch outlives its owners")
 	}
 	if err := o.WaitSynced(deadline(t), []Need{markers}, nil); err == nil {

@@ -81,7 +81,7 @@ func TestHealthIsFollowed(t *testing.T) {
 	if got, known := f.Live(ref); !known || got.Health.Status != "" {
 		t.Errorf("Live = %+v, %v, want no health", got, known)
 	}
-	if f.Synced(full) {
+	if f.knows(full) {
 		t.Error("health is synced before anybody needs it")
 	}
 	f.sync(full)
@@ -188,7 +188,7 @@ func TestKindThatMayNotBeWatched(t *testing.T) {
 	}
 	f.cluster.Kubectl(t, "create", "clusterrolebinding", f.namespace, "--clusterrole=view", "--user="+nobody)
 	f.Retry(need.Kind)
-	for !f.Synced(need) {
+	for !f.knows(need) {
 		if t.Context().Err() != nil {
 			t.Fatal("not synced after the right was given")
 		}
@@ -245,7 +245,7 @@ func TestDefinitionThatComesAndGoes(t *testing.T) {
 		}
 		f.cluster.Kubectl(t, "wait", "--for=condition=Established", "crd", "widgets."+group)
 		f.Retry(need.Kind)
-		f.reach("synced", func() bool { return f.Synced(need) })
+		f.reach("synced", func() bool { return f.knows(need) })
 	}
 	create()
 	widget := f.apply(`{"apiVersion":"` + group + `/v1","kind":"Widget","metadata":{"name":"w"},"spec":{"size":1,"tags":["a"],"free":{"a":{"b":1}}}}`)

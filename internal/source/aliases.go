@@ -18,10 +18,10 @@ type Written struct {
 	Nodes int64
 }
 
-// WrittenOut is what YAML has once its aliases are written out. More than most bytes are an error: a few lines can name a text as often as
-// to fill any memory. It is asked before anything decodes the text. What has no aliases is
-// not parsed; what may have some and cannot be read is an error, for another parser might
-// read it.
+// WrittenOut is what YAML has once its aliases are written out. More than most bytes are an
+// error: a few lines can name a text as often as to fill any memory. It is asked before
+// anything decodes the text. What has no aliases is not parsed; what may have some and cannot
+// be read is an error, for another parser might read it.
 func WrittenOut(text []byte, most int64) (Written, error) {
 	if bytes.IndexByte(text, '*') < 0 || bytes.IndexByte(text, '&') < 0 {
 		return Written{Bytes: int64(len(text))}, nil

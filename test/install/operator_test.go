@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,8 +22,6 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -130,13 +127,8 @@ func (w *world) installedKubeconfig() string {
 		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To(int64(3600))},
 	}, metav1.CreateOptions{})
 	w.check(err)
-	config := clientcmdapi.NewConfig()
-	config.Clusters["c"] = &clientcmdapi.Cluster{Server: w.cluster.REST.Host, CertificateAuthorityData: w.cluster.REST.CAData, CertificateAuthority: w.cluster.REST.CAFile}
-	config.AuthInfos["operator"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
-	config.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "operator"}
-	config.CurrentContext = "c"
-	file := filepath.Join(w.TempDir(), "kubeconfig")
-	w.check(clientcmd.WriteToFile(*config, file))
+	file, err := lab.WithToken(w.cluster.Kubeconfig, token.Status.Token, w.TempDir())
+	w.check(err)
 	return file
 }
 

@@ -155,7 +155,7 @@ func New(t *testing.T) *Lab {
 	}
 	l.Check(prepare(l.Cluster))
 	var err error
-	l.kubeconfig, err = withToken(l.Proxy.Kubeconfig, prepared.account.BearerToken, t.TempDir())
+	l.kubeconfig, err = WithToken(l.Proxy.Kubeconfig, prepared.account.BearerToken, t.TempDir())
 	l.Check(err)
 	l.Client, err = client.NewWithWatch(l.Cluster.REST, client.Options{Scheme: scheme})
 	l.Check(err)
@@ -194,9 +194,9 @@ func prepare(c *testenv.Cluster) error {
 	return prepared.err
 }
 
-// withToken gives the path of a kubeconfig, in a folder, that is another one but for the
-// token.
-func withToken(kubeconfig, token, folder string) (string, error) {
+// WithToken gives the path of a kubeconfig, in a folder, that is another one but for the
+// token, which takes the place of every credential in it.
+func WithToken(kubeconfig, token, folder string) (string, error) {
 	config, err := clientcmd.LoadFromFile(kubeconfig)
 	if err != nil {
 		return "", err

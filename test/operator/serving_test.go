@@ -41,6 +41,16 @@ func keptAddress(w *world) string {
 	return listener.Addr().String()
 }
 
+// restartable gives a data folder, and what starts the test's own operator with it: at the
+// same address each time, which stands in the URLs of artifacts.
+func (w *world) restartable() (dir string, start func() (stop func())) {
+	dir, address := w.t.TempDir(), keptAddress(w)
+	return dir, func() func() {
+		w.t.Helper()
+		return w.runOwn(dir, func(c *config.Operator) { c.Storage.Address = address })
+	}
+}
+
 // unavailable has a Git server answer nothing but that it is not there.
 func unavailable(s *testenv.GitServer) {
 	s.Around(func(http.Handler) http.Handler {
@@ -91,9 +101,8 @@ func TestRestartServesWhatCannotBeFetched(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			dir, address := t.TempDir(), keptAddress(w)
-			fixed := func(c *config.Operator) { c.Storage.Address = address }
-			stop := w.runOwn(dir, fixed)
+			dir, start := w.restartable()
+			stop := start()
 			first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1"), "app/README.md": "left out"})
 			w.secret("login", map[string]string{"username": "ann", "password": "any"})
 			w.source(func(s *sourcev1.GitRepository) {
@@ -110,7 +119,7 @@ func TestRestartServesWhatCannotBeFetched(t *testing.T) {
 			broken := w.namedSource("repo")
 			w.check(w.client.Get(w.context(), w.key("repo"), broken))
 
-			stop = w.runOwn(dir, fixed)
+			stop = start()
 			w.patch(w.namedConfig("kept"), `{"data":{"key":"drift"}}`)
 			w.data("kept", "1")
 			w.same(kept)
@@ -135,32 +144,33 @@ func TestRestartServesWhatCannotBeFetched(t *testing.T) {
 func TestRestartServesCharts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	dir, address := t.TempDir(), keptAddress(w)
-	fixed := func(c *config.Operator) { c.Storage.Address = address }
-	stop := w.runOwn(dir, fixed)
-	repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{Username: "ann", Password: "s3cret"})
-	repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
-	w.secret("login", map[string]string{"username": "ann", "password": "s3cret"})
-	charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{
-		URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}, SecretRef: &meta.LocalObjectReference{Name: "login"},
-	}}
-	web := &sourcev1.HelmChart{ObjectMeta: w.meta("web"), Spec: sourcev1.HelmChartSpec{
-		Chart: "web", Interval: metav1.Duration{Duration: time.Hour},
-		SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: "charts"},
-	}}
-	w.owned(charts)
-	w.owned(web)
-	w.check(w.client.Create(w.context(), charts))
-	w.check(w.client.Create(w.context(), web))
-	index, chart := stored(w, charts, "sha256:"), stored(w, web, "1.0.0")
+	_, start := w.restartable()
+	stop := start()
+	charts, web, _ := w.createCharts(w.owned)
+	index, chart := stored(w, charts, "sha256:"), stored(w, web, "1.1.0")
 	stop()
 	w.check(w.client.Delete(w.context(), w.namedSecret("login")))
-	w.runOwn(dir, fixed)
+	start()
 	unstored(w, charts, "AuthenticationFailed", "not found")
-	unstored(w, web, "AuthenticationFailed", "not found|'1.0.0' stays in force")
+	unstored(w, web, "AuthenticationFailed", "not found|'1.1.0' stays in force")
 	for _, url := range []string{index.Status.URL, index.Status.Artifact.URL, chart.Status.Artifact.URL} {
 		w.body(url)
 	}
+}
+
+// createCharts creates what charts has, with the password that its server wants, after those
+// changes; the function sets another password.
+func (w *world) createCharts(change ...func(client.Object)) (*sourcev1.HelmRepository, *sourcev1.HelmChart, func(string)) {
+	w.t.Helper()
+	password := w.plainLogin("username", "password")
+	_, repository, chart, _ := w.charts()
+	for _, f := range change {
+		f(repository)
+		f(chart)
+	}
+	w.check(w.client.Create(w.context(), repository))
+	w.check(w.client.Create(w.context(), chart))
+	return repository, chart, password
 }
 
 // again waits until an artifact is served with its digest.
@@ -232,16 +242,8 @@ func TestStoredFileIsMended(t *testing.T) {
 	t.Run("an index and a chart", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
-		repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
-		repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
-		charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}}}
-		web := &sourcev1.HelmChart{ObjectMeta: w.meta("web"), Spec: sourcev1.HelmChartSpec{
-			Chart: "web", Interval: metav1.Duration{Duration: time.Hour},
-			SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: "charts"},
-		}}
-		w.check(w.client.Create(w.context(), charts))
-		w.check(w.client.Create(w.context(), web))
-		index, chart := stored(w, charts, "sha256:").GetArtifact(), stored(w, web, "1.0.0").GetArtifact()
+		charts, web, _ := w.createCharts()
+		index, chart := stored(w, charts, "sha256:").GetArtifact(), stored(w, web, "1.1.0").GetArtifact()
 		for _, a := range []*meta.Artifact{index, chart} {
 			w.check(tamper(filepath.Join(operator.dir, "artifacts", a.Path)))
 		}
@@ -266,16 +268,15 @@ func tamper(file string) error {
 func TestRestartMendsStoredFiles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	dir, address := t.TempDir(), keptAddress(w)
-	fixed := func(c *config.Operator) { c.Storage.Address = address }
-	stop := w.runOwn(dir, fixed)
+	dir, start := w.restartable()
+	stop := start()
 	first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1")})
 	w.source(w.ownedSource)
 	before := w.sourceReady(first)
 	stop()
 	w.check(tamper(filepath.Join(dir, "artifacts", before.Status.Artifact.Path)))
 	unavailable(w.server)
-	w.runOwn(dir, fixed)
+	start()
 	w.event("GitRepository", "repo", "ArtifactVerificationFailed", "has digest|not served before it is stored again")
 	w.again(before.Status.Artifact)
 }
@@ -322,26 +323,15 @@ func TestSlowSourceThatIsAskedAgainAndAgain(t *testing.T) {
 func TestRestoredFileIsMended(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	dir, address := t.TempDir(), keptAddress(w)
-	fixed := func(c *config.Operator) { c.Storage.Address = address }
-	stop := w.runOwn(dir, fixed)
+	dir, start := w.restartable()
+	stop := start()
 	first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1")})
 	w.source(w.ownedSource)
 	w.kustomization("app", func(k *kustomizev1.Kustomization) { w.owned(k) })
 	w.ready("app", first)
 	before := w.sourceReady(first).Status.Artifact
-	repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
-	repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
-	charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}}}
-	web := &sourcev1.HelmChart{ObjectMeta: w.meta("web"), Spec: sourcev1.HelmChartSpec{
-		Chart: "web", Interval: metav1.Duration{Duration: time.Hour},
-		SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: "charts"},
-	}}
-	w.owned(charts)
-	w.owned(web)
-	w.check(w.client.Create(w.context(), charts))
-	w.check(w.client.Create(w.context(), web))
-	index, chart := stored(w, charts, "sha256:").GetArtifact(), stored(w, web, "1.0.0").GetArtifact()
+	charts, web, _ := w.createCharts(w.owned)
+	index, chart := stored(w, charts, "sha256:").GetArtifact(), stored(w, web, "1.1.0").GetArtifact()
 	stop()
 	unavailable(w.server)
 	kept, err := os.ReadDir(dir)
@@ -352,11 +342,11 @@ func TestRestoredFileIsMended(t *testing.T) {
 		}
 	}
 	w.patch(&sourcev1.HelmRepository{ObjectMeta: w.meta("charts")}, `{"spec":{"secretRef":{"name":"missing"}}}`)
-	w.runOwn(dir, fixed)
+	start()
 	w.patch(w.namedConfig("kept"), `{"data":{"key":"drift"}}`)
 	w.data("kept", "1")
 	unstored(w, w.namedSource("repo"), "GitOperationFailed", "503|'"+first+"' stays in force")
-	unstored(w, web, "AuthenticationFailed", "not found|'1.0.0' stays in force")
+	unstored(w, web, "AuthenticationFailed", "not found|'1.1.0' stays in force")
 	for _, a := range []*meta.Artifact{before, index, chart} {
 		w.check(tamper(filepath.Join(dir, "artifacts", a.Path)))
 	}
@@ -367,12 +357,12 @@ func TestRestoredFileIsMended(t *testing.T) {
 	if !reflect.DeepEqual(source.Status.Artifact, before) {
 		t.Errorf("the status names another artifact: %+v, before %+v", source.Status.Artifact, before)
 	}
-	w.event("HelmChart", "web", "ArtifactVerificationFailed", "'1.0.0' is not advertised any more")
+	w.event("HelmChart", "web", "ArtifactVerificationFailed", "'1.1.0' is not advertised any more")
 	waitFor(w, web, "not advertised", func(c *sourcev1.HelmChart) bool { return c.Status.Artifact == nil && c.Status.URL == "" })
 	waitFor(w, charts, "not advertised", func(c *sourcev1.HelmRepository) bool { return c.Status.Artifact == nil && c.Status.URL == "" })
-	w.patch(&sourcev1.HelmRepository{ObjectMeta: w.meta("charts")}, `{"spec":{"secretRef":null}}`)
+	w.patch(&sourcev1.HelmRepository{ObjectMeta: w.meta("charts")}, `{"spec":{"secretRef":{"name":"login"}}}`)
 	stored(w, charts, "sha256:")
-	w.again(stored(w, web, "1.0.0").GetArtifact())
+	w.again(stored(w, web, "1.1.0").GetArtifact())
 }
 
 // An artifact whose file is lost, with all that it was made of, is not advertised while its
@@ -389,9 +379,8 @@ func TestRestartAdvertisesNothingThatIsGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			dir, address := t.TempDir(), keptAddress(w)
-			fixed := func(c *config.Operator) { c.Storage.Address = address }
-			stop := w.runOwn(dir, fixed)
+			dir, start := w.restartable()
+			stop := start()
 			first := w.push(testenv.Files{"app/kept.yaml": configMap("kept", "1")})
 			w.source(w.ownedSource, func(s *sourcev1.GitRepository) { s.Spec.Timeout = &metav1.Duration{Duration: 50 * time.Minute} })
 			w.kustomization("app", func(k *kustomizev1.Kustomization) { w.owned(k) })
@@ -401,7 +390,7 @@ func TestRestartAdvertisesNothingThatIsGone(t *testing.T) {
 			stop()
 			test.breaks(w.server)
 			w.check(os.RemoveAll(dir))
-			w.runOwn(dir, fixed)
+			start()
 			waitFor(w, w.namedSource("repo"), "not advertised", func(s *sourcev1.GitRepository) bool {
 				ready := apimeta.FindStatusCondition(s.Status.Conditions, meta.ReadyCondition)
 				return s.Status.Artifact == nil && ready.Status == test.ready && apimeta.FindStatusCondition(s.Status.Conditions, sourcev1.ArtifactInStorageCondition) == nil
@@ -423,19 +412,8 @@ func TestRestartAdvertisesNothingThatIsGone(t *testing.T) {
 func TestWrongPasswordIsNoFailureOfCharts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	repository := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{Username: "ann", Password: rightWord})
-	repository.Put(t, "web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil))
-	password := w.plainLogin("username", "password")
-	charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("charts"), Spec: sourcev1.HelmRepositorySpec{
-		URL: repository.URL(), Interval: metav1.Duration{Duration: time.Hour}, SecretRef: &meta.LocalObjectReference{Name: "login"},
-	}}
-	web := &sourcev1.HelmChart{ObjectMeta: w.meta("web"), Spec: sourcev1.HelmChartSpec{
-		Chart: "web", Interval: metav1.Duration{Duration: time.Hour},
-		SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: "charts"},
-	}}
-	w.check(w.client.Create(w.context(), charts))
-	w.check(w.client.Create(w.context(), web))
-	index, chart := stored(w, charts, "sha256:").GetArtifact(), stored(w, web, "1.0.0").GetArtifact()
+	charts, web, password := w.createCharts()
+	index, chart := stored(w, charts, "sha256:").GetArtifact(), stored(w, web, "1.1.0").GetArtifact()
 	password("wrong")
 	unstored(w, charts, "AuthenticationFailed", "'"+index.Revision+"' stays in force")
 	asked := w.request(web)
@@ -444,10 +422,10 @@ func TestWrongPasswordIsNoFailureOfCharts(t *testing.T) {
 	})
 	w.again(chart)
 	// Another specification is one for which Flux asks the server.
-	w.patch(web, `{"spec":{"version":"1.x"}}`)
-	unstored(w, web, "AuthenticationFailed", "'1.0.0' stays in force")
+	w.patch(web, `{"spec":{"version":"1.1.x"}}`)
+	unstored(w, web, "AuthenticationFailed", "'1.1.0' stays in force")
 	w.again(chart)
 	password(rightWord)
 	stored(w, charts, "sha256:")
-	stored(w, web, "1.0.0")
+	stored(w, web, "1.1.0")
 }

@@ -5,6 +5,7 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -94,6 +95,11 @@ func kustomizationRef(obj *kustomizev1.Kustomization) gitops.OwnerRef {
 		Group: kustomizeGroup, Kind: kustomizev1.KustomizationKind,
 		Namespace: obj.Namespace, Name: obj.Name, UID: string(obj.UID),
 	}
+}
+
+// sourceOwner names an object of a kind as a source.
+func sourceOwner(obj client.Object, kind string) gitops.OwnerRef {
+	return gitops.OwnerRef{Group: sourceGroup, Kind: kind, Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: string(obj.GetUID())}
 }
 
 // sourceRef names the source that a Kustomization follows.

@@ -59,7 +59,8 @@ type Parts struct {
 	HelmRepositories Fetcher[HelmRepositoryRequest]
 	HelmCharts       Fetcher[HelmChartRequest]
 	Artifacts        *artifact.Store
-	// Cache keeps the artifacts of other controllers.
+	// Cache unpacks artifacts: those of other controllers, layers and charts of registries,
+	// and after a restart those that Artifacts has kept.
 	Cache *artifact.Cache
 	// Logins log in at clusters of clouds.
 	Logins *auth.Logins

@@ -15,8 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/source"
-
-	"github.com/plumb-gitops/plumb/internal/gitops"
 )
 
 // newTriggersByKind makes the triggers of every kind that is worked on.
@@ -100,44 +98,24 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 				w.triggers[sourcev1.GitRepositoryKind].add(client.ObjectKey{Namespace: namespace, Name: name}, urgent)
 			})
 			kind := gitRepositories{client: c, secrets: secrets, sources: w.sources, packed: packed, clock: w.parts.Clock, options: options}
-			return addSource(w, kind, w.parts.Git, func(ctx context.Context) ([]*sourcev1.GitRepository, error) {
-				var list sourcev1.GitRepositoryList
-				err := c.List(ctx, &list, client.UnsafeDisableDeepCopy)
-				return pointers(list.Items), err
-			})
+			return addSource(w, kind, w.parts.Git, lists(c, func(l *sourcev1.GitRepositoryList) []sourcev1.GitRepository { return l.Items }))
 		},
 		sourcev1.OCIRepositoryKind: func() error {
 			kind := ociRepositories{secrets: secrets, options: options}
-			return addSource(w, kind, w.parts.OCI, func(ctx context.Context) ([]*sourcev1.OCIRepository, error) {
-				var list sourcev1.OCIRepositoryList
-				err := c.List(ctx, &list, client.UnsafeDisableDeepCopy)
-				return pointers(list.Items), err
-			})
+			return addSource(w, kind, w.parts.OCI, lists(c, func(l *sourcev1.OCIRepositoryList) []sourcev1.OCIRepository { return l.Items }))
 		},
 		sourcev1.BucketKind: func() error {
 			kind := buckets{secrets: secrets, options: options}
-			return addSource(w, kind, w.parts.Buckets, func(ctx context.Context) ([]*sourcev1.Bucket, error) {
-				var list sourcev1.BucketList
-				err := c.List(ctx, &list, client.UnsafeDisableDeepCopy)
-				return pointers(list.Items), err
-			})
+			return addSource(w, kind, w.parts.Buckets, lists(c, func(l *sourcev1.BucketList) []sourcev1.Bucket { return l.Items }))
 		},
 		sourcev1.HelmRepositoryKind: func() error {
-			return addSource(w, repositories, w.parts.HelmRepositories, func(ctx context.Context) ([]*sourcev1.HelmRepository, error) {
-				var list sourcev1.HelmRepositoryList
-				err := c.List(ctx, &list, client.UnsafeDisableDeepCopy)
-				return pointers(list.Items), err
-			})
+			return addSource(w, repositories, w.parts.HelmRepositories, lists(c, func(l *sourcev1.HelmRepositoryList) []sourcev1.HelmRepository { return l.Items }))
 		},
 		sourcev1.HelmChartKind: func() error {
 			if err := indexCharts(ctx, w.mgr.GetFieldIndexer()); err != nil {
 				return err
 			}
-			return addSource(w, charts, w.parts.HelmCharts, func(ctx context.Context) ([]*sourcev1.HelmChart, error) {
-				var list sourcev1.HelmChartList
-				err := c.List(ctx, &list, client.UnsafeDisableDeepCopy)
-				return pointers(list.Items), err
-			})
+			return addSource(w, charts, w.parts.HelmCharts, lists(c, func(l *sourcev1.HelmChartList) []sourcev1.HelmChart { return l.Items }))
 		},
 	} {
 		known, err := isServed(w.mgr, sourcev1.GroupVersion.WithKind(kind))
@@ -158,12 +136,22 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 	return served, w.mgr.Add(leaderOnly(w.verifyStored))
 }
 
-func pointers[T any](items []T) []*T {
-	list := make([]*T, len(items))
-	for i := range items {
-		list[i] = &items[i]
+// lists gives what lists the objects of a kind. They are those of the cache, which nobody
+// changes.
+func lists[T, L any, P interface {
+	*L
+	client.ObjectList
+}](c client.Reader, items func(P) []T) func(context.Context) ([]*T, error) {
+	return func(ctx context.Context) ([]*T, error) {
+		list := P(new(L))
+		err := c.List(ctx, list, client.UnsafeDisableDeepCopy)
+		found := items(list)
+		objects := make([]*T, len(found))
+		for i := range found {
+			objects[i] = &found[i]
+		}
+		return objects, err
 	}
-	return list
 }
 
 // sourceWorkers is how many times the workers of other kinds a kind of sources has: what
@@ -205,11 +193,6 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 	options.Concurrent *= sourceWorkers
 	r.triggers.shares = newShares(options.Concurrent, w.parts.Clock)
 	return addController(w.mgr, kind.name(), r.reconcile, r.triggers, options, w.parts, watch)
-}
-
-// sourceOwner names an object of a kind as a source.
-func sourceOwner(obj client.Object, kind string) gitops.OwnerRef {
-	return gitops.OwnerRef{Group: sourceGroup, Kind: kind, Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: string(obj.GetUID())}
 }
 
 // contentOf identifies values of plain data.

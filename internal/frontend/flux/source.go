@@ -223,7 +223,7 @@ type fetched struct {
 
 // ref names an object as a source.
 func (r *sourceReconciler[T, R]) ref(obj client.Object) gitops.OwnerRef {
-	return gitops.OwnerRef{Group: sourceGroup, Kind: r.kind.name(), Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: string(obj.GetUID())}
+	return sourceOwner(obj, r.kind.name())
 }
 
 // reconcile brings one object up to date with its remote.
