@@ -128,11 +128,12 @@ func (f *Folder) Sweep(keep func(name string) bool) error {
 	for _, e := range entries {
 		if e.IsDir() && !keep(e.Name()) {
 			errs = append(errs, f.root.RemoveAll(e.Name()))
-			f.mu.Lock()
-			delete(f.tenants, e.Name())
-			f.mu.Unlock()
 		}
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// Of what cannot be reached there never was a folder.
+	maps.DeleteFunc(f.tenants, func(name string, _ map[string]bool) bool { return !keep(name) })
 	return errors.Join(errs...)
 }
 
