@@ -22,14 +22,6 @@ import (
 )
 
 const (
-	// maxPathBytes and maxPathDepth bound the names of files.
-	maxPathBytes = 4096
-	maxPathDepth = 100
-	// maxUnpackedFile is how many bytes one file of an artifact may have: as many as a Store
-	// packs, so that what it makes can be unpacked again.
-	maxUnpackedFile = defaultFileBytes
-	// maxUnpacked is how many bytes the files of an artifact may have together.
-	maxUnpacked = 2 << 30
 	// maxCache is how many bytes the unpacked artifacts may have that nobody uses: where
 	// there are more, those go first that were used longest ago.
 	maxCache = 4 << 30
@@ -60,12 +52,12 @@ type Cache struct {
 	held map[string]*cached
 }
 
-// cacheLimits bound an artifact when it is unpacked, in bytes of one file and of all, files
-// and bytes of names, the bytes of those that nobody uses, and the time that a server takes.
+// cacheLimits bound an artifact, the bytes of those that nobody uses, and the time that a
+// server takes.
 type cacheLimits struct {
-	file, total, unused int64
-	entries, names      int
-	pace                pace
+	limits
+	unused int64
+	pace   pace
 }
 
 // cached is an artifact in use.
@@ -88,7 +80,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), most: cacheLimits{file: maxUnpackedFile, total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames, pace: pace{slowBytes, slowTime}}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), most: cacheLimits{limits: ofOthers(), unused: maxCache, pace: pace{slowBytes, slowTime}}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 
@@ -352,11 +344,14 @@ func (c *Cache) load(ctx context.Context, of Packed, name string, sum hash.Hash)
 	if err := errors.Join(own(c.root.RemoveAll(temporary)), own(c.root.RemoveAll(name))); err != nil {
 		return nil, err
 	}
-	tree, err := c.make(ctx, of, name, temporary, sum)
+	u, err := c.make(ctx, of, name, temporary, sum)
 	if err != nil {
 		return nil, errors.Join(err, own(c.root.RemoveAll(temporary)))
 	}
-	return tree, nil
+	if u.opaque != "" {
+		return unreadable(u.opaque), nil
+	}
+	return c.tree(u.made, of.contentOf(name)), nil
 }
 
 // kept is an artifact of an earlier process, if it is whole; nil where it is not.
@@ -394,15 +389,15 @@ func (c *Cache) intact(of Packed, name string) bool {
 }
 
 // make gets an artifact and puts it into place.
-func (c *Cache) make(ctx context.Context, of Packed, name, temporary string, sum hash.Hash) (*memory, error) {
+func (c *Cache) make(ctx context.Context, of Packed, name, temporary string, sum hash.Hash) (*unpacking, error) {
 	if of.Keep {
 		if err := own(c.root.Mkdir(temporary, 0o700)); err != nil {
 			return nil, err
 		}
 	}
-	tree, err := c.download(ctx, of, name, temporary, sum)
+	u, err := c.download(ctx, of, temporary, sum)
 	if err != nil {
 		return nil, err
 	}
-	return tree, own(c.root.Rename(temporary, name))
+	return u, own(c.root.Rename(temporary, name))
 }

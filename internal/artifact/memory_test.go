@@ -4,9 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -150,5 +153,25 @@ func TestTablesAreMadeAgain(t *testing.T) {
 		t.Error(err)
 	} else if _, err := io.ReadAll(in); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFailedLoadsHoldNothing: what could not be put into place is not in memory either.
+func TestFailedLoadsHoldNothing(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	c := openCache(t, folder)
+	packed := packedWith(t, file("a/b"))
+	u, err := c.Load(t.Context(), Packed{Digest: digestOf(packed), Open: func(context.Context) (io.ReadCloser, error) {
+		// Something stands where it is to be put.
+		err := os.MkdirAll(filepath.Join(folder, strings.Replace(digestOf(packed), ":", "-", 1), "x"), 0o700)
+		return io.NopCloser(bytes.NewReader(packed)), err
+	}})
+	if err == nil {
+		u.Release()
+		t.Fatal("it is loaded")
+	}
+	if c.tables.total != 0 || c.tables.order.Len() != 0 || len(c.held) != 0 {
+		t.Errorf("%d bytes of %d tables, and %d artifacts, are held", c.tables.total, c.tables.order.Len(), len(c.held))
 	}
 }

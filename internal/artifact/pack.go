@@ -171,14 +171,6 @@ func (c *counted) Write(p []byte) (int, error) {
 	return n, own(err)
 }
 
-// limits bound what is packed, in bytes before it is compressed and in files
-// and directories.
-type limits struct {
-	file    int64
-	total   int64
-	entries int
-}
-
 const (
 	defaultFileBytes = 1 << 30
 	defaultBytes     = 4 << 30
