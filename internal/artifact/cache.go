@@ -45,6 +45,8 @@ type Cache struct {
 	client *http.Client
 	now    func() time.Time
 	most   cacheLimits
+	// own are the limits of what a Store has packed.
+	own    limits
 	tables *tables
 
 	mu sync.Mutex
@@ -52,7 +54,7 @@ type Cache struct {
 	held map[string]*cached
 }
 
-// cacheLimits bound an artifact, the bytes of those that nobody uses, and the time that a
+// cacheLimits bound an artifact of others, the bytes of those that nobody uses, and the time that a
 // server takes.
 type cacheLimits struct {
 	limits
@@ -80,7 +82,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), most: cacheLimits{limits: ofOthers(), unused: maxCache, pace: pace{slowBytes, slowTime}}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), own: ofOurs(), most: cacheLimits{limits: ofOthers(), unused: maxCache, pace: pace{slowBytes, slowTime}}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 
@@ -99,6 +101,8 @@ type Packed struct {
 	// Opaque takes a packed file that is to be kept also where it cannot be unpacked:
 	// every use of its Files says why then.
 	Opaque bool
+	// Own is set for a file of a Store, for which the limits hold that it was packed with.
+	Own bool
 	// Scope is who may have it, in letters and digits: what was loaded in one scope is not
 	// shown in another, where only its digest may be known. Empty is a scope too.
 	Scope string

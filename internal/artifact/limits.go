@@ -42,6 +42,21 @@ func ofOthers() limits {
 	}
 }
 
+// ofOurs are those of a Store. What it packs has to be unpacked after a restart, so that both
+// have the same.
+func ofOurs() limits {
+	const (
+		total, entries = 4 << 30, 1_000_000
+		// header is what the archive has for a file beside its content: a block, what fills
+		// the last one, and as much again and the path where that is long.
+		header = 2<<10 + maxPathBytes
+	)
+	return limits{
+		file: 1 << 30, total: total, archive: total + entries*header, packed: total + entries*header,
+		entries: entries, names: 128 << 20, folders: 256,
+	}
+}
+
 // inMemory are those of artifacts of others that are read into memory, for which less has to
 // do. In all else they are judged as in a Cache.
 func inMemory() limits {

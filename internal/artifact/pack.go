@@ -171,18 +171,12 @@ func (c *counted) Write(p []byte) (int, error) {
 	return n, own(err)
 }
 
-const (
-	defaultFileBytes = 1 << 30
-	defaultBytes     = 4 << 30
-	mostEntries      = 1_000_000
-)
-
 // Write writes the files of a tree as a gzipped tar: the same bytes for the same
 // files, and the same as Flux's for all but files that it ignores by itself. Names are
 // relative and in order, a directory before what is in it, the root first;
 // owners and times are zero. The default limits of a Store hold.
 func Write(ctx context.Context, w io.Writer, files gitops.Tree) error {
-	return write(ctx, w, files, limits{file: defaultFileBytes, total: defaultBytes, entries: mostEntries})
+	return write(ctx, w, files, ofOurs())
 }
 
 func write(ctx context.Context, w io.Writer, files gitops.Tree, most limits) error {
@@ -204,8 +198,8 @@ type packing struct {
 	files gitops.Tree
 	most  limits
 
-	total   int64
-	entries int
+	total          int64
+	entries, names int
 }
 
 // add writes a file or directory. It is an fs.WalkDirFunc.
@@ -234,6 +228,12 @@ func (p *packing) addFile(name string) (err error) {
 	info, err := file.Stat()
 	if err != nil {
 		return err
+	}
+	if err := p.most.path(name); err != nil {
+		return tooLarge("%w, which is the most that is packed", err)
+	}
+	if p.names += len(name); p.names > p.most.names {
+		return tooLarge("the names of its files have more than %d bytes together, which is the most that is packed", p.most.names)
 	}
 	// The tar takes no more of a file than its header says.
 	if info.Size() > p.most.file {

@@ -33,6 +33,9 @@ const mostInMemory = 1 << 20
 // unpacks it after its digest was found to be right.
 func (c *Cache) download(ctx context.Context, of Packed, temporary string, sum hash.Hash) (u *unpacking, err error) {
 	most := c.most.limits
+	if of.Own {
+		most = c.own
+	}
 	body, err := of.Open(ctx)
 	if err != nil {
 		return nil, err
