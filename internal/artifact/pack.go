@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"time"
 
@@ -72,7 +73,10 @@ func (s *Store) put(ctx context.Context, artifact gitops.Artifact, file string, 
 	if err := context.Cause(ctx); err != nil {
 		return gitops.Artifact{}, err
 	}
-	modified, err := s.write(ctx, &artifact, target, content)
+	modified, same, err := s.unchanged(ctx, &artifact, target, content)
+	if err == nil && !same {
+		modified, err = s.write(ctx, &artifact, target, content)
+	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
@@ -83,6 +87,53 @@ func (s *Store) put(ctx context.Context, artifact gitops.Artifact, file string, 
 		return gitops.Artifact{}, err
 	}
 	return artifact, nil
+}
+
+// unchanged tells whether a content is that of the file in its place, and when that was
+// written. After a restart this is so for nearly all: they need not be written again, which
+// would take room and time of the disk. Content that is another one is made twice.
+func (s *Store) unchanged(ctx context.Context, artifact *gitops.Artifact, target string, content func(context.Context, io.Writer) error) (modified time.Time, same bool, err error) {
+	known, ok := s.record(target)
+	if !ok || known.damage != nil {
+		return modified, false, nil
+	}
+	if info, err := s.root.Lstat(target); err != nil || !sound(info, known) {
+		return modified, false, nil //nolint:nilerr // it is stored then
+	}
+	algorithm, hashing, err := summing(known.artifact.Digest)
+	if err != nil || artifact.Digest == "" && algorithm != s.digest || artifact.Digest != "" && artifact.Digest != known.artifact.Digest {
+		return modified, false, nil //nolint:nilerr // as above
+	}
+	sum := &counted{w: io.Discard, hash: hashing}
+	if err := content(ctx, sum); err != nil {
+		return modified, false, err
+	}
+	if algorithm.digest(hashing) != known.artifact.Digest {
+		return modified, false, nil
+	}
+	if modified, err = s.read(ctx, known, func(int) error { return nil }); err != nil {
+		return modified, false, context.Cause(ctx)
+	}
+	if artifact.Digest == "" {
+		artifact.Time = s.now()
+		if known.replaced.IsZero() && known.artifact.Revision == artifact.Revision {
+			artifact.Time = known.artifact.Time
+		}
+	}
+	artifact.Digest, artifact.Size = known.artifact.Digest, sum.size
+	return modified, true, context.Cause(ctx)
+}
+
+// record is what is known of the file at a path.
+func (s *Store) record(target string) (record, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	src := s.source(path.Dir(target))
+	i := slices.IndexFunc(src.files, func(r record) bool { return r.path == target })
+	if i < 0 {
+		return record{}, false
+	}
+	return src.files[i], true
 }
 
 // write stores content in an unfinished file and puts it into place when it is whole. It
