@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source/helmrepo"
 	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
@@ -151,6 +153,30 @@ func TestFailedWritesLeaveNothing(t *testing.T) {
 	}
 	if left := files(); len(left) > 0 {
 		t.Errorf("nobody follows %v", left)
+	}
+}
+
+// TestPackagesHaveRoom: whatever is packaged counts for the namespace before it is stored.
+func TestPackagesHaveRoom(t *testing.T) {
+	t.Parallel()
+	for name, files := range map[string]map[string]string{
+		"made of a folder":      {"c/Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\n"},
+		"packed in the sources": {"c": string(testenv.HelmChart(t, "app", "1.0.0", nil))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			folder := t.TempDir()
+			s := reopenStore(t, folder, helmrepo.Options{})
+			t.Cleanup(func() { _ = s.Close() })
+			ctx := artifact.NewRooms(10, time.Now).In(t.Context(), "apps")
+			_, err := s.Package(ctx, sourcetest.Memory(files), helmrepo.PackageRequest{Source: "GitRepository/apps/app", Path: "c"}, "")
+			if err == nil || artifact.Full(ctx) == nil {
+				t.Errorf("error %v, and %v of the room", err, artifact.Full(ctx))
+			}
+			if left, _ := filepath.Glob(filepath.Join(folder, "charts", "*", "chart-*")); len(left) > 0 {
+				t.Errorf("%v is stored", left)
+			}
+		})
 	}
 }
 
