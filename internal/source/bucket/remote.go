@@ -252,8 +252,11 @@ func (r *remote) place(name string, s sum) error {
 		return unfollowed()
 	}
 	if r.uses[s] > 0 && !r.damaged[s] {
+		if err := r.dir.Remove(name); err != nil {
+			return err
+		}
 		r.uses[s]++
-		return r.dir.Remove(name)
+		return nil
 	}
 	if err := r.dir.MkdirAll(path.Dir(s.file()), 0o700); err != nil {
 		return err

@@ -1,0 +1,43 @@
+package bucket
+
+import (
+	"crypto/sha256"
+	"testing"
+)
+
+// TestFailedPlacesAreNoUse: a content that could not be put into its place is not kept for
+// anybody.
+func TestFailedPlacesAreNoUse(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	r, of := newRemote(s, "bucket", &connection{}), sum(sha256.Sum256(nil))
+	if err := r.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	place := func(lost bool) error {
+		file, name, err := r.create()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = file.Close()
+		if lost {
+			if err := r.dir.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return r.place(name, of)
+	}
+	for i, test := range []struct {
+		lost bool
+		uses int
+	}{{true, 0}, {false, 1}, {true, 1}, {false, 2}} {
+		if err := place(test.lost); (err != nil) != test.lost || r.uses[of] != test.uses {
+			t.Errorf("place %d: %d uses and error %v, want %d", i, r.uses[of], err, test.uses)
+		}
+	}
+}
