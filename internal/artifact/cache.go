@@ -240,7 +240,7 @@ func (c *Cache) excess() (map[string]bool, error) {
 			continue
 		}
 		k := kept{name: e.Name(), used: info.ModTime()}
-		if k.size, err = c.size(e.Name()); err != nil {
+		if k.size, err = Size(c.root.FS(), e.Name()); err != nil {
 			return nil, err
 		}
 		all = append(all, k)
@@ -255,21 +255,6 @@ func (c *Cache) excess() (map[string]bool, error) {
 	return old, nil
 }
 
-// size is the length of all files of an artifact.
-func (c *Cache) size(name string) (total int64, err error) {
-	err = fs.WalkDir(c.root.FS(), name, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() {
-			return err
-		}
-		info, err := entry.Info()
-		if err == nil {
-			total += info.Size()
-		}
-		return err
-	})
-	return total, own(err)
-}
-
 // Measure charges namespaces with the artifacts in use that they have used. The others are
 // bounded by themselves.
 func (c *Cache) Measure(charge func(namespace string, bytes int64)) error {
@@ -281,8 +266,8 @@ func (c *Cache) Measure(charge func(namespace string, bytes int64)) error {
 	c.mu.Unlock()
 	for name, tenants := range used {
 		for _, at := range []string{name, unfinished + name, unfinished + name + "-download"} {
-			size, err := c.size(at)
-			if ignoreMissing(err) != nil {
+			size, err := Size(c.root.FS(), at)
+			if err != nil {
 				return err
 			}
 			Share(tenants, size, charge)

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
@@ -178,5 +180,46 @@ func TestStoredAgainTakesNoRoom(t *testing.T) {
 		if after, err := os.Stat(name); err != nil || os.SameFile(before, after) || after.Size() != 95 {
 			t.Errorf("%s: it is not stored again: %v", what, err)
 		}
+	}
+}
+
+// vanishing is a folder of which some files are gone by the time they are looked at.
+type vanishing struct{ fstest.MapFS }
+
+// ReadDir lists them nevertheless.
+func (v vanishing) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := v.MapFS.ReadDir(name)
+	for i, e := range entries {
+		if strings.HasPrefix(e.Name(), "gone") {
+			entries[i] = gone{e}
+		}
+	}
+	return entries, err
+}
+
+type gone struct{ fs.DirEntry }
+
+// Info is that there is nothing.
+func (gone) Info() (fs.FileInfo, error) { return nil, fs.ErrNotExist }
+
+// broken is a folder that cannot be read.
+type broken struct{}
+
+// Open fails.
+func (broken) Open(string) (fs.File, error) { return nil, errors.New("no disk") }
+
+func TestSize(t *testing.T) {
+	t.Parallel()
+	files := vanishing{fstest.MapFS{
+		"a/1": {Data: make([]byte, 10)}, "a/gone": {Data: make([]byte, 100)}, "a/z/2": {Data: make([]byte, 20)}, "b": {Data: make([]byte, 5)},
+		"a/link": {Data: make([]byte, 100), Mode: fs.ModeSymlink},
+	}}
+	for name, want := range map[string]int64{"a": 30, "a/z": 20, "b": 5, "nothing": 0, ".": 35} {
+		if got, err := artifact.Size(files, name); err != nil || got != want {
+			t.Errorf("%q has %d bytes, %v; want %d", name, got, err, want)
+		}
+	}
+	if _, err := artifact.Size(broken{}, "a"); err == nil || err.Error() != "no disk" {
+		t.Errorf("what cannot be read: %v", err)
 	}
 }
