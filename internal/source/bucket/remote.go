@@ -115,8 +115,13 @@ func (r *remote) open() error {
 	return nil
 }
 
-// load reads the views. What cannot be read is as good as missing.
+// load reads the views. What cannot be read is as good as missing, and what was read before
+// the folder could not be opened to the end is read again.
 func (r *remote) load() error {
+	clear(r.uses)
+	for _, v := range r.views {
+		v.current, v.ignore, v.partial = nil, nil, nil
+	}
 	files, err := fs.ReadDir(r.dir.FS(), ".")
 	if err != nil {
 		return err

@@ -41,3 +41,44 @@ func TestFailedPlacesAreNoUse(t *testing.T) {
 		}
 	}
 }
+
+// TestOpenedTwiceCountsOnce: where a folder could not be opened to the end, what was read of
+// it is read again, and counts as before.
+func TestOpenedTwiceCountsOnce(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, of := newRemote(s, "bucket", &connection{}), sum(sha256.Sum256(nil))
+	must(first.open())
+	file, name, err := first.create()
+	must(err)
+	must(file.Close())
+	must(first.place(name, of))
+	made, err := newTree(first, "1", []entry{{key: "a", sum: of}})
+	must(err)
+	must(first.view("v").publish(made))
+	first.close()
+
+	r := newRemote(s, "bucket", &connection{})
+	must(r.open())
+	defer r.close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	must(r.load())
+	if r.uses[of] != 1 || r.views["v"].current == nil {
+		t.Errorf("%d uses", r.uses[of])
+	}
+	r.views["v"].forgetLocked()
+	if len(r.uses) > 0 {
+		t.Errorf("used are %v by nobody", r.uses)
+	}
+}
