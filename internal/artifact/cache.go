@@ -22,14 +22,6 @@ import (
 )
 
 const (
-	// maxPathBytes and maxPathDepth bound the names of files.
-	maxPathBytes = 4096
-	maxPathDepth = 100
-	// maxUnpackedFile is how many bytes one file of an artifact may have: as many as a Store
-	// packs, so that what it makes can be unpacked again.
-	maxUnpackedFile = defaultFileBytes
-	// maxUnpacked is how many bytes the files of an artifact may have together.
-	maxUnpacked = 2 << 30
 	// maxCache is how many bytes the unpacked artifacts may have that nobody uses: where
 	// there are more, those go first that were used longest ago.
 	maxCache = 4 << 30
@@ -53,6 +45,8 @@ type Cache struct {
 	client *http.Client
 	now    func() time.Time
 	most   cacheLimits
+	// own are the limits of what a Store has packed.
+	own    limits
 	tables *tables
 
 	mu sync.Mutex
@@ -60,12 +54,12 @@ type Cache struct {
 	held map[string]*cached
 }
 
-// cacheLimits bound an artifact when it is unpacked, in bytes of one file and of all, files
-// and bytes of names, the bytes of those that nobody uses, and the time that a server takes.
+// cacheLimits bound an artifact of others, the bytes of those that nobody uses, and the time that a
+// server takes.
 type cacheLimits struct {
-	file, total, unused int64
-	entries, names      int
-	pace                pace
+	limits
+	unused int64
+	pace   pace
 }
 
 // cached is an artifact in use.
@@ -88,7 +82,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), most: cacheLimits{file: maxUnpackedFile, total: maxUnpacked, unused: maxCache, entries: maxReadFiles, names: mostNames, pace: pace{slowBytes, slowTime}}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), own: ofOurs(), most: cacheLimits{limits: ofOthers(), unused: maxCache, pace: pace{slowBytes, slowTime}}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 
@@ -107,6 +101,8 @@ type Packed struct {
 	// Opaque takes a packed file that is to be kept also where it cannot be unpacked:
 	// every use of its Files says why then.
 	Opaque bool
+	// Own is set for a file of a Store, for which the limits hold that it was packed with.
+	Own bool
 	// Scope is who may have it, in letters and digits: what was loaded in one scope is not
 	// shown in another, where only its digest may be known. Empty is a scope too.
 	Scope string
@@ -244,7 +240,7 @@ func (c *Cache) excess() (map[string]bool, error) {
 			continue
 		}
 		k := kept{name: e.Name(), used: info.ModTime()}
-		if k.size, err = c.size(e.Name()); err != nil {
+		if k.size, err = Size(c.root.FS(), e.Name()); err != nil {
 			return nil, err
 		}
 		all = append(all, k)
@@ -259,21 +255,6 @@ func (c *Cache) excess() (map[string]bool, error) {
 	return old, nil
 }
 
-// size is the length of all files of an artifact.
-func (c *Cache) size(name string) (total int64, err error) {
-	err = fs.WalkDir(c.root.FS(), name, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() {
-			return err
-		}
-		info, err := entry.Info()
-		if err == nil {
-			total += info.Size()
-		}
-		return err
-	})
-	return total, own(err)
-}
-
 // Measure charges namespaces with the artifacts in use that they have used. The others are
 // bounded by themselves.
 func (c *Cache) Measure(charge func(namespace string, bytes int64)) error {
@@ -285,8 +266,8 @@ func (c *Cache) Measure(charge func(namespace string, bytes int64)) error {
 	c.mu.Unlock()
 	for name, tenants := range used {
 		for _, at := range []string{name, unfinished + name, unfinished + name + "-download"} {
-			size, err := c.size(at)
-			if ignoreMissing(err) != nil {
+			size, err := Size(c.root.FS(), at)
+			if err != nil {
 				return err
 			}
 			Share(tenants, size, charge)
@@ -352,11 +333,14 @@ func (c *Cache) load(ctx context.Context, of Packed, name string, sum hash.Hash)
 	if err := errors.Join(own(c.root.RemoveAll(temporary)), own(c.root.RemoveAll(name))); err != nil {
 		return nil, err
 	}
-	tree, err := c.make(ctx, of, name, temporary, sum)
+	u, err := c.make(ctx, of, name, temporary, sum)
 	if err != nil {
 		return nil, errors.Join(err, own(c.root.RemoveAll(temporary)))
 	}
-	return tree, nil
+	if u.opaque != "" {
+		return unreadable(u.opaque), nil
+	}
+	return c.tree(u.made, of.contentOf(name)), nil
 }
 
 // kept is an artifact of an earlier process, if it is whole; nil where it is not.
@@ -394,15 +378,15 @@ func (c *Cache) intact(of Packed, name string) bool {
 }
 
 // make gets an artifact and puts it into place.
-func (c *Cache) make(ctx context.Context, of Packed, name, temporary string, sum hash.Hash) (*memory, error) {
+func (c *Cache) make(ctx context.Context, of Packed, name, temporary string, sum hash.Hash) (*unpacking, error) {
 	if of.Keep {
 		if err := own(c.root.Mkdir(temporary, 0o700)); err != nil {
 			return nil, err
 		}
 	}
-	tree, err := c.download(ctx, of, name, temporary, sum)
+	u, err := c.download(ctx, of, temporary, sum)
 	if err != nil {
 		return nil, err
 	}
-	return tree, own(c.root.Rename(temporary, name))
+	return u, own(c.root.Rename(temporary, name))
 }

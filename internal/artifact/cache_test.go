@@ -224,7 +224,7 @@ func TestCacheRefuses(t *testing.T) {
 			folder := t.TempDir()
 			server := serve(t, test.content, test.status)
 			c := openCache(t, folder)
-			c.most = cacheLimits{file: 2048, total: 8192, unused: 1 << 20, entries: 3, names: 150, pace: c.most.pace}
+			c.most.file, c.most.total, c.most.archive, c.most.entries, c.most.names = 2048, 8192, 8192, 3, 150
 			_, _, err := c.Get(t.Context(), server.URL, test.digest, "")
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)

@@ -49,7 +49,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	owner := gitops.OwnerRef{Kind: "GitRepository", Namespace: "apps", Name: "app"}
 	pack := func(file string, content []byte) error {
-		var files contents
+		files := contents{listing: listing{most: inMemory()}}
 		if err := files.add("a", content, false); err != nil {
 			t.Fatal(err)
 		}

@@ -101,7 +101,7 @@ func FuzzUnpack(f *testing.F) {
 		inMemory, readErr := Read(bytes.NewReader(packed))
 		folder := t.TempDir()
 		cache := openCache(t, folder)
-		cache.most.total = 1 << 20
+		cache.most.total, cache.most.archive = 1<<20, 1<<20
 		opened := 0
 		of := Packed{Digest: digestOf(packed), Open: from(packed, &opened)}
 		unpacked, err := cache.Load(t.Context(), of)
@@ -123,7 +123,7 @@ func FuzzUnpack(f *testing.F) {
 			t.Errorf("from the disk there are %d files, at first %d", n, files)
 		}
 		if readErr != nil {
-			return
+			t.Fatalf("it is in the cache, and cannot be read: %v", readErr)
 		}
 		if got, n := whole(t, inMemory); got != sum || n != files {
 			t.Errorf("in memory there are %d files, in the cache %d", n, files)
@@ -168,12 +168,17 @@ func FuzzCached(f *testing.F) {
 	f.Add(good)
 	f.Add(good[:len(good)-1])
 	f.Add(good[1:])
-	for _, listed := range []index{
-		{}, {Opaque: "no archive"}, {Files: []indexed{{Name: "a", Size: -1}}}, {Files: []indexed{{Name: "../a"}}}, {Files: []indexed{{Name: "a", Size: 1 << 62}}},
+	for _, listed := range [][]any{
+		{index{}}, {index{Opaque: "no archive"}}, {index{}, indexed{Name: "a", Size: -1, Sum: make([]byte, 32)}}, {index{}, indexed{Name: "../a", Sum: make([]byte, 32)}},
+		{index{}, indexed{Name: "a", Size: 1 << 62, Sum: make([]byte, 32)}}, {index{}, indexed{Name: "a"}},
 	} {
-		text, err := json.Marshal(listed)
-		if err != nil {
-			f.Fatal(err)
+		var text []byte
+		for _, part := range listed {
+			more, err := json.Marshal(part)
+			if err != nil {
+				f.Fatal(err)
+			}
+			text = append(text, more...)
 		}
 		f.Add(binary.BigEndian.AppendUint64(text, uint64(len(text))))
 	}

@@ -3,16 +3,15 @@ package artifact
 import (
 	"cmp"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
 )
 
-// node is a file or a directory of a table. There may be 200,000 of them in one, so that each
-// byte counts: there are no pointers, names are parts of one
-// text, and paths, which would repeat those of directories, are not kept at all.
+// node is a file or a directory of a table. There may be a million of them in one, so that
+// each byte counts: there are no pointers, names are parts of one text, and paths, which would
+// repeat those of directories, are not kept at all.
 type node struct {
 	sum [sha256.Size]byte
 	// size and at are the length of a file and where its content is, or how many entries a
@@ -32,32 +31,59 @@ const (
 	kindDirectory
 )
 
-// listing are the files that a table is made of.
+// listing are the files that a table is made of. There may be a million of them, so that it
+// holds as little as a table.
 type listing struct {
-	files []indexed
-	// at is where the content of each file is.
-	at []int64
+	most  limits
+	names strings.Builder
+	files []listed
 }
 
-// add enters a file.
-func (l *listing) add(f indexed, at int64) error {
-	if len(l.files) >= maxReadFiles {
-		return tooMany()
+// listed is a file of a listing.
+type listed struct {
+	sum [sha256.Size]byte
+	// at is where its content is.
+	size, at int64
+	// path is where the path begins in the names, and length how long it is.
+	path       uint32
+	length     uint16
+	executable bool
+}
+
+// add enters a file, unless that passes the limits.
+func (l *listing) add(name string, f listed) error {
+	switch {
+	case len(l.files) >= l.most.entries:
+		return tooMany(l.most.entries)
+	case len(name) > math.MaxUint16:
+		return fmt.Errorf("the path %.100q is too long", name)
+	case l.names.Len()+len(name) > l.most.names:
+		return fmt.Errorf("the names of its files have more than %d bytes together", l.most.names)
 	}
-	l.files, l.at = append(l.files, f), append(l.at, at)
+	f.path, f.length = uint32(l.names.Len()), uint16(len(name)) //nolint:gosec // checked above
+	l.names.WriteString(name)
+	l.files = append(l.files, f)
 	return nil
 }
 
-func tooMany() error { return fmt.Errorf("more than %d files", maxReadFiles) }
+// name is the path of a file.
+func (l *listing) name(i int32) string {
+	f := &l.files[i]
+	return l.names.String()[f.path:][:f.length]
+}
+
+func tooMany(most int) error { return fmt.Errorf("more than %d files", most) }
 
 // lay makes a table of files, with the directories that lead to them.
-func (l listing) lay() (*table, error) {
+func (l *listing) lay() (*table, error) {
 	order := make([]int32, len(l.files))
 	for i := range order {
-		order[i] = int32(i) //nolint:gosec // there are no more than maxReadFiles
+		order[i] = int32(i) //nolint:gosec // limits are smaller
 	}
-	slices.SortFunc(order, func(a, b int32) int { return comparePaths(l.files[a].Name, l.files[b].Name) })
-	b := layout{listing: l, order: order, nodes: []node{{kind: kindDirectory}}, ranges: []below{{to: len(order)}}}
+	slices.SortFunc(order, func(a, b int32) int { return comparePaths(l.name(a), l.name(b)) })
+	b := layout{listing: l, order: order, ranges: []below{{to: len(order)}}}
+	b.grow()
+	b.nodes = append(b.nodes, node{kind: kindDirectory})
 	b.text(0, ".")
 	// The entries of a directory are one after the other, and those of the directories among
 	// them come later.
@@ -66,7 +92,7 @@ func (l listing) lay() (*table, error) {
 			return nil, err
 		}
 	}
-	t := &table{nodes: slices.Clone(b.nodes), names: strings.Clone(b.names.String())}
+	t := &table{nodes: b.nodes, names: b.names.String()}
 	for at := len(t.nodes) - 1; at >= 0; at-- {
 		if t.nodes[at].kind == kindDirectory {
 			t.sumDirectory(at)
@@ -93,7 +119,7 @@ func comparePaths(a, b string) int {
 
 // layout is a table that is being made.
 type layout struct {
-	listing
+	*listing
 	// order are the files, ordered by their paths.
 	order []int32
 	nodes []node
@@ -102,12 +128,34 @@ type layout struct {
 	ranges []below
 }
 
+// grow makes room for exactly what will be entered.
+func (b *layout) grow() {
+	nodes, names, last := 1, 1, ""
+	for _, i := range b.order {
+		name := b.name(i)
+		// What is new of a path is what stands behind the directories of the one before it.
+		rest := name
+		for at := range min(len(name), len(last)) {
+			if name[at] != last[at] {
+				break
+			}
+			if name[at] == '/' {
+				rest = name[at+1:]
+			}
+		}
+		directories := strings.Count(rest, "/")
+		nodes, names, last = nodes+directories+1, names+len(rest)-directories, name
+	}
+	b.nodes = make([]node, 0, nodes)
+	b.names.Grow(names)
+}
+
 // below are the files of a directory in the order, and how long its path is with the slash.
 type below struct{ from, to, prefix int }
 
 // text gives a node its name.
 func (b *layout) text(at int, name string) {
-	b.nodes[at].name, b.nodes[at].length = uint32(b.names.Len()), uint16(len(name)) //nolint:gosec // checked by fill
+	b.nodes[at].name, b.nodes[at].length = uint32(b.names.Len()), uint16(len(name)) //nolint:gosec // parts of paths, which add has checked
 	b.names.WriteString(name)
 }
 
@@ -120,31 +168,26 @@ func (b *layout) fill(at int) error {
 	b.ranges = b.ranges[1:]
 	first := len(b.nodes)
 	for i := in.from; i < in.to; {
-		file := b.files[b.order[i]]
-		name, _, isDir := strings.Cut(file.Name[in.prefix:], "/")
-		whole := file.Name[:in.prefix+len(name)]
+		path := b.name(b.order[i])
+		name, _, isDir := strings.Cut(path[in.prefix:], "/")
+		whole := path[:in.prefix+len(name)]
 		end := i + 1
 		for end < in.to && b.under(whole, end) {
 			end++
 		}
 		switch {
-		case !isDir && end > i+1 && b.files[b.order[i+1]].Name == whole:
+		case !isDir && end > i+1 && b.name(b.order[i+1]) == whole:
 			return fmt.Errorf("%q is in it twice", whole)
 		case !isDir && end > i+1:
 			return fmt.Errorf("%q is a file and a directory", whole)
-		case len(b.nodes) > maxReadFiles:
-			return tooMany()
-		case len(name) > math.MaxUint16 || b.names.Len() > math.MaxInt32:
-			return fmt.Errorf("the name of %.100q, or all names together, are too long", name)
+		case len(b.nodes) > b.most.entries:
+			return tooMany(b.most.entries)
 		}
 		n := node{kind: kindDirectory}
 		if !isDir {
-			sum, err := hex.DecodeString(file.Sum)
-			if err != nil || len(sum) != len(n.sum) {
-				return fmt.Errorf("the sum of %q is none", whole)
-			}
-			n = node{kind: kindFile, size: file.Size, at: b.at[b.order[i]], sum: [sha256.Size]byte(sum)}
-			if file.Executable {
+			file := &b.files[b.order[i]]
+			n = node{kind: kindFile, size: file.size, at: file.at, sum: file.sum}
+			if file.executable {
 				n.kind = kindExecutable
 			}
 		} else {
@@ -160,6 +203,6 @@ func (b *layout) fill(at int) error {
 
 // under tells whether a file in the order is a path or below it.
 func (b *layout) under(whole string, i int) bool {
-	rest, ok := strings.CutPrefix(b.files[b.order[i]].Name, whole)
+	rest, ok := strings.CutPrefix(b.name(b.order[i]), whole)
 	return ok && (rest == "" || rest[0] == '/')
 }

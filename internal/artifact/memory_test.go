@@ -4,9 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -42,7 +45,7 @@ func heap() int64 {
 	return int64(m.HeapAlloc) //nolint:gosec // it is no exabyte
 }
 
-// TestFilesTakeLittleMemory: an artifact may have 200,000 files, and is held as long as
+// TestFilesTakeLittleMemory: an artifact may have a million files, and is held as long as
 // somebody follows it. It is not parallel, so that what others hold does not count.
 func TestFilesTakeLittleMemory(t *testing.T) { //nolint:paralleltest // see above
 	const files = 50_000
@@ -62,6 +65,14 @@ func TestFilesTakeLittleMemory(t *testing.T) { //nolint:paralleltest // see abov
 		u, err := c.Load(t.Context(), Packed{Digest: digestOf(packed), Open: from(packed, &opened)})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if test.table == 0 { // another one takes its place
+			other := packedWith(t, file("a"))
+			v, err := c.Load(t.Context(), Packed{Digest: digestOf(other), Open: from(other, &opened)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer v.Release()
 		}
 		if got := (heap() - before) / files; got > test.most {
 			t.Errorf("%s: %d bytes for each file, want at most %d", name, got, test.most)
@@ -150,5 +161,25 @@ func TestTablesAreMadeAgain(t *testing.T) {
 		t.Error(err)
 	} else if _, err := io.ReadAll(in); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFailedLoadsHoldNothing: what could not be put into place is not in memory either.
+func TestFailedLoadsHoldNothing(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	c := openCache(t, folder)
+	packed := packedWith(t, file("a/b"))
+	u, err := c.Load(t.Context(), Packed{Digest: digestOf(packed), Open: func(context.Context) (io.ReadCloser, error) {
+		// Something stands where it is to be put.
+		err := os.MkdirAll(filepath.Join(folder, strings.Replace(digestOf(packed), ":", "-", 1), "x"), 0o700)
+		return io.NopCloser(bytes.NewReader(packed)), err
+	}})
+	if err == nil {
+		u.Release()
+		t.Fatal("it is loaded")
+	}
+	if c.tables.total != 0 || c.tables.order.Len() != 0 || len(c.held) != 0 {
+		t.Errorf("%d bytes of %d tables, and %d artifacts, are held", c.tables.total, c.tables.order.Len(), len(c.held))
 	}
 }

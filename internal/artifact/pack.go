@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"time"
 
@@ -72,7 +73,10 @@ func (s *Store) put(ctx context.Context, artifact gitops.Artifact, file string, 
 	if err := context.Cause(ctx); err != nil {
 		return gitops.Artifact{}, err
 	}
-	modified, err := s.write(ctx, &artifact, target, content)
+	modified, same, err := s.unchanged(ctx, &artifact, target, content)
+	if err == nil && !same {
+		modified, err = s.write(ctx, &artifact, target, content)
+	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
@@ -83,6 +87,53 @@ func (s *Store) put(ctx context.Context, artifact gitops.Artifact, file string, 
 		return gitops.Artifact{}, err
 	}
 	return artifact, nil
+}
+
+// unchanged tells whether a content is that of the file in its place, and when that was
+// written. After a restart this is so for nearly all: they need not be written again, which
+// would take room and time of the disk. Content that is another one is made twice.
+func (s *Store) unchanged(ctx context.Context, artifact *gitops.Artifact, target string, content func(context.Context, io.Writer) error) (modified time.Time, same bool, err error) {
+	known, ok := s.record(target)
+	if !ok || known.damage != nil {
+		return modified, false, nil
+	}
+	if info, err := s.root.Lstat(target); err != nil || !sound(info, known) {
+		return modified, false, nil //nolint:nilerr // it is stored then
+	}
+	algorithm, hashing, err := summing(known.artifact.Digest)
+	if err != nil || artifact.Digest == "" && algorithm != s.digest || artifact.Digest != "" && artifact.Digest != known.artifact.Digest {
+		return modified, false, nil //nolint:nilerr // as above
+	}
+	sum := &counted{w: io.Discard, hash: hashing}
+	if err := content(ctx, sum); err != nil {
+		return modified, false, err
+	}
+	if algorithm.digest(hashing) != known.artifact.Digest {
+		return modified, false, nil
+	}
+	if modified, err = s.read(ctx, known, func(int) error { return nil }); err != nil {
+		return modified, false, context.Cause(ctx)
+	}
+	if artifact.Digest == "" {
+		artifact.Time = s.now()
+		if known.replaced.IsZero() && known.artifact.Revision == artifact.Revision {
+			artifact.Time = known.artifact.Time
+		}
+	}
+	artifact.Digest, artifact.Size = known.artifact.Digest, sum.size
+	return modified, true, context.Cause(ctx)
+}
+
+// record is what is known of the file at a path.
+func (s *Store) record(target string) (record, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	src := s.source(path.Dir(target))
+	i := slices.IndexFunc(src.files, func(r record) bool { return r.path == target })
+	if i < 0 {
+		return record{}, false
+	}
+	return src.files[i], true
 }
 
 // write stores content in an unfinished file and puts it into place when it is whole. It
@@ -171,26 +222,12 @@ func (c *counted) Write(p []byte) (int, error) {
 	return n, own(err)
 }
 
-// limits bound what is packed, in bytes before it is compressed and in files
-// and directories.
-type limits struct {
-	file    int64
-	total   int64
-	entries int
-}
-
-const (
-	defaultFileBytes = 1 << 30
-	defaultBytes     = 4 << 30
-	mostEntries      = 1_000_000
-)
-
 // Write writes the files of a tree as a gzipped tar: the same bytes for the same
 // files, and the same as Flux's for all but files that it ignores by itself. Names are
 // relative and in order, a directory before what is in it, the root first;
 // owners and times are zero. The default limits of a Store hold.
 func Write(ctx context.Context, w io.Writer, files gitops.Tree) error {
-	return write(ctx, w, files, limits{file: defaultFileBytes, total: defaultBytes, entries: mostEntries})
+	return write(ctx, w, files, ofOurs())
 }
 
 func write(ctx context.Context, w io.Writer, files gitops.Tree, most limits) error {
@@ -212,8 +249,8 @@ type packing struct {
 	files gitops.Tree
 	most  limits
 
-	total   int64
-	entries int
+	total          int64
+	entries, names int
 }
 
 // add writes a file or directory. It is an fs.WalkDirFunc.
@@ -242,6 +279,12 @@ func (p *packing) addFile(name string) (err error) {
 	info, err := file.Stat()
 	if err != nil {
 		return err
+	}
+	if err := p.most.path(name); err != nil {
+		return tooLarge("%w, which is the most that is packed", err)
+	}
+	if p.names += len(name); p.names > p.most.names {
+		return tooLarge("the names of its files have more than %d bytes together, which is the most that is packed", p.most.names)
 	}
 	// The tar takes no more of a file than its header says.
 	if info.Size() > p.most.file {

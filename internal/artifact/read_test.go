@@ -81,3 +81,60 @@ func TestReadRefusesWhatIsNoArtifact(t *testing.T) {
 		t.Error("text is taken for an artifact")
 	}
 }
+
+// TestReadJudgesAsACache: what one of the two takes the other one takes too, for the same
+// reason where it does not: `plumb diff` reads what the operator will.
+func TestReadJudgesAsACache(t *testing.T) {
+	t.Parallel()
+	many := func(headers ...tar.Header) []tar.Header { return headers }
+	for name, test := range map[string]struct {
+		headers []tar.Header
+		want    string // the error
+	}{
+		"files and what leads to them": {headers: many(tar.Header{Typeflag: tar.TypeDir, Name: "./"}, tar.Header{Typeflag: tar.TypeDir, Name: "d/"}, file("d/a"), file("./b"))},
+		"as deep as is allowed":        {headers: many(file(strings.Repeat("d/", 100) + "a"))},
+		"a folder too deep":            {headers: many(file(strings.Repeat("d/", 101) + "a")), want: "4096 bytes or 100 folders"},
+		"a path that is long enough":   {headers: many(file(strings.Repeat(strings.Repeat("d", 1023)+"/", 3) + strings.Repeat("a", 1024)))},
+		"a path that is too long":      {headers: many(file(strings.Repeat(strings.Repeat("d", 1023)+"/", 3) + strings.Repeat("a", 1025))), want: "4096 bytes or 100 folders"},
+		"a link that leads out":        {headers: many(file("a"), tar.Header{Typeflag: tar.TypeSymlink, Name: "b", Linkname: "../c"})},
+		"a link that is outside":       {headers: many(file("a"), tar.Header{Typeflag: tar.TypeSymlink, Name: "../b", Linkname: "a"}), want: `"../b" is outside of it`},
+		"a link in place of the root":  {headers: many(file("a"), tar.Header{Typeflag: tar.TypeSymlink, Name: ".", Linkname: "a"})},
+		"a file in place of the root":  {headers: many(file("a"), file(".")), want: "a file without a name"},
+		"a file twice":                 {headers: many(file("a"), file("a")), want: `"a" is in it twice`},
+		"a file and a directory":       {headers: many(file("a"), file("a/b")), want: `"a" is a file and a directory`},
+		"a device":                     {headers: many(file("a"), tar.Header{Typeflag: tar.TypeChar, Name: "b", Devmajor: 1})},
+		"nothing":                      {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			judge(t, packedWith(t, test.headers...), test.want)
+		})
+	}
+	t.Run("a sparse file", func(t *testing.T) {
+		t.Parallel()
+		judge(t, sparse(t), "is a sparse file")
+	})
+	t.Run("what is no archive", func(t *testing.T) {
+		t.Parallel()
+		judge(t, []byte("text"), "it is no gzipped tar")
+	})
+}
+
+func judge(t *testing.T, packed []byte, want string) {
+	t.Helper()
+	_, read := Read(bytes.NewReader(packed))
+	opened := 0
+	unpacked, unpack := openCache(t, t.TempDir()).Load(t.Context(), Packed{Digest: digestOf(packed), Open: from(packed, &opened)})
+	if unpack == nil {
+		unpacked.Release()
+	}
+	for _, err := range []error{read, unpack} {
+		if (err != nil) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("read: %v; unpacked: %v; want %q", read, unpack, want)
+			return
+		}
+	}
+	if read != nil && read.Error() != "read artifact: "+unpack.Error() {
+		t.Errorf("one says %q and the other %q", read, unpack)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -143,6 +144,22 @@ func (r *Rooms) measure() error {
 	}
 	r.used, r.measured = used, r.now()
 	return nil
+}
+
+// Size is the length of the files at a name and below it, together. What goes meanwhile does
+// not count, and keeps nothing else from counting.
+func Size(files fs.FS, name string) (total int64, err error) {
+	err = fs.WalkDir(files, name, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return ignoreMissing(err)
+		}
+		info, err := entry.Info()
+		if err == nil {
+			total += info.Size()
+		}
+		return ignoreMissing(err)
+	})
+	return total, own(err)
 }
 
 // Share charges bytes to namespaces, in equal parts.

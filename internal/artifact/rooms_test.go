@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
@@ -120,4 +124,102 @@ func TestStoreMeasures(t *testing.T) {
 	owner.Namespace = "b"
 	_, err = s.Put(t.Context(), gitops.Artifact{Source: owner}, "y.tgz", content(31))
 	must(t, err)
+}
+
+// TestStoredAgainTakesNoRoom: after a restart all sources are packed again. What is there
+// already is not written, so that it takes no room, neither for a moment.
+func TestStoredAgainTakesNoRoom(t *testing.T) {
+	t.Parallel()
+	dir, now := t.TempDir(), time.Unix(1000, 0)
+	fill := func(letter string) func() (io.ReadCloser, error) {
+		return func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(strings.Repeat(letter, 95))), nil }
+	}
+	of := gitops.Artifact{Source: gitops.OwnerRef{Kind: "HelmChart", Namespace: "a", Name: "one"}, Revision: "1"}
+	first := open(t, dir, artifact.Options{Now: func() time.Time { return now }})
+	stored, err := first.Put(t.Context(), of, "x.tgz", fill("x"))
+	must(t, err)
+	must(t, first.Close())
+
+	now = now.Add(time.Hour)
+	rooms := artifact.NewRooms(100, func() time.Time { return now })
+	s := open(t, dir, artifact.Options{Rooms: rooms, Now: func() time.Time { return now }})
+	if whole, err := s.Adopt(stored, "x.tgz"); err != nil || !whole {
+		t.Fatalf("adopted: %v, %v", whole, err)
+	}
+	put := func(of gitops.Artifact, letter string) (gitops.Artifact, error) {
+		return s.Put(t.Context(), of, "x.tgz", fill(letter))
+	}
+	again, err := put(of, "x")
+	must(t, err)
+	if again.Digest != stored.Digest || again.Size != 95 || !again.Time.Equal(stored.Time) {
+		t.Errorf("stored %+v, and again %+v", stored, again)
+	}
+	other := of
+	other.Revision = "2"
+	if renamed, err := put(other, "x"); err != nil || renamed.Revision != "2" || !renamed.Time.Equal(now) {
+		t.Errorf("as another revision: %+v, %v", renamed, err)
+	}
+	var full *artifact.NoRoom
+	if _, err := put(of, "y"); !errors.As(err, &full) {
+		t.Errorf("something else: %v", err)
+	}
+	// What is not as it was stored is no reason to store nothing.
+	for what, spoil := range map[string]func(string) error{
+		"another": func(name string) error { return os.WriteFile(name, []byte(strings.Repeat("y", 95)), 0o600) },
+		"gone":    os.Remove,
+		"shorter": func(name string) error { return os.Truncate(name, 94) },
+	} {
+		dir := t.TempDir()
+		s := open(t, dir, artifact.Options{})
+		must1 := func(_ gitops.Artifact, err error) { t.Helper(); must(t, err) }
+		must1(s.Put(t.Context(), of, "x.tgz", fill("x")))
+		name := filepath.Join(dir, "helmchart", "a", "one", "x.tgz")
+		must(t, spoil(name))
+		before, _ := os.Stat(name)
+		must1(s.Put(t.Context(), of, "x.tgz", fill("x")))
+		if after, err := os.Stat(name); err != nil || os.SameFile(before, after) || after.Size() != 95 {
+			t.Errorf("%s: it is not stored again: %v", what, err)
+		}
+	}
+}
+
+// vanishing is a folder of which some files are gone by the time they are looked at.
+type vanishing struct{ fstest.MapFS }
+
+// ReadDir lists them nevertheless.
+func (v vanishing) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := v.MapFS.ReadDir(name)
+	for i, e := range entries {
+		if strings.HasPrefix(e.Name(), "gone") {
+			entries[i] = gone{e}
+		}
+	}
+	return entries, err
+}
+
+type gone struct{ fs.DirEntry }
+
+// Info is that there is nothing.
+func (gone) Info() (fs.FileInfo, error) { return nil, fs.ErrNotExist }
+
+// broken is a folder that cannot be read.
+type broken struct{}
+
+// Open fails.
+func (broken) Open(string) (fs.File, error) { return nil, errors.New("no disk") }
+
+func TestSize(t *testing.T) {
+	t.Parallel()
+	files := vanishing{fstest.MapFS{
+		"a/1": {Data: make([]byte, 10)}, "a/gone": {Data: make([]byte, 100)}, "a/z/2": {Data: make([]byte, 20)}, "b": {Data: make([]byte, 5)},
+		"a/link": {Data: make([]byte, 100), Mode: fs.ModeSymlink},
+	}}
+	for name, want := range map[string]int64{"a": 30, "a/z": 20, "b": 5, "nothing": 0, ".": 35} {
+		if got, err := artifact.Size(files, name); err != nil || got != want {
+			t.Errorf("%q has %d bytes, %v; want %d", name, got, err, want)
+		}
+	}
+	if _, err := artifact.Size(broken{}, "a"); err == nil || err.Error() != "no disk" {
+		t.Errorf("what cannot be read: %v", err)
+	}
 }

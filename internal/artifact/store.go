@@ -43,10 +43,10 @@ type Options struct {
 	// before the newest stays for some seconds at least, whatever Records and TTL say:
 	// until the API has the newer one, it is the one that is advertised.
 	TTL time.Duration
-	// FileBytes is the largest file that is packed, in bytes: 1 GiB by default.
+	// FileBytes is the largest file that is packed, in bytes: 1 GiB by default, and at most.
 	FileBytes int64
 	// Bytes is how many bytes the files of an artifact may have together, before
-	// they are compressed: 4 GiB by default.
+	// they are compressed: 4 GiB by default, and at most.
 	Bytes int64
 	// Digest is the algorithm of the digests: SHA256 by default.
 	Digest Algorithm
@@ -118,12 +118,12 @@ func Open(folder string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open artifact store: %w", err)
 	}
 	s := &Store{root: root, records: max(o.Records, 1), ttl: o.TTL, digest: o.Digest, now: o.Now, rooms: o.Rooms, sources: map[string]*source{}}
-	s.limits = limits{file: o.FileBytes, total: o.Bytes, entries: mostEntries}
-	if s.limits.file <= 0 {
-		s.limits.file = defaultFileBytes
+	s.limits = ofOurs()
+	if o.FileBytes > 0 {
+		s.limits.file = min(o.FileBytes, s.limits.file)
 	}
-	if s.limits.total <= 0 {
-		s.limits.total = defaultBytes
+	if o.Bytes > 0 {
+		s.limits.total = min(o.Bytes, s.limits.total)
 	}
 	if s.now == nil {
 		s.now = time.Now

@@ -19,7 +19,8 @@ func (t *table) cost() int64 { return int64(len(t.nodes))*nodeBytes + int64(len(
 // tables are those of artifacts in use that are in memory at present. Who uses an artifact
 // looks at it now and then only, and the index on the disk has all that is in a table: where
 // they are more than most bytes together, those that were used longest ago are dropped, and
-// made again when they are used.
+// made again when they are used. The one that was used last stays, however large it is: it is
+// used many times in a row.
 type tables struct {
 	most int64
 
@@ -88,7 +89,7 @@ func (p *paged) put(made *table) {
 	}
 	p.table, p.element = made, t.order.PushFront(p)
 	t.total += made.cost()
-	for t.total > t.most {
+	for t.total > t.most && t.order.Len() > 1 {
 		t.order.Back().Value.(*paged).drop()
 	}
 }

@@ -37,9 +37,8 @@ type contents struct {
 
 // add enters a file.
 func (c *contents) add(name string, content []byte, executable bool) error {
-	sum := sha256.Sum256(content)
 	c.all = append(c.all, content)
-	return c.listing.add(indexed{Name: name, Executable: executable, Size: int64(len(content)), Sum: hex.EncodeToString(sum[:])}, int64(len(c.all)-1))
+	return c.listing.add(name, listed{executable: executable, size: int64(len(content)), sum: sha256.Sum256(content), at: int64(len(c.all) - 1)})
 }
 
 // tree makes the tree of them.

@@ -101,18 +101,8 @@ func (f *Folder) Measure(charge func(namespace string, bytes int64)) error {
 	}
 	f.mu.Unlock()
 	for name, tenants := range used {
-		total := int64(0)
-		err := fs.WalkDir(f.root.FS(), name, func(_ string, entry fs.DirEntry, err error) error {
-			if err != nil || entry.IsDir() {
-				return err
-			}
-			info, err := entry.Info()
-			if err == nil {
-				total += info.Size()
-			}
-			return err
-		})
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		total, err := artifact.Size(f.root.FS(), name)
+		if err != nil {
 			return err
 		}
 		artifact.Share(tenants, total, charge)
@@ -128,11 +118,12 @@ func (f *Folder) Sweep(keep func(name string) bool) error {
 	for _, e := range entries {
 		if e.IsDir() && !keep(e.Name()) {
 			errs = append(errs, f.root.RemoveAll(e.Name()))
-			f.mu.Lock()
-			delete(f.tenants, e.Name())
-			f.mu.Unlock()
 		}
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// Of what cannot be reached there never was a folder.
+	maps.DeleteFunc(f.tenants, func(name string, _ map[string]bool) bool { return !keep(name) })
 	return errors.Join(errs...)
 }
 

@@ -203,7 +203,12 @@ func TestFolderMeasures(t *testing.T) {
 	}
 	f.Use(t.Context(), "nobody's")
 	f.Use(rooms.In(t.Context(), "a"), "never made")
-	if err := f.Sweep(func(name string) bool { return name != "gone" }); err != nil {
+	f.Use(rooms.In(t.Context(), "a"), "made too late")
+	if err := f.Sweep(func(name string) bool { return name != "gone" && name != "made too late" }); err != nil {
+		t.Fatal(err)
+	}
+	// What is not wanted is forgotten, whether or not there was a folder for it.
+	if err := os.CopyFS(filepath.Join(path, "made too late"), os.DirFS(filepath.Join(path, "own", "below"))); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]int64{}

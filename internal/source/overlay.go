@@ -38,7 +38,7 @@ func Overlay(tree gitops.Tree, mounts ...Mount) (gitops.Tree, error) {
 	if len(mounts) == 0 {
 		return tree, nil
 	}
-	o := &overlay{base: tree, at: map[string]int{}, above: map[string][]int{}, sums: map[string]string{}, parts: Parts(tree), depth: Depth(tree)}
+	o := &overlay{base: tree, at: map[string]int{}, above: map[string][]int{}, sums: map[string]string{}, shape: shapeOf(tree)}
 	for _, m := range mounts {
 		at := cleanPath(m.At)
 		switch {
@@ -69,30 +69,25 @@ func Overlay(tree gitops.Tree, mounts ...Mount) (gitops.Tree, error) {
 
 // Parts is of how many Trees a Tree is joined by Overlay, counted again for each place where
 // they are shown: those that are in those that it is joined of, too.
-func Parts(tree gitops.Tree) int {
-	switch t := tree.(type) {
-	case *overlay:
-		return t.parts
-	case *filtered:
-		return Parts(t.tree)
-	case *sparse:
-		return Parts(t.tree)
-	}
-	return 1
-}
+func Parts(tree gitops.Tree) int { return shapeOf(tree).parts }
 
 // Depth is how deep the Trees of which a Tree is joined by Overlay stand in one another: 0
 // where it is joined of none.
-func Depth(tree gitops.Tree) int {
+func Depth(tree gitops.Tree) int { return shapeOf(tree).depth }
+
+// shape is what Parts and Depth say of a Tree.
+type shape struct{ parts, depth int }
+
+func shapeOf(tree gitops.Tree) shape {
 	switch t := tree.(type) {
 	case *overlay:
-		return t.depth
+		return t.shape
 	case *filtered:
-		return Depth(t.tree)
+		return shapeOf(t.tree)
 	case *sparse:
-		return Depth(t.tree)
+		return shapeOf(t.tree)
 	}
-	return 0
+	return shape{parts: 1}
 }
 
 // overlay is a Tree with others in it.
@@ -102,8 +97,7 @@ type overlay struct {
 	// at is the last mount at a path, and above are those below a directory, in their order.
 	at    map[string]int
 	above map[string][]int
-	parts int
-	depth int
+	shape shape
 
 	mu sync.Mutex
 	// sums are those of directories above mounts; guarded by mu. What is nested would
@@ -115,8 +109,9 @@ type overlay struct {
 func (o *overlay) add(m Mount) {
 	i := len(o.mounts)
 	o.mounts = append(o.mounts, m)
-	o.parts += Parts(m.Tree)
-	o.depth = max(o.depth, 1+Depth(m.Tree))
+	of := shapeOf(m.Tree)
+	o.shape.parts += of.parts
+	o.shape.depth = max(o.shape.depth, 1+of.depth)
 	o.at[m.At] = i
 	for dir := m.At; dir != "."; {
 		dir = parent(dir)

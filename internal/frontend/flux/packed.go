@@ -35,7 +35,7 @@ func artifactOf(source gitops.OwnerRef, told *meta.Artifact) gitops.Artifact {
 // load unpacks a stored file for consumers in the artifact's namespace. The caller releases it.
 func (p packed) load(ctx context.Context, cache *artifact.Cache, a gitops.Artifact, file string) (artifact.Unpacked, error) {
 	return cache.Load(ctx, artifact.Packed{
-		Digest: a.Digest, Scope: artifact.NamespaceScope(a.Source.Namespace),
+		Digest: a.Digest, Scope: artifact.NamespaceScope(a.Source.Namespace), Own: true,
 		Open: func(context.Context) (io.ReadCloser, error) { return p.store.Open(a.Source, file) },
 	})
 }

@@ -112,6 +112,7 @@ func (v *view) try(ctx context.Context, request Request) (*tree, error) {
 	listed = nil //nolint:ineffassign,wastedassign // all of them need not outlive the choice
 	revision := revisionOf(chosen)
 	if t := v.at(revision); t != nil {
+		v.keep(nil) // what failed fetches of other revisions have brought
 		return t, nil
 	}
 	entries, err := v.bring(ctx, chosen)

@@ -115,8 +115,13 @@ func (r *remote) open() error {
 	return nil
 }
 
-// load reads the views. What cannot be read is as good as missing.
+// load reads the views. What cannot be read is as good as missing, and what was read before
+// the folder could not be opened to the end is read again.
 func (r *remote) load() error {
+	clear(r.uses)
+	for _, v := range r.views {
+		v.current, v.ignore, v.partial = nil, nil, nil
+	}
 	files, err := fs.ReadDir(r.dir.FS(), ".")
 	if err != nil {
 		return err
@@ -252,8 +257,11 @@ func (r *remote) place(name string, s sum) error {
 		return unfollowed()
 	}
 	if r.uses[s] > 0 && !r.damaged[s] {
+		if err := r.dir.Remove(name); err != nil {
+			return err
+		}
 		r.uses[s]++
-		return r.dir.Remove(name)
+		return nil
 	}
 	if err := r.dir.MkdirAll(path.Dir(s.file()), 0o700); err != nil {
 		return err

@@ -81,6 +81,41 @@ func TestRestartFetchesNothingAgain(t *testing.T) {
 	}
 }
 
+// TestGivesUpWhatItDoesNotNeed: what a fetch brought before it failed is kept for the next
+// one, and not beyond where that finds the bucket as it was before.
+func TestGivesUpWhatItDoesNotNeed(t *testing.T) {
+	t.Parallel()
+	w := s3World(t)
+	w.server.Fill(name, map[string]string{"a": "1"})
+	folder := t.TempDir()
+	s := openAt(t, folder, bucket.Options{Downloads: 1})
+	defer func() { must(t, s.Close()) }()
+	known := fetch(t, s, w.request, "").Revision
+	before, _ := contentsOf(t, folder)
+	w.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/c") {
+			http.Error(rw, "no", http.StatusForbidden)
+			return true
+		}
+		return false
+	})
+	w.server.Put(name, "b", "2")
+	w.server.Put(name, "c", "3")
+	refuse(t, s, w.request, gitops.Denied)
+	if kept, _ := contentsOf(t, folder); len(kept) != 2 {
+		t.Fatalf("after a failure there are %q", kept)
+	}
+	w.server.Delete(name, "b")
+	w.server.Delete(name, "c")
+	if again := fetch(t, s, w.request, known); !again.Unchanged {
+		t.Errorf("got %q", again.Revision)
+	}
+	left, _ := contentsOf(t, folder)
+	if diff := cmp.Diff(before, left); diff != "" {
+		t.Errorf("contents (-before +after):\n%s", diff)
+	}
+}
+
 func TestAKillLeavesWhatOpens(t *testing.T) {
 	t.Parallel()
 	w := s3World(t)

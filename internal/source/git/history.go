@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 	"github.com/plumb-gitops/plumb/internal/source/git/wire"
 )
@@ -20,21 +21,22 @@ const farthest = 1000
 // are not behind those parents; the other commit is among them or it is not a
 // predecessor. What comes is in the folder meanwhile.
 func (r *remote) descends(ctx context.Context, dir *os.Root, commit, from pack.ID, parents []pack.ID) (bool, error) {
-	var history *pack.Pack
-	err := r.client.Commits(ctx, commit, parents, farthest, func(in io.Reader) (err error) {
-		history, err = pack.Receive(ctx, in, dir, r.name(), r.store.serial.Add(1), nil, r.limits())
-		return err
+	found := false
+	err := r.client.Commits(ctx, commit, parents, farthest, func(in io.Reader) error {
+		history, err := pack.Receive(ctx, artifact.Counted(ctx, in), dir, r.name(), r.store.serial.Add(1), nil, r.limits())
+		if err != nil || history == nil {
+			return err
+		}
+		// It is gone before the answer ends, which may be with an error.
+		set := pack.NewSet(nil, r.limits(), history)
+		defer set.Release()
+		found = set.Has(from)
+		return pack.Remove(dir, history.Name)
 	})
 	if errors.Is(err, wire.ErrNoFilter) {
 		return r.client.Descends(ctx, commit, from)
 	}
-	if err != nil || history == nil {
-		return false, err
-	}
-	set := pack.NewSet(nil, r.limits(), history)
-	defer set.Release()
-	found := set.Has(from)
-	return found, pack.Remove(dir, history.Name)
+	return found, err
 }
 
 // onBranch makes sure that a commit is on the branch that goes with it.

@@ -26,7 +26,7 @@ type remote struct {
 	// turn is had by a fetch that changes the store, or it goes beside the one that has it.
 	turn turn
 	// one lets fetches of the same thing wait for each other, however long that takes.
-	one gates
+	one source.Turns
 	// whole is held while packs are joined, and where a fetch begins that takes for granted
 	// what no tip promises: files that older commits left behind.
 	whole gate
@@ -62,7 +62,10 @@ func (r *remote) enter(ctx context.Context, g gate) error {
 // alone waits until nobody else is at something.
 func (r *remote) alone(ctx context.Context, name string) (leave func(), err error) {
 	defer r.line.Wait(ctx)()
-	return r.one.lock(ctx, name)
+	if leave, err = r.one.Take(ctx, name); err != nil {
+		return nil, waitedInVain(err)
+	}
+	return leave, nil
 }
 
 // begins waits for the turn.

@@ -141,10 +141,10 @@ func (r *remote) replace(dir *os.Root, joined *pack.Pack, old []string) error {
 	}
 	r.set.Release()
 	r.set, r.state = fresh, next
+	// What cannot be removed now is, once the store is opened again.
+	var errs []error
 	for _, name := range old {
-		if err := pack.Remove(dir, name); err != nil {
-			return fmt.Errorf("remove %q: %w", name, err)
-		}
+		errs = append(errs, pack.Remove(dir, name))
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -13,6 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/plumb-gitops/plumb/internal/source"
 	"helm.sh/helm/v4/pkg/chart/loader/archive"
 )
 
@@ -45,7 +46,7 @@ type budget struct {
 	yaml yamlBudget
 	// decoding is the turn to do it: one chart of a store at a time, for it takes many times
 	// the memory of what is written.
-	decoding *turns
+	decoding *source.Turns
 }
 
 func (s *Store) budget(ctx context.Context) *budget {

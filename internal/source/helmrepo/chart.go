@@ -178,7 +178,7 @@ func (s *Store) chosen(ctx context.Context, r *remote, request ChartRequest, fou
 	if kept, ok, err := r.keep(ctx, request.book(), state, known); err != nil || ok {
 		return kept, err
 	}
-	leave, err := r.turns.take(ctx, digestOf(request.Name, state.Version, state.Origin))
+	leave, err := r.turns.Take(ctx, digestOf(request.Name, state.Version, state.Origin))
 	if err != nil {
 		return Chart{}, err
 	}

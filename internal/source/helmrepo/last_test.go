@@ -5,8 +5,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source/helmrepo"
 	"github.com/plumb-gitops/plumb/internal/source/sourcetest"
@@ -89,6 +92,91 @@ func TestChartDamaged(t *testing.T) {
 	}
 	if chart := getChart(t, s, request, "1.0.0"); chart.Version != "1.0.0" || server.Requests("app-1.0.0.tgz") != 2 {
 		t.Errorf("got %+v after %d requests", chart, server.Requests("app-1.0.0.tgz"))
+	}
+}
+
+// TestFailedWritesLeaveNothing: where the state cannot be written what was got for it goes,
+// and nothing is held for it.
+func TestFailedWritesLeaveNothing(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewHelmRepository(t, testenv.HelmRepositoryOptions{})
+	server.Put(t, "app", "1.0.0", testenv.HelmChart(t, "app", "1.0.0", nil))
+	folder := t.TempDir()
+	s := reopenStore(t, folder, helmrepo.Options{})
+	t.Cleanup(func() { _ = s.Close() })
+	repository := helmrepo.Repository{URL: server.URL()}
+	request := helmrepo.ChartRequest{Repository: repository, Name: "app", Cached: true}
+	index, err := s.Index(t.Context(), repository, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	index.Release()
+	files := func() (names []string) {
+		found, _ := filepath.Glob(filepath.Join(folder, "charts", "*", "*"))
+		for _, name := range found {
+			names = append(names, filepath.Base(name))
+		}
+		return names
+	}
+	before := files()
+	for what, get := range map[string]func() error{
+		"a chart": func() error {
+			chart, err := s.Chart(t.Context(), request, "")
+			if err == nil {
+				chart.Release()
+			}
+			return err
+		},
+		"an index": func() error {
+			index, err := s.Index(t.Context(), repository, "")
+			if err == nil {
+				index.Release()
+			}
+			return err
+		},
+	} {
+		server.Put(t, "other", "1.0.0", testenv.HelmChart(t, "other", "1.0.0", map[string]string{"for": what}))
+		shelves, _ := filepath.Glob(filepath.Join(folder, "charts", "*", "state.json"))
+		// Something stands where the new state is to be written.
+		if len(shelves) != 1 || os.MkdirAll(filepath.Join(filepath.Dir(shelves[0]), "state.new", "x"), 0o700) != nil {
+			t.Fatalf("shelves %v", shelves)
+		}
+		if err := get(); err == nil {
+			t.Errorf("%s is stored", what)
+		}
+		if left := files(); !slices.Equal(left, before) {
+			t.Errorf("%s: there are %v, and were %v", what, left, before)
+		}
+	}
+	if err := s.Retain(helmrepo.Followed{}); err != nil {
+		t.Error(err)
+	}
+	if left := files(); len(left) > 0 {
+		t.Errorf("nobody follows %v", left)
+	}
+}
+
+// TestPackagesHaveRoom: whatever is packaged counts for the namespace before it is stored.
+func TestPackagesHaveRoom(t *testing.T) {
+	t.Parallel()
+	for name, files := range map[string]map[string]string{
+		"made of a folder":      {"c/Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\n"},
+		"packed in the sources": {"c": string(testenv.HelmChart(t, "app", "1.0.0", nil))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			folder := t.TempDir()
+			s := reopenStore(t, folder, helmrepo.Options{})
+			t.Cleanup(func() { _ = s.Close() })
+			ctx := artifact.NewRooms(10, time.Now).In(t.Context(), "apps")
+			_, err := s.Package(ctx, sourcetest.Memory(files), helmrepo.PackageRequest{Source: "GitRepository/apps/app", Path: "c"}, "")
+			if err == nil || artifact.Full(ctx) == nil {
+				t.Errorf("error %v, and %v of the room", err, artifact.Full(ctx))
+			}
+			if left, _ := filepath.Glob(filepath.Join(folder, "charts", "*", "chart-*")); len(left) > 0 {
+				t.Errorf("%v is stored", left)
+			}
+		})
 	}
 }
 

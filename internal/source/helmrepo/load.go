@@ -100,7 +100,7 @@ func parseMetadata(data []byte) (*chart.Metadata, error) {
 // loadFiles loads a chart of files. The charts in it are in the order of their names, as
 // Helm's loader gives them in another order each time.
 func loadFiles(b *budget, files []*archive.BufferedFile) (*chart.Chart, error) {
-	leave, err := b.decoding.take(b.ctx, "")
+	leave, err := b.decoding.Take(b.ctx, "")
 	if err != nil {
 		return nil, err
 	}

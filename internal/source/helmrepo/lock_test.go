@@ -53,7 +53,7 @@ func TestOneChartIsDecodedAtATime(t *testing.T) {
 		"a chart":       func(b *budget) error { _, err := loadFiles(b, files); return err },
 		"a values file": func(b *budget) error { _, err := parseValues([]byte("a: 1"), b); return err },
 	} {
-		leave, err := s.decoding.take(t.Context(), "")
+		leave, err := s.decoding.Take(t.Context(), "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 )
@@ -203,7 +204,7 @@ func (s *Store) copyPacked(ctx context.Context, sh *shelf, tree gitops.Tree, at 
 		return Chart{}, err
 	}
 	defer done()
-	if _, err := file.Write(data); err != nil {
+	if _, err := artifact.CountedWriter(ctx, file).Write(data); err != nil {
 		return Chart{}, err
 	}
 	state.Packaged, state.Size, state.Digest = false, int64(len(data)), sha256Digest(data)

@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 // shelf is the folder of one repository as one credential sees it, or of the charts that
@@ -22,7 +23,7 @@ import (
 type shelf struct {
 	store *Store
 	key   string
-	turns turns
+	turns source.Turns
 
 	mu sync.Mutex // guards all below; held for a moment only
 	// dir is nil until the shelf was opened.
@@ -145,20 +146,20 @@ func exists(dir *os.Root, name string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// write replaces the state, and removes files that it does not name. The caller holds mu.
+// write replaces the state, and removes files that it does not name, also those that came for
+// one that cannot be written. The caller holds mu.
 func (s *shelf) write(next state) error {
 	data, err := json.Marshal(next)
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.dir.WriteFile(stateNew, data, 0o600)
 	}
-	if err := s.dir.WriteFile(stateNew, data, 0o600); err != nil {
-		return err
+	if err == nil {
+		err = s.dir.Rename(stateNew, stateFile)
 	}
-	if err := s.dir.Rename(stateNew, stateFile); err != nil {
-		return err
+	if err == nil {
+		s.state = next
 	}
-	s.state = next
-	return s.sweep()
+	return errors.Join(err, s.sweep())
 }
 
 // sweep removes what neither the state nor a reader needs. The caller holds mu.
@@ -307,14 +308,12 @@ func (s *shelf) setChart(book, file string, c chartState) (release func(), err e
 			return nil, err
 		}
 	}
-	release = s.hold(c.file())
 	next := s.clone()
 	next.Charts[book] = c
 	if err := s.write(next); err != nil {
-		s.held[c.file()]-- // release would wait for mu
 		return nil, err
 	}
-	return release, nil
+	return s.hold(c.file()), nil
 }
 
 // forgetDamaged forgets a chart whose file is not any more what was stored, so that it is

@@ -57,7 +57,7 @@ type Store struct {
 	// dial makes the connection to a repository.
 	dial func(Repository) (*remote, error)
 	// decoding is the turn to decode the YAML of a chart.
-	decoding turns
+	decoding source.Turns
 
 	mu      sync.Mutex // guards all below
 	remotes map[string]*remote

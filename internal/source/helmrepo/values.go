@@ -116,7 +116,7 @@ func treeFiles(b *budget, tree gitops.Tree) readValues {
 
 // parseValues reads a values file, and takes its length off what is left.
 func parseValues(data []byte, b *budget) (map[string]any, error) {
-	leave, err := b.decoding.take(b.ctx, "")
+	leave, err := b.decoding.Take(b.ctx, "")
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,84 @@
+package bucket
+
+import (
+	"crypto/sha256"
+	"testing"
+)
+
+// TestFailedPlacesAreNoUse: a content that could not be put into its place is not kept for
+// anybody.
+func TestFailedPlacesAreNoUse(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	r, of := newRemote(s, "bucket", &connection{}), sum(sha256.Sum256(nil))
+	if err := r.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	place := func(lost bool) error {
+		file, name, err := r.create()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = file.Close()
+		if lost {
+			if err := r.dir.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return r.place(name, of)
+	}
+	for i, test := range []struct {
+		lost bool
+		uses int
+	}{{true, 0}, {false, 1}, {true, 1}, {false, 2}} {
+		if err := place(test.lost); (err != nil) != test.lost || r.uses[of] != test.uses {
+			t.Errorf("place %d: %d uses and error %v, want %d", i, r.uses[of], err, test.uses)
+		}
+	}
+}
+
+// TestOpenedTwiceCountsOnce: where a folder could not be opened to the end, what was read of
+// it is read again, and counts as before.
+func TestOpenedTwiceCountsOnce(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, of := newRemote(s, "bucket", &connection{}), sum(sha256.Sum256(nil))
+	must(first.open())
+	file, name, err := first.create()
+	must(err)
+	must(file.Close())
+	must(first.place(name, of))
+	made, err := newTree(first, "1", []entry{{key: "a", sum: of}})
+	must(err)
+	must(first.view("v").publish(made))
+	first.close()
+
+	r := newRemote(s, "bucket", &connection{})
+	must(r.open())
+	defer r.close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	must(r.load())
+	if r.uses[of] != 1 || r.views["v"].current == nil {
+		t.Errorf("%d uses", r.uses[of])
+	}
+	r.views["v"].forgetLocked()
+	if len(r.uses) > 0 {
+		t.Errorf("used are %v by nobody", r.uses)
+	}
+}
