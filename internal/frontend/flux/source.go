@@ -216,9 +216,11 @@ type fetched struct {
 	generation int64
 	request    string
 	// failure is why the artifact could not be packed. Confirmed is set while the last look
-	// at the remote has found the revision, and told when the status has it.
+	// at the remote has found the revision, and told when the status has it. Started is the
+	// object as it was when it was fetched, nil once that is told.
 	failure         error
 	confirmed, told bool
+	started         client.Object
 }
 
 // ref names an object as a source.
@@ -252,7 +254,7 @@ func (r *sourceReconciler[T, R]) reconcile(ctx context.Context, req ctrl.Request
 	r.mend(ctx, obj)
 	if r.kind.settings(obj).suspended {
 		ctrl.LoggerFrom(ctx).Info("Reconciliation is suspended for this object")
-		return r.rest(ctx, obj), nil
+		return r.rest(ctx, obj)
 	}
 	if refusal := r.kind.refuse(obj); refusal != nil {
 		r.flights.abandon(obj.GetUID())
@@ -428,29 +430,33 @@ func (r *sourceReconciler[T, R]) timeout(obj T, other time.Duration) time.Durati
 	return time.Minute
 }
 
-// rest leaves a suspended object as it is: nothing is fetched or written. What an
-// earlier process fetched is given to the consumers, which are not suspended.
-func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) ctrl.Result {
+// rest leaves a suspended object as it is: nothing is fetched, and nothing is written but the
+// end of what was under way when it was suspended. What an earlier process fetched is given to
+// the consumers, which are not suspended.
+func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) (ctrl.Result, error) {
 	r.flights.abandon(obj.GetUID())
+	if err := r.conclude(ctx, obj); err != nil {
+		return ctrl.Result{}, err
+	}
 	if r.kind.refuse(obj) != nil {
 		r.follows(ctx, obj.GetUID(), nil)
 		r.restore(ctx, obj)
-		return ctrl.Result{}
+		return ctrl.Result{}, nil
 	}
 	if r.last(obj.GetUID()).revision != "" {
-		return ctrl.Result{}
+		return ctrl.Result{}, nil
 	}
 	following, err := r.kind.follow(obj)
 	if err != nil {
 		r.followsUnknown(ctx, obj.GetUID(), err)
 		r.restoreUnlessQuiet(ctx, obj, err)
-		return ctrl.Result{RequeueAfter: r.options.RequeueDependency}
+		return ctrl.Result{RequeueAfter: r.options.RequeueDependency}, nil
 	}
 	defer func() { following.parts.release() }()
 	r.follows(ctx, obj.GetUID(), &following.request)
 	r.resume(ctx, obj, &following)
 	r.restore(ctx, obj)
-	return ctrl.Result{}
+	return ctrl.Result{}, nil
 }
 
 // resume gives the consumers at once what an earlier process fetched, so that they keep
