@@ -335,29 +335,37 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	case landed == nil:
 		return ctrl.Result{}, r.lacking(ctx, obj)
 	}
-	following.parts.release()
-	following = landed.following
-	result, err := landed.result, landed.err
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctrl.Result{}, nil
-		}
-		r.metrics.Fetched(r.kind.name(), "failed")
-		r.doubt(obj.GetUID())
-		r.restore(ctx, obj)
-		if r.unaffected(ctx, obj, following, err) {
-			return r.goOn(ctx, obj, err)
-		}
-		return r.fail(ctx, obj, err)
+	defer func() { landed.following.parts.release() }()
+	if landed.err != nil {
+		return r.missed(ctx, obj, landed)
 	}
-	if result.Unchanged {
+	return r.arrived(ctx, obj, landed)
+}
+
+// missed is for a look at the remote that failed.
+func (r *sourceReconciler[T, R]) missed(ctx context.Context, obj T, landed *flight[R]) (ctrl.Result, error) {
+	if ctx.Err() != nil {
+		return ctrl.Result{}, nil
+	}
+	r.metrics.Fetched(r.kind.name(), "failed")
+	r.doubt(obj.GetUID())
+	r.restore(ctx, obj)
+	if r.unaffected(ctx, obj, landed.following, landed.err) {
+		return r.goOn(ctx, obj, landed.err)
+	}
+	return r.fail(ctx, obj, landed.err)
+}
+
+// arrived gives the consumers what a look at the remote has brought, and then has it packed.
+func (r *sourceReconciler[T, R]) arrived(ctx context.Context, obj T, landed *flight[R]) (ctrl.Result, error) {
+	if landed.result.Unchanged {
 		r.metrics.Fetched(r.kind.name(), "unchanged")
-		result.Release()
-		r.confirm(obj.GetUID(), result.Verified, following.parts, landed.request)
+		landed.result.Release()
+		r.confirm(obj.GetUID(), landed.result.Verified, landed.following.parts, landed.request)
 		return r.settle(ctx, obj)
 	}
 	r.metrics.Fetched(r.kind.name(), "changed")
-	next, err := r.publish(obj, result, &following)
+	next, err := r.publish(obj, landed.result, &landed.following)
 	if err != nil {
 		return r.fail(ctx, obj, err)
 	}
@@ -403,10 +411,10 @@ func (r *sourceReconciler[T, R]) settle(ctx context.Context, obj T) (ctrl.Result
 		r.mu.Unlock()
 		return r.fail(ctx, obj, last.failure)
 	}
-	last, known := r.withParts(last)
-	if !known {
-		// The packing of the included one has the object reconciled.
-		return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
+	last, waits := r.withParts(last)
+	if waits && !r.tooLong(obj.GetUID()) {
+		// The packing of the included one has the object reconciled, unless it lasts.
+		return ctrl.Result{RequeueAfter: longestUntold}, nil
 	}
 	return r.succeed(ctx, obj, last)
 }

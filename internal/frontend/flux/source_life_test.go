@@ -45,8 +45,9 @@ type life struct {
 	*sourceReconciler[*sourcev1.GitRepository, GitRequest]
 	end         func()
 	reconciling func(name string) ctrl.Result
-	// held has nothing packed until it is called.
+	// held are called to have anything packed again, and slow is set where packing may not end.
 	held []func()
+	slow bool
 }
 
 // scripted are remotes and the disk that keeps what was fetched of them, by URL.
@@ -57,6 +58,8 @@ type scripted struct {
 	heads, last map[string]head
 	asked       map[string]int
 	away        bool
+	// goOn is closed when what is slow may be packed.
+	goOn chan struct{}
 }
 
 // head is a revision with its files.
@@ -74,7 +77,7 @@ func (s *scripted) Fetch(_ context.Context, request GitRequest, known string) (s
 		return source.Result{}, errors.New("the remote does not answer")
 	}
 	s.last[request.URL+"#"+request.Ref.Branch] = now
-	return now.result(known), nil
+	return now.result(known, s.goOn), nil
 }
 
 func (s *scripted) Last(_ context.Context, request GitRequest) (source.Result, error) {
@@ -84,25 +87,32 @@ func (s *scripted) Last(_ context.Context, request GitRequest) (source.Result, e
 	if !ok {
 		return source.Result{}, errors.New("nothing was fetched")
 	}
-	return last.result(""), nil
+	return last.result("", s.goOn), nil
 }
 
 func (*scripted) Retain([]GitRequest) error { return nil }
 
-func (h head) result(known string) source.Result {
+func (h head) result(known string, goOn <-chan struct{}) source.Result {
 	result := source.Result{Revision: h.revision, Unchanged: known == h.revision, Release: func() {}}
 	if !result.Unchanged {
-		result.Files = unpackable{sourcetest.Memory(h.files)}
+		result.Files = unpackable{sourcetest.Memory(h.files), goOn}
 	}
 	return result
 }
 
-// unpackable is a tree that cannot be packed while it has a file with that content.
-type unpackable struct{ gitops.Tree }
+// unpackable is a tree that cannot be packed while it has a file of the name full, and is not
+// packed before it may be while it has one of the name slow.
+type unpackable struct {
+	gitops.Tree
+	goOn <-chan struct{}
+}
 
 func (u unpackable) Open(name string) (fs.File, error) {
-	if strings.HasPrefix(name, "full") {
+	switch name {
+	case "full":
 		return nil, errors.New("the disk is full")
+	case "slow":
+		<-u.goOn
 	}
 	return u.Tree.Open(name)
 }
@@ -135,7 +145,7 @@ func newLife(t *testing.T, objects ...*sourcev1.GitRepository) *life {
 		})
 	l := &life{
 		t: t, client: builder.Build(), clock: clocktesting.NewFakeClock(time.Unix(1_700_000_000, 0)), folder: t.TempDir(),
-		remote: &scripted{heads: map[string]head{}, last: map[string]head{}, asked: map[string]int{}},
+		slow: true, remote: &scripted{heads: map[string]head{}, last: map[string]head{}, asked: map[string]int{}, goOn: make(chan struct{})},
 	}
 	for _, obj := range objects {
 		if err := l.client.Create(t.Context(), obj); err != nil {
@@ -145,6 +155,7 @@ func newLife(t *testing.T, objects ...*sourcev1.GitRepository) *life {
 	l.start()
 	t.Cleanup(func() {
 		l.letGo()
+		l.packSlow()
 		l.end()
 	})
 	return l
@@ -234,6 +245,15 @@ func (l *life) letGo() {
 	l.held = nil
 }
 
+// packSlow has what is slow packed.
+func (l *life) packSlow() {
+	if !l.slow {
+		return
+	}
+	l.slow = false
+	close(l.remote.goOn)
+}
+
 // push gives a remote a revision.
 func (l *life) push(name, revision string, files map[string]string) {
 	l.remote.mu.Lock()
@@ -279,7 +299,10 @@ func (l *life) look(name string) ctrl.Result {
 // be one soon.
 func (l *life) triggered() (name string, busy bool) {
 	l.mu.Lock()
-	busy = len(l.packers) > 0 && len(l.held) == 0
+	for uid, n := range l.packers {
+		_, waits := l.remote.heads["https://"+string(uid)+"#main"].files["slow"]
+		busy = busy || n > 0 && len(l.held) == 0 && (!waits || !l.slow)
+	}
 	l.mu.Unlock()
 	l.triggers.mu.Lock()
 	defer l.triggers.mu.Unlock()

@@ -233,8 +233,9 @@ func (r *sourceReconciler[T, R]) doubt(uid types.UID) {
 }
 
 // withParts completes artifacts of parts of the same kind that were not packed when they
-// were taken; false where one of them is still being packed.
-func (r *sourceReconciler[T, R]) withParts(f fetched) (fetched, bool) {
+// were taken. One that has moved on, or cannot be packed, is left as it is: there is none to
+// name. Waits is set while one of them is being packed.
+func (r *sourceReconciler[T, R]) withParts(f fetched) (with fetched, waits bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.parts = slices.Clone(f.parts)
@@ -245,13 +246,11 @@ func (r *sourceReconciler[T, R]) withParts(f fetched) (fetched, bool) {
 		for _, other := range r.fetched {
 			if other.artifact.Source.Key() == part.Source.Key() && other.revision == part.Revision {
 				f.parts[i] = other.artifact
+				waits = waits || other.packing()
 			}
 		}
-		if f.parts[i].Digest == "" {
-			return f, false
-		}
 	}
-	return f, true
+	return f, waits
 }
 
 // published has the objects that are made from a source look at it again.

@@ -92,8 +92,8 @@ func (r *sourceReconciler[T, R]) conclude(ctx context.Context, obj T) error {
 		return nil
 	}
 	if started, ok := f.started.(T); ok && f.confirmed {
-		f, known := r.withParts(f)
-		if !known {
+		f, waits := r.withParts(f)
+		if waits {
 			return nil // the packing of the included one has the object reconciled
 		}
 		_, err := r.succeed(ctx, started, f)
