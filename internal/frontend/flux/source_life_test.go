@@ -227,6 +227,14 @@ func (l *life) restart() {
 	l.start()
 }
 
+// lose removes what the process has kept in its data folder, which the next one begins with.
+func (l *life) lose() {
+	l.folder = l.t.TempDir()
+	l.remote.mu.Lock()
+	defer l.remote.mu.Unlock()
+	clear(l.remote.last)
+}
+
 // hold has nothing packed until letGo.
 func (l *life) hold() {
 	for range namespacePackings {

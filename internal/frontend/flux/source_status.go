@@ -101,7 +101,7 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	var b *blocked
 	isBlocked := errors.As(err, &b)
 	if isBlocked && b.quiet {
-		return ctrl.Result{RequeueAfter: b.retry}, nil
+		return ctrl.Result{RequeueAfter: b.retry}, r.hushed(ctx, obj, b)
 	}
 	stalled := isBlocked && b.stalled || gitops.KindOf(err) == gitops.Stalled ||
 		gitops.KindOf(err) == gitops.Invalid && lasting(r.reasonOf(err))

@@ -126,6 +126,15 @@ func (r *sourceReconciler[T, R]) lacking(ctx context.Context, obj T) error {
 	return nil
 }
 
+// hushed is for an object of whose failure nothing is said yet: what is not served is not
+// advertised for longer than a look at a remote may take that keeps a worker.
+func (r *sourceReconciler[T, R]) hushed(ctx context.Context, obj T, b *blocked) error {
+	if b.waited < workerWait {
+		return nil
+	}
+	return r.lacking(ctx, obj)
+}
+
 // announceDamage tells that a stored file is not as it was.
 func (r *sourceReconciler[T, R]) announceDamage(obj T, revision string, err error) {
 	r.send(obj, gitops.Event{
