@@ -470,8 +470,12 @@ func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) (ctrl.Result, 
 // resume gives the consumers at once what an earlier process fetched, so that they keep
 // it in order while the remote is asked, however long that takes. Where the fetcher has
 // nothing of it, they get the stored file of what the status names, and the result is
-// empty. A newer revision than the status names may be in use by the consumers already:
-// they wait then until the remote has answered, or failed to.
+// empty.
+//
+// What was fetched last may be newer than what the status names, and in use by the consumers
+// already: it is that which they get. Where the file that the status names is not there it may
+// be older as well, for another process with another folder may have been at work since: they
+// wait then until the remote has answered.
 func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *pursuit[R]) fetched {
 	told := obj.GetArtifact()
 	if told == nil || r.sources.revision(r.ref(obj)) != "" {
@@ -490,7 +494,10 @@ func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *p
 		r.restore(ctx, obj)
 		return fetched{}
 	}
-	if result.Revision != told.Revision {
+	r.mu.Lock()
+	ours := r.adopted[obj.GetUID()]
+	r.mu.Unlock()
+	if result.Revision != told.Revision && !ours {
 		result.Release()
 		return fetched{}
 	}

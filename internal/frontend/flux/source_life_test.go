@@ -48,6 +48,8 @@ type life struct {
 	// held are called to have anything packed again, and slow is set where packing may not end.
 	held []func()
 	slow bool
+	// room is what may be stored, in bytes; 0 for all.
+	room int64
 }
 
 // scripted are remotes and the disk that keeps what was fetched of them, by URL.
@@ -58,8 +60,8 @@ type scripted struct {
 	heads, last map[string]head
 	asked       map[string]int
 	away        bool
-	// goOn is closed when what is slow may be packed.
-	goOn chan struct{}
+	// goOn is closed when what is slow may be packed, and dead when the process ends.
+	goOn, dead chan struct{}
 }
 
 // head is a revision with its files.
@@ -77,7 +79,7 @@ func (s *scripted) Fetch(_ context.Context, request GitRequest, known string) (s
 		return source.Result{}, errors.New("the remote does not answer")
 	}
 	s.last[request.URL+"#"+request.Ref.Branch] = now
-	return now.result(known, s.goOn), nil
+	return s.result(now, known), nil
 }
 
 func (s *scripted) Last(_ context.Context, request GitRequest) (source.Result, error) {
@@ -87,15 +89,15 @@ func (s *scripted) Last(_ context.Context, request GitRequest) (source.Result, e
 	if !ok {
 		return source.Result{}, errors.New("nothing was fetched")
 	}
-	return last.result("", s.goOn), nil
+	return s.result(last, ""), nil
 }
 
 func (*scripted) Retain([]GitRequest) error { return nil }
 
-func (h head) result(known string, goOn <-chan struct{}) source.Result {
+func (s *scripted) result(h head, known string) source.Result {
 	result := source.Result{Revision: h.revision, Unchanged: known == h.revision, Release: func() {}}
 	if !result.Unchanged {
-		result.Files = unpackable{sourcetest.Memory(h.files), goOn}
+		result.Files = unpackable{sourcetest.Memory(h.files), s.goOn, s.dead}
 	}
 	return result
 }
@@ -104,7 +106,7 @@ func (h head) result(known string, goOn <-chan struct{}) source.Result {
 // packed before it may be while it has one of the name slow.
 type unpackable struct {
 	gitops.Tree
-	goOn <-chan struct{}
+	goOn, dead <-chan struct{}
 }
 
 func (u unpackable) Open(name string) (fs.File, error) {
@@ -112,7 +114,11 @@ func (u unpackable) Open(name string) (fs.File, error) {
 	case "full":
 		return nil, errors.New("the disk is full")
 	case "slow":
-		<-u.goOn
+		select {
+		case <-u.goOn:
+		case <-u.dead:
+			return nil, errors.New("the process ends")
+		}
 	}
 	return u.Tree.Open(name)
 }
@@ -175,7 +181,7 @@ func repository(name string, includes ...string) *sourcev1.GitRepository {
 // start begins a process. Its folder may have been written by one before.
 func (l *life) start() {
 	l.t.Helper()
-	store, err := artifact.Open(l.folder, artifact.Options{Records: 2, TTL: time.Minute, Now: l.clock.Now})
+	store, err := artifact.Open(l.folder, artifact.Options{Records: 2, TTL: time.Minute, Now: l.clock.Now, Rooms: artifact.NewRooms(l.room, l.clock.Now)})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -184,7 +190,7 @@ func (l *life) start() {
 		l.t.Fatal(err)
 	}
 	sources := newSources()
-	packed := packed{store: store, baseURL: "http://operator"}
+	packed := packed{store: store, rooms: store.Rooms(), baseURL: "http://operator"}
 	options := SourceOptions{MinRetryDelay: time.Second, MaxRetryDelay: time.Minute, RequeueDependency: 5 * time.Second}
 	secrets := sourceSecrets{references: newReferences(nil, nil, nil), retry: time.Second}
 	r := &sourceReconciler[*sourcev1.GitRepository, GitRequest]{
@@ -202,9 +208,14 @@ func (l *life) start() {
 	}
 	sources.follow(r.published)
 	ctx, cancel := context.WithCancel(l.t.Context())
+	dead := make(chan struct{})
+	l.remote.mu.Lock()
+	l.remote.dead = dead
+	l.remote.mu.Unlock()
 	l.sourceReconciler = r
 	l.end = func() {
 		cancel()
+		close(dead)
 		r.work.Wait()
 		if err := store.Close(); err != nil {
 			l.t.Error(err)

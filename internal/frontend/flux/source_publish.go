@@ -138,11 +138,14 @@ func (r *sourceReconciler[T, R]) pack(ctx context.Context, name string, of fetch
 	}
 	var full *artifact.NoRoom
 	if errors.As(err, &full) {
-		return of.artifact, noRoomOr(full, nil)
+		err = full // in fewer words
 	}
 	if err != nil {
-		return of.artifact, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: sourcev1.ArchiveOperationFailedReason,
-			Cause: fmt.Errorf("store artifact of %s: %w", name, err)}
+		reason := sourcev1.ArchiveOperationFailedReason
+		if full != nil {
+			reason = noRoom
+		}
+		return of.artifact, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: reason, Cause: fmt.Errorf("store artifact of %s: %w", name, err)}
 	}
 	return packed, nil
 }
