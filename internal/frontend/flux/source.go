@@ -203,7 +203,8 @@ type fetched struct {
 	file func() (io.ReadCloser, error)
 	// stored is the name of the file where that is known from a status alone.
 	stored string
-	// mended is when the stored file was last found damaged, and stored again.
+	// mended is when the stored file was last found damaged, and stored again, or could not be
+	// stored.
 	mended time.Time
 	// parts are the artifacts that it is made from, in the order of the spec.
 	parts []gitops.Artifact
@@ -451,7 +452,10 @@ func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) (ctrl.Result, 
 		r.restore(ctx, obj)
 		return ctrl.Result{}, nil
 	}
-	if r.last(obj.GetUID()).revision != "" {
+	switch last := r.last(obj.GetUID()); {
+	case last.failure != nil:
+		return ctrl.Result{RequeueAfter: mendPause}, nil
+	case last.revision != "":
 		return ctrl.Result{}, nil
 	}
 	following, err := r.kind.follow(obj)

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,6 +63,8 @@ type scripted struct {
 	away        bool
 	// goOn is closed when what is slow may be packed, and dead when the process ends.
 	goOn, dead chan struct{}
+	// crowded is set while nothing can be packed.
+	crowded atomic.Bool
 }
 
 // head is a revision with its files.
@@ -97,7 +100,7 @@ func (*scripted) Retain([]GitRequest) error { return nil }
 func (s *scripted) result(h head, known string) source.Result {
 	result := source.Result{Revision: h.revision, Unchanged: known == h.revision, Release: func() {}}
 	if !result.Unchanged {
-		result.Files = unpackable{sourcetest.Memory(h.files), s.goOn, s.dead}
+		result.Files = unpackable{sourcetest.Memory(h.files), s.goOn, s.dead, &s.crowded}
 	}
 	return result
 }
@@ -107,13 +110,14 @@ func (s *scripted) result(h head, known string) source.Result {
 type unpackable struct {
 	gitops.Tree
 	goOn, dead <-chan struct{}
+	crowded    *atomic.Bool
 }
 
 func (u unpackable) Open(name string) (fs.File, error) {
-	switch name {
-	case "full":
+	switch {
+	case name == "full" || u.crowded.Load():
 		return nil, errors.New("the disk is full")
-	case "slow":
+	case name == "slow":
 		select {
 		case <-u.goOn:
 		case <-u.dead:

@@ -80,8 +80,11 @@ func (r *sourceReconciler[T, R]) beginPacking(ctx context.Context, obj T, next f
 			leave()
 		}
 		ended := errors.Is(err, artifact.ErrSuperseded) || ctx.Err() != nil
-		given := !ended && (r.packedAs(uid, next, func(f *fetched) { f.artifact, f.failure = packed, err }) ||
-			err == nil && r.packedLate(uid, next, packed))
+		given := !ended && (r.packedAs(uid, next, func(f *fetched) {
+			if f.artifact, f.failure = packed, err; err != nil {
+				f.mended = r.clock.Now()
+			}
+		}) || err == nil && r.packedLate(uid, next, packed))
 		if begin := r.afterwards(uid); begin != nil {
 			begin()
 		}
