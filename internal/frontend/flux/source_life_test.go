@@ -57,10 +57,12 @@ type life struct {
 type scripted struct {
 	mu sync.Mutex
 	// heads are the revisions, and away is set while no remote answers; last is what was
-	// fetched of each, and asked how often. All are guarded by mu.
+	// fetched of each, and asked how often. All here are guarded by mu.
 	heads, last map[string]head
 	asked       map[string]int
 	away        bool
+	// wanted is what is kept since the folder was cleaned last.
+	wanted []string
 	// goOn is closed when what is slow may be packed, and dead when the process ends.
 	goOn, dead chan struct{}
 	// crowded is set while nothing can be packed.
@@ -95,7 +97,15 @@ func (s *scripted) Last(_ context.Context, request GitRequest) (source.Result, e
 	return s.result(last, ""), nil
 }
 
-func (*scripted) Retain([]GitRequest) error { return nil }
+func (s *scripted) Retain(requests []GitRequest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted = nil
+	for _, request := range requests {
+		s.wanted = append(s.wanted, request.URL)
+	}
+	return nil
+}
 
 func (s *scripted) result(h head, known string) source.Result {
 	result := source.Result{Revision: h.revision, Unchanged: known == h.revision, Release: func() {}}
