@@ -86,32 +86,34 @@ func (r *sourceReconciler[T, R]) beginPacking(ctx context.Context, obj T, next f
 		if begin := r.afterwards(uid); begin != nil {
 			begin()
 		}
-		if stuck := r.packerEnds(uid); given || stuck {
-			r.triggers.add(key, urgent)
-		}
 		if given {
 			r.wakeDependents(next.artifact.Source)
 		}
+		r.packerEnds(key, uid, given)
 	})
 	if !begins {
-		r.packerEnds(uid)
+		r.packerEnds(key, uid, false)
 	}
 }
 
-// packerEnds counts. It is true where the newest revision of an object is not packed and
-// nobody is at it any more, because an older one came in between: it is fetched again.
-func (r *sourceReconciler[T, R]) packerEnds(uid types.UID) (stuck bool) {
+// packerEnds counts, and has an object reconciled that has been given a file. So is one whose
+// newest revision is not packed and at which nobody is any more, because an older one came in
+// between: it is fetched again.
+func (r *sourceReconciler[T, R]) packerEnds(key client.ObjectKey, uid types.UID, given bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.packers[uid]--; r.packers[uid] > 0 {
-		return false
+	stuck := false
+	if r.packers[uid]--; r.packers[uid] <= 0 {
+		delete(r.packers, uid)
+		now, known := r.fetched[uid]
+		if stuck = known && now.packing(); stuck {
+			delete(r.fetched, uid)
+		}
 	}
-	delete(r.packers, uid)
-	now, known := r.fetched[uid]
-	if stuck = known && now.packing(); stuck {
-		delete(r.fetched, uid)
+	// Who sees that nobody packs for it sees this as well.
+	if given || stuck {
+		r.triggers.add(key, urgent)
 	}
-	return stuck
 }
 
 // pack stores the files, or the file as it is, for consumers outside of the process.
