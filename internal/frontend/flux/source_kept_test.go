@@ -45,6 +45,9 @@ func TestWhatTheStatusNamesIsKept(t *testing.T) {
 			l.letGo()
 			l.look("app")
 			l.expect("when it is packed", "app", "2", "2", test.ready, test.words[1])
+			if n := l.events.count("app", "2"); n != 1 {
+				t.Errorf("when it is packed that is told %d times", n)
+			}
 			before, asked := l.get("app").ResourceVersion, l.asked("app")
 			l.wait(5*time.Minute, "app")
 			if more := l.asked("app") - asked; (more > 0) == l.get("app").Spec.Suspend {

@@ -41,6 +41,7 @@ type life struct {
 	client client.Client
 	clock  *clocktesting.FakeClock
 	remote *scripted
+	events *recorded
 	folder string
 	// what belongs to one process.
 	*sourceReconciler[*sourcev1.GitRepository, GitRequest]
@@ -144,10 +145,29 @@ func (noMetrics) Reconciled(string, string, string, time.Duration) {}
 func (noMetrics) Forget(string, string, string)                    {}
 func (noMetrics) Fetched(string, string)                           {}
 
-// noRecorder records nothing.
-type noRecorder struct{}
+// recorded are the events of an object.
+type recorded struct {
+	mu sync.Mutex
+	of map[string][]gitops.Event // guarded by mu
+}
 
-func (noRecorder) Record(string, corev1.ObjectReference, gitops.Event) {}
+func (r *recorded) Record(_ string, of corev1.ObjectReference, e gitops.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.of[of.Name] = append(r.of[of.Name], e)
+}
+
+// count is how many events of an object are about a new artifact of a revision.
+func (r *recorded) count(name, revision string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.of[name] {
+		if e.Reason == "NewArtifact" && e.Revision == "main@sha1:"+revision {
+			n++
+		}
+	}
+	return n
+}
 
 func newLife(t *testing.T, objects ...*sourcev1.GitRepository) *life {
 	t.Helper()
@@ -165,7 +185,7 @@ func newLife(t *testing.T, objects ...*sourcev1.GitRepository) *life {
 		})
 	l := &life{
 		t: t, client: builder.Build(), clock: clocktesting.NewFakeClock(time.Unix(1_700_000_000, 0)), folder: t.TempDir(),
-		slow: true, remote: &scripted{heads: map[string]head{}, last: map[string]head{}, asked: map[string]int{}, goOn: make(chan struct{})},
+		slow: true, events: &recorded{of: map[string][]gitops.Event{}}, remote: &scripted{heads: map[string]head{}, last: map[string]head{}, asked: map[string]int{}, goOn: make(chan struct{})},
 	}
 	for _, obj := range objects {
 		if err := l.client.Create(t.Context(), obj); err != nil {
@@ -216,7 +236,7 @@ func (l *life) start() {
 			return pointers(list.Items), err
 		},
 		packed: packed, cache: cache, sources: sources, references: secrets.references, triggers: &triggers{},
-		events: &events{recorder: noRecorder{}, log: logr.Discard()}, metrics: noMetrics{}, clock: l.clock, options: options,
+		events: &events{recorder: l.events, log: logr.Discard()}, metrics: noMetrics{}, clock: l.clock, options: options,
 		pauses: newPauses(), flights: newFlights[GitRequest](), lane: newLane(4), packings: newPackings(), fetched: map[types.UID]fetched{},
 		requests: map[types.UID]*followed[GitRequest]{}, packers: map[types.UID]int{}, adopted: adopted{},
 	}
@@ -337,6 +357,9 @@ func (l *life) triggered() (name string, busy bool) {
 		busy = busy || n > 0 && len(l.held) == 0 && (!waits || !l.slow)
 	}
 	l.mu.Unlock()
+	l.flights.mu.Lock()
+	busy = busy || len(l.flights.byObject) > 0
+	l.flights.mu.Unlock()
 	l.triggers.mu.Lock()
 	defer l.triggers.mu.Unlock()
 	for key := range l.triggers.early {

@@ -117,7 +117,7 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 		return ctrl.Result{}, patchErr
 	}
 	if behind {
-		r.stands(ctx, obj, caught)
+		r.caughtUp(ctx, after, obj, caught)
 	}
 	if missing != nil {
 		r.announceWithdrawal(obj, missing)
@@ -175,7 +175,7 @@ func (r *sourceReconciler[T, R]) goOn(ctx context.Context, obj T, err error) (ct
 		return ctrl.Result{}, err
 	}
 	if behind {
-		r.stands(ctx, obj, caught)
+		r.caughtUp(ctx, after, obj, caught)
 	}
 	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
 }

@@ -70,6 +70,15 @@ func (r *sourceReconciler[T, R]) catchUp(ctx context.Context, after T) (fetched,
 	return f, true
 }
 
+// caughtUp notes that a status has caught up, and tells of the artifact that nobody was told of
+// before.
+func (r *sourceReconciler[T, R]) caughtUp(ctx context.Context, after, before T, f fetched) {
+	r.stands(ctx, before, f)
+	if f.started != nil {
+		r.announce(after, before, f)
+	}
+}
+
 // stands notes that the status of an object names a revision: its file is kept until the status
 // names another one.
 func (r *sourceReconciler[T, R]) stands(ctx context.Context, obj T, f fetched) {
@@ -107,7 +116,7 @@ func (r *sourceReconciler[T, R]) conclude(ctx context.Context, obj T) error {
 	if _, err := r.objects.patchStatus(ctx, obj, after); err != nil {
 		return err
 	}
-	r.stands(ctx, obj, f)
+	r.caughtUp(ctx, after, obj, f)
 	return nil
 }
 
