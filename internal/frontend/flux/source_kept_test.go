@@ -25,6 +25,11 @@ func TestWhatTheStatusNamesIsKept(t *testing.T) {
 		"its declaration becomes wrong": {mistype, metav1.ConditionFalse,
 			[2]string{"; revision 'main@sha1:2' stays in force", "; revision 'main@sha1:2' stays in force"}},
 		"it is suspended with a wrong declaration": {func(l *life) { mistype(l); suspend(l) }, metav1.ConditionTrue, [2]string{"'main@sha1:1'", "'main@sha1:2'"}},
+		"it is suspended after its declaration was refused": {func(l *life) {
+			l.edit("app", func(obj *sourcev1.GitRepository) { obj.Spec.URL = "ftp://app" })
+			l.look("app")
+			suspend(l)
+		}, metav1.ConditionFalse, [2]string{"ftp", "ftp"}},
 		"somebody asks while the remote is away": {func(l *life) { l.away(true); l.request("app", "now") }, metav1.ConditionFalse,
 			[2]string{"; revision 'main@sha1:2' stays in force", "; revision 'main@sha1:2' stays in force"}},
 	} {

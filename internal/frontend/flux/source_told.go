@@ -100,7 +100,9 @@ func (r *sourceReconciler[T, R]) conclude(ctx context.Context, obj T) error {
 	if !behind {
 		return nil
 	}
-	if started, ok := f.started.(T); ok && f.confirmed {
+	ready := conditioned{list: r.kind.status(obj).conditions}.get(meta.ReadyCondition)
+	// What was said since of a newer declaration is not taken back.
+	if started, ok := f.started.(T); ok && f.confirmed && ready.ObservedGeneration <= f.generation {
 		f, waits := r.withParts(f)
 		if waits {
 			return nil // the packing of the included one has the object reconciled
