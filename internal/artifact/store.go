@@ -8,7 +8,8 @@
 // under its name when it is whole, and its digest is known by then; the last one
 // stays in place until there is a newer one, whatever happens meanwhile. Beside the
 // present artifact of a source those before it are kept for a while, for whoever has
-// begun to load one, or has yet to be told of the newer one.
+// begun to load one. What is advertised is kept however many newer ones there are, until
+// Keep says that another one is: a newer one may wait for long to be told, or never be.
 //
 // A Cache has the way back: it checks what another controller or a registry serves, or what a
 // Store has kept over a restart, and gives a Tree that is read from the disk. It is shared by
@@ -39,9 +40,10 @@ import (
 type Options struct {
 	// Records is how many artifacts of a source are kept at most; the newest is always.
 	Records int
-	// TTL is how long an artifact is kept after a newer one took its place. The one
-	// before the newest stays for some seconds at least, whatever Records and TTL say:
-	// until the API has the newer one, it is the one that is advertised.
+	// TTL is how long an artifact is kept after a newer one took its place: that of one
+	// that is kept by name, when another one is. The one before the newest stays for some
+	// seconds at least, whatever Records and TTL say: until the API has the newer one, it
+	// is the one that is advertised.
 	TTL time.Duration
 	// FileBytes is the largest file that is packed, in bytes: 1 GiB by default, and at most.
 	FileBytes int64
@@ -90,6 +92,8 @@ type record struct {
 	artifact gitops.Artifact
 	// replaced is when a newer one took its place; zero for the newest.
 	replaced time.Time
+	// named is set where Keep has named it last.
+	named bool
 	// modified is when the file was written last, as far as we know.
 	modified time.Time
 	// damage is what is wrong with the file; nil for nothing.
@@ -215,7 +219,10 @@ func (s *Store) advertise(folder string, r record) error {
 	s.mu.Lock()
 	src := s.source(folder)
 	now := s.now()
-	src.files = slices.DeleteFunc(src.files, func(old record) bool { return old.path == r.path })
+	src.files = slices.DeleteFunc(src.files, func(old record) bool {
+		r.named = r.named || old.path == r.path && old.named
+		return old.path == r.path
+	})
 	for i := range src.files {
 		if src.files[i].replaced.IsZero() {
 			src.files[i].replaced = now
@@ -224,6 +231,33 @@ func (s *Store) advertise(folder string, r record) error {
 	src.files = append(src.files, r)
 	s.mu.Unlock()
 	_, err := s.collect(folder, now)
+	return err
+}
+
+// Keep says which file of a source is advertised. It is kept until another one is named.
+func (s *Store) Keep(owner gitops.OwnerRef, file string) error {
+	target, err := Path(owner, file)
+	if err != nil {
+		return err
+	}
+	folder, now, changed := path.Dir(target), s.now(), false
+	s.mu.Lock()
+	if src, ok := s.sources[folder]; ok {
+		for i := range src.files {
+			r := &src.files[i]
+			was := r.named
+			r.named = r.path == target
+			changed = changed || was != r.named
+			if was && !r.named && !r.replaced.IsZero() {
+				r.replaced = now
+			}
+		}
+	}
+	s.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	_, err = s.collect(folder, now)
 	return err
 }
 
@@ -255,7 +289,7 @@ func (s *Store) collect(folder string, now time.Time) (next time.Time, err error
 	src := s.source(folder)
 	kept, number := src.files[:0], len(src.files)
 	for i, r := range src.files {
-		if r.replaced.IsZero() {
+		if r.replaced.IsZero() || r.named {
 			kept = append(kept, r)
 			continue
 		}

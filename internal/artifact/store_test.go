@@ -236,6 +236,68 @@ func TestKeepsTheOnesBeforeForAWhile(t *testing.T) {
 	}
 }
 
+// TestKeepsWhatIsAdvertised: however many newer ones there are, and for how long.
+func TestKeepsWhatIsAdvertised(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	dir := t.TempDir()
+	s := open(t, dir, artifact.Options{Records: 2, TTL: time.Minute, Now: func() time.Time { return now }})
+	expect := func(when, want string) {
+		t.Helper()
+		_, err := s.Collect()
+		must(t, err)
+		names, err := filepath.Glob(filepath.Join(dir, "gitrepository/flux-system/app/*"))
+		must(t, err)
+		for i := range names {
+			names[i] = filepath.Base(names[i])
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s there are %q, want %q", when, got, want)
+		}
+	}
+	pack := func(file string) {
+		now = now.Add(time.Second)
+		_, err := s.Pack(t.Context(), gitops.Artifact{Source: ownerOf("app")}, file, sourcetest.Memory(map[string]string{"a": file}))
+		must(t, err)
+	}
+	keep := func(file string) {
+		t.Helper()
+		must(t, s.Keep(ownerOf("app"), file))
+	}
+	pack("1")
+	keep("1")
+	pack("2")
+	pack("3")
+	pack("4")
+	expect("when none of the newer ones is told", "1 3 4")
+	now = now.Add(time.Hour)
+	expect("an hour later", "1 4")
+	if got := get(t, s, "GET", "/gitrepository/flux-system/app/1").StatusCode; got != 200 {
+		t.Errorf("what is advertised is answered with %d", got)
+	}
+	keep("4")
+	expect("when the newest is told", "1 4")
+	keep("4")
+	now = now.Add(time.Minute)
+	expect("a minute later", "4")
+	pack("5")
+	pack("6")
+	keep("5")
+	now = now.Add(time.Hour)
+	expect("when one is told late", "5 6")
+	pack("5")
+	now = now.Add(time.Hour)
+	expect("when that is stored again", "5")
+	keep("missing")
+	pack("7")
+	now = now.Add(time.Hour)
+	expect("when what is advertised is not there", "7")
+	if err := s.Keep(ownerOf("app"), "a/b"); err == nil {
+		t.Error("what is no name is kept")
+	}
+	must(t, s.Keep(ownerOf("other"), "x"))
+}
+
 // failing is a tree of which one file cannot be read.
 type failing struct{ gitops.Tree }
 

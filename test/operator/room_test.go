@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -56,6 +57,41 @@ func TestRoomOfANamespace(t *testing.T) {
 
 	last := w.push(testenv.Files{"noise": ""})
 	w.sourceReady(last)
+}
+
+// TestRestartGoesOnWithWhatIsInUse: a revision that was taken, and has no room to be stored for
+// others, is said to be in use; its consumers go on with it after a restart.
+func TestRestartGoesOnWithWhatIsInUse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir, address := t.TempDir(), keptAddress(w)
+	fixed := func(c *config.Operator) { c.Storage.Address, c.Storage.NamespaceBytes = address, 5<<20 }
+	noise := func(mib int) string {
+		bytes := make([]byte, mib<<20)
+		_, _ = rand.Read(bytes)
+		return string(bytes)
+	}
+	first := w.push(testenv.Files{"app/a.yaml": configMap("a", "1"), "noise": noise(1)})
+	stop := w.runOwn(dir, fixed)
+	w.source(w.ownedSource)
+	w.kustomization("app", func(k *kustomizev1.Kustomization) { w.owned(k) })
+	w.ready("app", first)
+	kept := w.sourceReady(first).Status.Artifact
+	// A pack and an artifact of a MiB are there; a pack of two fits, and their artifact does not.
+	second := w.push(testenv.Files{"app/a.yaml": configMap("a", "2"), "app/b.yaml": configMap("b", "2"), "noise": noise(2)})
+	words := "|'" + second + "' is in use, but is not stored for others, who are still given '" + first + "'"
+	unstored(w, w.namedSource("repo"), "StorageLimitExceeded", "5242880 bytes"+words)
+	w.ready("app", second)
+	w.load(kept)
+	stop()
+	unavailable(w.server)
+	w.runOwn(dir, fixed)
+	unstored(w, w.namedSource("repo"), "GitOperationFailed", "503"+words)
+	w.patch(w.namedConfig("b"), `{"data":{"key":"drift"}}`)
+	w.data("b", "2")
+	w.data("a", "2")
+	w.ready("app", second)
+	w.load(kept)
 }
 
 // TestRoomOfAllKinds: each kind says so in the same words, whatever its adapter makes of an

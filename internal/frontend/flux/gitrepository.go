@@ -229,8 +229,9 @@ func (g gitRepositories) includes(obj *sourcev1.GitRepository) (parts, error) {
 			cause: fmt.Errorf("no artifact available for include '%s'", name)}
 		included := &sourcev1.GitRepository{}
 		err := g.client.Get(context.Background(), client.ObjectKey{Namespace: obj.Namespace, Name: name}, included)
-		// After a start there will be one in a moment.
-		b.quiet = err == nil && included.Status.Artifact != nil
+		if err == nil && included.Status.Artifact != nil {
+			b.hush(g.sources.missing(ref, g.clock.Now()))
+		}
 		switch {
 		case apierrors.IsNotFound(err):
 			b.reason, b.cause = includeNotFound, fmt.Errorf("include '%s' not found in namespace %q", name, obj.Namespace)

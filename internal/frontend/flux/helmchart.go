@@ -11,6 +11,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
@@ -23,6 +24,7 @@ type helmCharts struct {
 	secrets      sourceSecrets
 	sources      *sources
 	repositories helmRepositories
+	clock        clock.PassiveClock
 	options      SourceOptions
 }
 
@@ -206,14 +208,18 @@ func (h helmCharts) get(obj *sourcev1.HelmChart, name, kind string, into client.
 	return &blocked{reason: sourceUnavailable, waiting: true, retry: h.options.RequeueDependency, cause: cause}
 }
 
-// take takes the newest snapshot of the chart's source. Where there is none yet though the
-// source has an artifact, as after a start, there will be in a moment: that is not told.
+// take takes the newest snapshot of the chart's source.
 func (h helmCharts) take(obj *sourcev1.HelmChart, of sourceObject, p *pursuit[HelmChartRequest]) error {
 	ref := obj.Spec.SourceRef
-	snapshot, ok := h.sources.acquire(gitops.OwnerRef{Group: sourceGroup, Kind: ref.Kind, Namespace: obj.Namespace, Name: ref.Name})
+	owner := gitops.OwnerRef{Group: sourceGroup, Kind: ref.Kind, Namespace: obj.Namespace, Name: ref.Name}
+	snapshot, ok := h.sources.acquire(owner)
 	if !ok {
-		return &blocked{reason: noSourceArtifact, quiet: of.GetArtifact() != nil, waiting: true, retry: h.options.RequeueDependency,
+		b := &blocked{reason: noSourceArtifact, waiting: true, retry: h.options.RequeueDependency,
 			cause: fmt.Errorf("no artifact available for %s source '%s'", ref.Kind, ref.Name)}
+		if of.GetArtifact() != nil {
+			b.hush(h.sources.missing(owner, h.clock.Now()))
+		}
+		return b
 	}
 	p.parts = append(p.parts, snapshot)
 	return nil

@@ -75,9 +75,9 @@ func (k *kustomizations) snapshot(obj *kustomizev1.Kustomization) (gitops.Snapsh
 	b := &blocked{reason: meta.ArtifactFailedReason, retry: k.options.RequeueDependency, waiting: true}
 	if k.sourceExists(source) {
 		b.cause = fmt.Errorf("source artifact not found, waiting for %s '%s/%s'", source.Kind, source.Namespace, source.Name)
-		// A source that exists and was applied before is only not fetched yet
-		// in this process; its own status says so if it cannot be.
-		b.quiet = obj.Status.LastAppliedRevision != ""
+		if obj.Status.LastAppliedRevision != "" {
+			b.hush(k.sources.missing(source, k.clock.Now()))
+		}
 	} else {
 		b.cause = fmt.Errorf("source '%s/%s/%s' not found", source.Kind, source.Namespace, source.Name)
 	}

@@ -89,7 +89,7 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 	secrets := sourceSecrets{references: w.references, retry: options.RequeueDependency}
 	packed := w.packed()
 	repositories := helmRepositories{secrets: secrets, options: options}
-	charts := helmCharts{client: c, secrets: secrets, sources: w.sources, repositories: repositories, options: options}
+	charts := helmCharts{client: c, secrets: secrets, sources: w.sources, repositories: repositories, clock: w.parts.Clock, options: options}
 	served := map[string]bool{}
 	for kind, add := range map[string]func() error{
 		sourcev1.GitRepositoryKind: func() error {

@@ -203,7 +203,8 @@ type fetched struct {
 	file func() (io.ReadCloser, error)
 	// stored is the name of the file where that is known from a status alone.
 	stored string
-	// mended is when the stored file was last found damaged, and stored again.
+	// mended is when the stored file was last found damaged, and stored again, or could not be
+	// stored.
 	mended time.Time
 	// parts are the artifacts that it is made from, in the order of the spec.
 	parts []gitops.Artifact
@@ -216,9 +217,11 @@ type fetched struct {
 	generation int64
 	request    string
 	// failure is why the artifact could not be packed. Confirmed is set while the last look
-	// at the remote has found the revision, and told when the status has it.
+	// at the remote has found the revision, and told when the status has it. Started is the
+	// object as it was when it was fetched, nil once that is told.
 	failure         error
 	confirmed, told bool
+	started         client.Object
 }
 
 // ref names an object as a source.
@@ -252,7 +255,7 @@ func (r *sourceReconciler[T, R]) reconcile(ctx context.Context, req ctrl.Request
 	r.mend(ctx, obj)
 	if r.kind.settings(obj).suspended {
 		ctrl.LoggerFrom(ctx).Info("Reconciliation is suspended for this object")
-		return r.rest(ctx, obj), nil
+		return r.rest(ctx, obj)
 	}
 	if refusal := r.kind.refuse(obj); refusal != nil {
 		r.flights.abandon(obj.GetUID())
@@ -333,29 +336,37 @@ func (r *sourceReconciler[T, R]) advance(ctx context.Context, obj T) (ctrl.Resul
 	case landed == nil:
 		return ctrl.Result{}, r.lacking(ctx, obj)
 	}
-	following.parts.release()
-	following = landed.following
-	result, err := landed.result, landed.err
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctrl.Result{}, nil
-		}
-		r.metrics.Fetched(r.kind.name(), "failed")
-		r.doubt(obj.GetUID())
-		r.restore(ctx, obj)
-		if r.unaffected(ctx, obj, following, err) {
-			return r.goOn(ctx, obj, err)
-		}
-		return r.fail(ctx, obj, err)
+	defer func() { landed.following.parts.release() }()
+	if landed.err != nil {
+		return r.missed(ctx, obj, landed)
 	}
-	if result.Unchanged {
+	return r.arrived(ctx, obj, landed)
+}
+
+// missed is for a look at the remote that failed.
+func (r *sourceReconciler[T, R]) missed(ctx context.Context, obj T, landed *flight[R]) (ctrl.Result, error) {
+	if ctx.Err() != nil {
+		return ctrl.Result{}, nil
+	}
+	r.metrics.Fetched(r.kind.name(), "failed")
+	r.doubt(obj.GetUID())
+	r.restore(ctx, obj)
+	if r.unaffected(ctx, obj, landed.following, landed.err) {
+		return r.goOn(ctx, obj, landed.err)
+	}
+	return r.fail(ctx, obj, landed.err)
+}
+
+// arrived gives the consumers what a look at the remote has brought, and then has it packed.
+func (r *sourceReconciler[T, R]) arrived(ctx context.Context, obj T, landed *flight[R]) (ctrl.Result, error) {
+	if landed.result.Unchanged {
 		r.metrics.Fetched(r.kind.name(), "unchanged")
-		result.Release()
-		r.confirm(obj.GetUID(), result.Verified, following.parts, landed.request)
+		landed.result.Release()
+		r.confirm(obj.GetUID(), landed.result.Verified, landed.following.parts, landed.request)
 		return r.settle(ctx, obj)
 	}
 	r.metrics.Fetched(r.kind.name(), "changed")
-	next, err := r.publish(obj, result, &following)
+	next, err := r.publish(obj, landed.result, &landed.following)
 	if err != nil {
 		return r.fail(ctx, obj, err)
 	}
@@ -401,10 +412,10 @@ func (r *sourceReconciler[T, R]) settle(ctx context.Context, obj T) (ctrl.Result
 		r.mu.Unlock()
 		return r.fail(ctx, obj, last.failure)
 	}
-	last, known := r.withParts(last)
-	if !known {
-		// The packing of the included one has the object reconciled.
-		return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
+	last, waits := r.withParts(last)
+	if waits && !r.tooLong(obj.GetUID()) {
+		// The packing of the included one has the object reconciled, unless it lasts.
+		return ctrl.Result{RequeueAfter: longestUntold}, nil
 	}
 	return r.succeed(ctx, obj, last)
 }
@@ -428,36 +439,47 @@ func (r *sourceReconciler[T, R]) timeout(obj T, other time.Duration) time.Durati
 	return time.Minute
 }
 
-// rest leaves a suspended object as it is: nothing is fetched or written. What an
-// earlier process fetched is given to the consumers, which are not suspended.
-func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) ctrl.Result {
+// rest leaves a suspended object as it is: nothing is fetched, and nothing is written but the
+// end of what was under way when it was suspended. What an earlier process fetched is given to
+// the consumers, which are not suspended.
+func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) (ctrl.Result, error) {
 	r.flights.abandon(obj.GetUID())
+	if err := r.conclude(ctx, obj); err != nil {
+		return ctrl.Result{}, err
+	}
 	if r.kind.refuse(obj) != nil {
 		r.follows(ctx, obj.GetUID(), nil)
 		r.restore(ctx, obj)
-		return ctrl.Result{}
+		return ctrl.Result{}, nil
 	}
-	if r.last(obj.GetUID()).revision != "" {
-		return ctrl.Result{}
+	switch last := r.last(obj.GetUID()); {
+	case last.failure != nil:
+		return ctrl.Result{RequeueAfter: mendPause}, nil
+	case last.revision != "":
+		return ctrl.Result{}, nil
 	}
 	following, err := r.kind.follow(obj)
 	if err != nil {
 		r.followsUnknown(ctx, obj.GetUID(), err)
 		r.restoreUnlessQuiet(ctx, obj, err)
-		return ctrl.Result{RequeueAfter: r.options.RequeueDependency}
+		return ctrl.Result{RequeueAfter: r.options.RequeueDependency}, nil
 	}
 	defer func() { following.parts.release() }()
 	r.follows(ctx, obj.GetUID(), &following.request)
 	r.resume(ctx, obj, &following)
 	r.restore(ctx, obj)
-	return ctrl.Result{}
+	return ctrl.Result{}, nil
 }
 
 // resume gives the consumers at once what an earlier process fetched, so that they keep
 // it in order while the remote is asked, however long that takes. Where the fetcher has
 // nothing of it, they get the stored file of what the status names, and the result is
-// empty. A newer revision than the status names may be in use by the consumers already:
-// they wait then until the remote has answered, or failed to.
+// empty.
+//
+// What was fetched last may be newer than what the status names, and in use by the consumers
+// already: it is that which they get. Where the file that the status names is not there it may
+// be older as well, for another process with another folder may have been at work since: they
+// wait then until the remote has answered.
 func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *pursuit[R]) fetched {
 	told := obj.GetArtifact()
 	if told == nil || r.sources.revision(r.ref(obj)) != "" {
@@ -476,7 +498,10 @@ func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *p
 		r.restore(ctx, obj)
 		return fetched{}
 	}
-	if result.Revision != told.Revision {
+	r.mu.Lock()
+	ours := r.adopted[obj.GetUID()]
+	r.mu.Unlock()
+	if result.Revision != told.Revision && !ours {
 		result.Release()
 		return fetched{}
 	}

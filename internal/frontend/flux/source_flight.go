@@ -326,7 +326,7 @@ func (r *sourceReconciler[T, R]) fetch(ctx context.Context, obj T, following *pu
 func (f *flights[R]) noPlace(uid types.UID, now time.Time, timeout time.Duration, namespace, waiting string) *blocked {
 	waited := f.waited(uid, now, false)
 	return &blocked{
-		retry: min(max(lanePause, waited/4), mostLanePause), quiet: waited < timeout,
+		retry: min(max(lanePause, waited/4), mostLanePause), quiet: waited < timeout, waited: waited,
 		cause: fmt.Errorf("%s, and no place to wait longer for one: too many sources of namespace '%s' wait for servers that do not answer; it is tried again when one of these has ended",
 			waiting, namespace),
 	}

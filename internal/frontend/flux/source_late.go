@@ -91,6 +91,14 @@ func (r *sourceReconciler[T, R]) tellLate(ctx context.Context, obj T, of fetched
 	return result, err
 }
 
+// tooLong notes that a packed revision of an object is not told, and says whether none has been
+// for long.
+func (r *sourceReconciler[T, R]) tooLong(uid types.UID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.overtaken(uid)
+}
+
 // told forgets that nothing was told.
 func (r *sourceReconciler[T, R]) told(uid types.UID) {
 	r.mu.Lock()

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
-	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -29,7 +27,7 @@ func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following 
 		}
 	}
 	next := fetched{
-		revision: result.Revision, content: following.content, generation: obj.GetGeneration(), request: requestOf(obj),
+		revision: result.Revision, content: following.content, generation: obj.GetGeneration(), request: requestOf(obj), started: obj,
 		artifact: gitops.Artifact{Source: r.ref(obj), Revision: result.Revision, Time: r.clock.Now(), Metadata: r.kind.annotations(result.Metadata)},
 		metadata: result.Metadata, verified: result.Verified, rewritten: result.Rewritten, file: result.Packed,
 	}
@@ -80,37 +78,42 @@ func (r *sourceReconciler[T, R]) beginPacking(ctx context.Context, obj T, next f
 			leave()
 		}
 		ended := errors.Is(err, artifact.ErrSuperseded) || ctx.Err() != nil
-		given := !ended && (r.packedAs(uid, next, func(f *fetched) { f.artifact, f.failure = packed, err }) ||
-			err == nil && r.packedLate(uid, next, packed))
+		given := !ended && (r.packedAs(uid, next, func(f *fetched) {
+			if f.artifact, f.failure = packed, err; err != nil {
+				f.mended = r.clock.Now()
+			}
+		}) || err == nil && r.packedLate(uid, next, packed))
 		if begin := r.afterwards(uid); begin != nil {
 			begin()
-		}
-		if stuck := r.packerEnds(uid); given || stuck {
-			r.triggers.add(key, urgent)
 		}
 		if given {
 			r.wakeDependents(next.artifact.Source)
 		}
+		r.packerEnds(key, uid, given)
 	})
 	if !begins {
-		r.packerEnds(uid)
+		r.packerEnds(key, uid, false)
 	}
 }
 
-// packerEnds counts. It is true where the newest revision of an object is not packed and
-// nobody is at it any more, because an older one came in between: it is fetched again.
-func (r *sourceReconciler[T, R]) packerEnds(uid types.UID) (stuck bool) {
+// packerEnds counts, and has an object reconciled that has been given a file. So is one whose
+// newest revision is not packed and at which nobody is any more, because an older one came in
+// between: it is fetched again.
+func (r *sourceReconciler[T, R]) packerEnds(key client.ObjectKey, uid types.UID, given bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.packers[uid]--; r.packers[uid] > 0 {
-		return false
+	stuck := false
+	if r.packers[uid]--; r.packers[uid] <= 0 {
+		delete(r.packers, uid)
+		now, known := r.fetched[uid]
+		if stuck = known && now.packing(); stuck {
+			delete(r.fetched, uid)
+		}
 	}
-	delete(r.packers, uid)
-	now, known := r.fetched[uid]
-	if stuck = known && now.packing(); stuck {
-		delete(r.fetched, uid)
+	// Who sees that nobody packs for it sees this as well.
+	if given || stuck {
+		r.triggers.add(key, urgent)
 	}
-	return stuck
 }
 
 // pack stores the files, or the file as it is, for consumers outside of the process.
@@ -138,11 +141,14 @@ func (r *sourceReconciler[T, R]) pack(ctx context.Context, name string, of fetch
 	}
 	var full *artifact.NoRoom
 	if errors.As(err, &full) {
-		return of.artifact, noRoomOr(full, nil)
+		err = full // in fewer words
 	}
 	if err != nil {
-		return of.artifact, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: sourcev1.ArchiveOperationFailedReason,
-			Cause: fmt.Errorf("store artifact of %s: %w", name, err)}
+		reason := sourcev1.ArchiveOperationFailedReason
+		if full != nil {
+			reason = noRoom
+		}
+		return of.artifact, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: reason, Cause: fmt.Errorf("store artifact of %s: %w", name, err)}
 	}
 	return packed, nil
 }
@@ -163,43 +169,6 @@ func (r *sourceReconciler[T, R]) packedAs(uid types.UID, of fetched, change func
 
 // packing tells whether the file of a revision is still being written.
 func (f fetched) packing() bool { return f.artifact.Digest == "" && f.failure == nil }
-
-const (
-	// cleanEvery is how often the data folder is cleaned where nothing happens that is a
-	// reason for it: what could not be removed is tried again, and what was read is free.
-	cleanEvery = 10 * time.Minute
-	// patience is how long an object of which it is not known what it follows keeps the
-	// data folder from being cleaned. After that what it may have followed is fetched again,
-	// should it be known one day.
-	patience = 30 * time.Minute
-)
-
-// Start has the data removed of a kind of which there is no object left, and from time to
-// time that which nobody follows. It waits, when the process ends, for the packing that is
-// under way.
-func (r *sourceReconciler[T, R]) Start(ctx context.Context) error {
-	r.keepClean(ctx, cleanEvery)
-	r.work.Wait()
-	return nil
-}
-
-func (r *sourceReconciler[T, R]) keepClean(ctx context.Context, every time.Duration) {
-	again := time.NewTicker(every)
-	defer again.Stop()
-	for {
-		if err := r.retain(ctx); err != nil && ctx.Err() == nil {
-			r.events.log.Error(err, "Cleaning the data folder failed")
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-again.C:
-		}
-	}
-}
-
-// NeedLeaderElection says that only the process that works packs.
-func (r *sourceReconciler[T, R]) NeedLeaderElection() bool { return true }
 
 // confirm takes over what an unchanged revision was verified by, and the revisions of parts
 // that have moved without a change of the files that are used.
@@ -233,8 +202,9 @@ func (r *sourceReconciler[T, R]) doubt(uid types.UID) {
 }
 
 // withParts completes artifacts of parts of the same kind that were not packed when they
-// were taken; false where one of them is still being packed.
-func (r *sourceReconciler[T, R]) withParts(f fetched) (fetched, bool) {
+// were taken. One that has moved on, or cannot be packed, is left as it is: there is none to
+// name. Waits is set while one of them is being packed.
+func (r *sourceReconciler[T, R]) withParts(f fetched) (with fetched, waits bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.parts = slices.Clone(f.parts)
@@ -245,13 +215,11 @@ func (r *sourceReconciler[T, R]) withParts(f fetched) (fetched, bool) {
 		for _, other := range r.fetched {
 			if other.artifact.Source.Key() == part.Source.Key() && other.revision == part.Revision {
 				f.parts[i] = other.artifact
+				waits = waits || other.packing()
 			}
 		}
-		if f.parts[i].Digest == "" {
-			return f, false
-		}
 	}
-	return f, true
+	return f, waits
 }
 
 // published has the objects that are made from a source look at it again.
@@ -275,91 +243,4 @@ func (r *sourceReconciler[T, R]) lastOf(uid types.UID) (fetched, bool) {
 	defer r.mu.Unlock()
 	last, ok := r.fetched[uid]
 	return last, ok
-}
-
-// forget drops all that is remembered of an object that is gone.
-func (r *sourceReconciler[T, R]) forget(source gitops.OwnerRef, uid types.UID) {
-	r.sources.remove(source)
-	r.references.release(source)
-	r.pauses.forget(uid)
-	r.flights.forget(uid)
-	r.mu.Lock()
-	delete(r.fetched, uid)
-	delete(r.requests, uid)
-	delete(r.adopted, uid)
-	delete(r.overdue, uid)
-	r.mu.Unlock()
-	if err := r.retain(context.Background()); err != nil {
-		r.events.log.Error(err, "Cleaning the data folder failed")
-	}
-}
-
-// follows remembers what an object follows, nil for nothing, and has the data removed
-// that nobody follows any more.
-func (r *sourceReconciler[T, R]) follows(ctx context.Context, uid types.UID, request *R) {
-	var now *followed[R]
-	if request != nil {
-		now = &followed[R]{request: *request, key: contentOf(request)}
-	}
-	r.mu.Lock()
-	old, had := r.requests[uid]
-	r.requests[uid] = now
-	r.mu.Unlock()
-	if had && (old == nil) == (now == nil) && (old == nil || old.key == now.key) {
-		return
-	}
-	if err := r.retain(ctx); err != nil {
-		logr.FromContextOrDiscard(ctx).Error(err, "Cleaning the data folder failed")
-	}
-}
-
-// followsUnknown is for an object of which it cannot be told what it follows. It keeps the
-// data that it followed before, and must not keep others' data from being cleaned.
-func (r *sourceReconciler[T, R]) followsUnknown(ctx context.Context, uid types.UID, err error) {
-	var b *blocked
-	if errors.As(err, &b) && b.quiet {
-		return // it will be known in a moment
-	}
-	r.mu.Lock()
-	_, known := r.requests[uid]
-	r.mu.Unlock()
-	if !known {
-		r.follows(ctx, uid, nil)
-	}
-}
-
-// retain removes the data that no object follows. It removes nothing until it is known
-// of every object what it follows, or has not been for long: one that fails, or waits for
-// another one that does, must not keep others' data for ever.
-func (r *sourceReconciler[T, R]) retain(ctx context.Context) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	items, err := r.list(ctx)
-	if err != nil {
-		return err
-	}
-	var owners []gitops.OwnerRef
-	now, unknown, wait := r.clock.Now(), map[types.UID]time.Time{}, false
-	for _, item := range items {
-		uid := item.GetUID()
-		if _, known := r.requests[uid]; !known && item.GetDeletionTimestamp().IsZero() && serves(r.selector, item) {
-			since, before := r.unknown[uid]
-			if !before {
-				since = now
-			}
-			unknown[uid] = since
-			wait = wait || now.Sub(since) < patience
-		}
-		owners = append(owners, r.ref(item))
-	}
-	if r.unknown = unknown; wait {
-		return nil
-	}
-	requests := make([]R, 0, len(r.requests))
-	for _, f := range r.requests {
-		if f != nil {
-			requests = append(requests, f.request)
-		}
-	}
-	return errors.Join(r.fetcher.Retain(requests), r.packed.store.Retain(r.kind.name(), owners))
 }

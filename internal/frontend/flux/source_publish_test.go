@@ -117,3 +117,34 @@ func TestCleaningGoesOn(t *testing.T) {
 	cancel()
 	<-done
 }
+
+// TestGoneUnseen: what is kept of an object goes with it, where its deletion was not seen before
+// it was gone, for somebody has taken its finalizer off.
+func TestGoneUnseen(t *testing.T) {
+	t.Parallel()
+	l := newLife(t, repository("app"), repository("other"))
+	for _, name := range []string{"app", "other"} {
+		l.push(name, "1", map[string]string{"a": "1"})
+		l.look(name)
+	}
+	l.away(true)
+	l.clock.Step(time.Hour)
+	l.look("app")
+	l.edit("app", func(obj *sourcev1.GitRepository) { obj.Finalizers = nil })
+	if err := l.client.Delete(t.Context(), l.get("app")); err != nil {
+		t.Fatal(err)
+	}
+	l.look("app")
+	_, requested := l.requests["app"]
+	_, published := l.fetched["app"]
+	_, looked := l.adopted["app"]
+	if requested || published || looked || l.pauses.byObject["app"] != nil {
+		t.Errorf("what it follows is kept: %t, what was fetched: %t, what was adopted: %t; its pauses: %v", requested, published, looked, l.pauses.byObject["app"])
+	}
+	if want := []string{"https://other"}; !slices.Equal(l.remote.wanted, want) {
+		t.Errorf("%q is kept, want %q", l.remote.wanted, want)
+	}
+	if _, ok := l.fetched["other"]; !ok || l.sources.revision(l.ref(repository("other"))) == "" {
+		t.Error("another one is forgotten too")
+	}
+}

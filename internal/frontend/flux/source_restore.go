@@ -39,7 +39,9 @@ func (r *sourceReconciler[T, R]) adopt(ctx context.Context, obj T) {
 	whole := false
 	if a, file, ok := r.advertised(obj); ok {
 		var err error
-		whole, err = r.packed.store.Adopt(a, file)
+		if whole, err = r.packed.store.Adopt(a, file); whole {
+			r.keep(ctx, a.Source, file)
+		}
 		var damaged *artifact.Damaged
 		if errors.As(err, &damaged) {
 			r.announceDamage(obj, a.Revision, err)

@@ -33,8 +33,7 @@ func (r *sourceReconciler[T, R]) succeed(ctx context.Context, obj T, f fetched) 
 		r.announce(after, before, f)
 	}
 	r.pauses.succeeded(obj.GetUID())
-	r.told(obj.GetUID())
-	r.packedAs(obj.GetUID(), f, func(now *fetched) { now.told = true })
+	r.stands(ctx, obj, f)
 	if f.request != requestOf(before) {
 		// Somebody has asked since that look began. It is told first, so that those who ask
 		// without end do not keep it from being told.
@@ -48,20 +47,11 @@ func (r *sourceReconciler[T, R]) succeed(ctx context.Context, obj T, f fetched) 
 func (r *sourceReconciler[T, R]) describe(after, started T, f fetched) (bool, error) {
 	status := r.kind.status(after)
 	c := conditioned{list: status.conditions, generation: started.GetGeneration()}
-	next, err := r.packed.describe(f.artifact, r.kind.file(f.revision, f.metadata))
+	changed, err := r.name(after, f)
 	if err != nil {
 		return false, err
 	}
-	old := *status.artifact
-	changed := old == nil || old.Revision != next.Revision || old.Digest != next.Digest
-	if !changed {
-		next.LastUpdateTime = old.LastUpdateTime
-	}
 	recovered := c.is(meta.ReadyCondition, metav1.ConditionFalse)
-	*status.artifact = next
-	if status.url != nil {
-		*status.url = r.packed.lasting(f.artifact.Source, r.kind.latest())
-	}
 	message, _ := r.kind.words(started, f)
 	success, _ := r.kind.reasons(f)
 	c.set(meta.ReadyCondition, metav1.ConditionTrue, success, message)
@@ -111,12 +101,13 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	var b *blocked
 	isBlocked := errors.As(err, &b)
 	if isBlocked && b.quiet {
-		return ctrl.Result{RequeueAfter: b.retry}, nil
+		return ctrl.Result{RequeueAfter: b.retry}, r.hushed(ctx, obj, b)
 	}
 	stalled := isBlocked && b.stalled || gitops.KindOf(err) == gitops.Stalled ||
 		gitops.KindOf(err) == gitops.Invalid && lasting(r.reasonOf(err))
 	after := obj.DeepCopyObject().(T)
-	missing := r.unserved(ctx, obj)
+	caught, behind := r.catchUp(ctx, after)
+	missing := r.unserved(ctx, after)
 	if missing != nil {
 		r.withdraw(after)
 	}
@@ -124,6 +115,9 @@ func (r *sourceReconciler[T, R]) fail(ctx context.Context, obj T, err error) (ct
 	u := r.answer(after, err)
 	if _, patchErr := r.objects.patchStatus(ctx, obj, after); patchErr != nil {
 		return ctrl.Result{}, patchErr
+	}
+	if behind {
+		r.caughtUp(ctx, after, obj, caught)
 	}
 	if missing != nil {
 		r.announceWithdrawal(obj, missing)
@@ -175,9 +169,13 @@ func (r *sourceReconciler[T, R]) unaffected(ctx context.Context, obj T, followin
 func (r *sourceReconciler[T, R]) goOn(ctx context.Context, obj T, err error) (ctrl.Result, error) {
 	ctrl.LoggerFrom(ctx).Info("A look at the remote failed that nothing depends on", "error", err.Error())
 	after := obj.DeepCopyObject().(T)
+	caught, behind := r.catchUp(ctx, after)
 	r.answer(after, err)
 	if _, err := r.objects.patchStatus(ctx, obj, after); err != nil {
 		return ctrl.Result{}, err
+	}
+	if behind {
+		r.caughtUp(ctx, after, obj, caught)
 	}
 	return ctrl.Result{RequeueAfter: r.interval(obj)}, nil
 }
@@ -205,8 +203,8 @@ func (r *sourceReconciler[T, R]) describeFailure(after T, err error, stalled boo
 	reason := r.reasonOf(err)
 	condition := failureCondition(reason)
 	message := err.Error()
-	if a := *status.artifact; a != nil && (!stalled || lasting(reason)) {
-		message += fmt.Sprintf("; revision '%s' stays in force", a.Revision)
+	if !stalled || lasting(reason) {
+		message += r.inForce(after)
 	}
 	ready := c.get(meta.ReadyCondition)
 	news := ready.Status != metav1.ConditionFalse || ready.Message != clip(message, maxConditionMessage)

@@ -25,29 +25,31 @@ const (
 	lookEvery = 10 * time.Second
 	readEvery = time.Hour
 	readRate  = 16 << 20
-	// mendPause is how long a file that is damaged again is left so: a disk that keeps
-	// nothing must not be filled all the time.
+	// mendPause is how long a file that is damaged again, or cannot be stored, is left so: a
+	// disk that keeps nothing must not be filled all the time.
 	mendPause = time.Minute
 )
 
 // mend stores the artifact of an object again where its file is gone or is not what was
-// stored. It asks no remote: what the consumers have is packed. It works for objects that
+// stored, or could not be stored a while ago. It asks no remote: what the consumers have is packed. It works for objects that
 // are suspended, or that cannot be followed now, too.
 func (r *sourceReconciler[T, R]) mend(ctx context.Context, obj T) {
 	last, known := r.lastOf(obj.GetUID())
 	if !known {
 		last, known = r.restored(obj)
 	}
-	if !known || last.artifact.Digest == "" || r.clock.Since(last.mended) < mendPause {
+	if !known || last.packing() || r.clock.Since(last.mended) < mendPause {
 		return
 	}
-	err := r.packed.store.Check(ctx, last.artifact, r.fileOf(last))
-	var damaged *artifact.Damaged
-	if !errors.As(err, &damaged) {
-		return
+	if last.failure == nil {
+		err := r.packed.store.Check(ctx, last.artifact, r.fileOf(last))
+		var damaged *artifact.Damaged
+		if !errors.As(err, &damaged) {
+			return
+		}
+		r.announceDamage(obj, last.revision, err)
 	}
-	r.announceDamage(obj, last.revision, err)
-	last.mended, last.artifact.Digest, last.artifact.Size = r.clock.Now(), "", 0
+	last.mended, last.failure, last.artifact.Digest, last.artifact.Size = r.clock.Now(), nil, "", 0
 	r.startPacking(ctx, obj, last)
 }
 
@@ -124,6 +126,15 @@ func (r *sourceReconciler[T, R]) lacking(ctx context.Context, obj T) error {
 	}
 	r.announceWithdrawal(obj, because)
 	return nil
+}
+
+// hushed is for an object of whose failure nothing is said yet: what is not served is not
+// advertised for longer than a look at a remote may take that keeps a worker.
+func (r *sourceReconciler[T, R]) hushed(ctx context.Context, obj T, b *blocked) error {
+	if b.waited < workerWait {
+		return nil
+	}
+	return r.lacking(ctx, obj)
 }
 
 // announceDamage tells that a stored file is not as it was.
