@@ -2,6 +2,7 @@ package flux
 
 import (
 	"sync"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -15,6 +16,8 @@ type sources struct {
 	current map[gitops.OwnerRef]*held
 	// failures say why the newest revision of a source cannot be had; guarded by mu.
 	failures map[gitops.OwnerRef]error
+	// missed is since when somebody has asked in vain for a snapshot; guarded by mu.
+	missed map[gitops.OwnerRef]time.Time
 	// followers are told of every new snapshot, in the order in which they
 	// were added; set before the first publish.
 	followers []func(source gitops.OwnerRef, snapshot gitops.Snapshot)
@@ -27,7 +30,7 @@ type held struct {
 }
 
 func newSources() *sources {
-	return &sources{current: map[gitops.OwnerRef]*held{}, failures: map[gitops.OwnerRef]error{}}
+	return &sources{current: map[gitops.OwnerRef]*held{}, failures: map[gitops.OwnerRef]error{}, missed: map[gitops.OwnerRef]time.Time{}}
 }
 
 // follow has f called after each publish.
@@ -59,6 +62,7 @@ func (s *sources) place(key gitops.OwnerRef, snapshot gitops.Snapshot) *held {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.missed, key)
 	old := s.current[key]
 	s.current[key] = &held{snapshot: snapshot, users: 1}
 	return old
@@ -78,6 +82,7 @@ func (s *sources) remove(source gitops.OwnerRef) {
 	s.mu.Lock()
 	old := s.current[key]
 	delete(s.current, key)
+	delete(s.missed, key)
 	s.mu.Unlock()
 	s.drop(old)
 }
