@@ -45,6 +45,7 @@ type generators struct {
 	clock    clock.PassiveClock
 	options  SourceOptions
 	pauses   *pauses
+	makers   *makers
 	// gone has those who follow a source look at it, when it is no more.
 	gone func(gitops.OwnerRef)
 
@@ -233,6 +234,7 @@ func (g *generators) finalize(ctx context.Context, obj *swapi.ArtifactGenerator)
 		return err
 	}
 	g.pauses.forget(obj.UID)
+	g.makers.leaveAll(obj.UID)
 	g.mu.Lock()
 	delete(g.made, obj.UID)
 	delete(g.looked, obj.UID)
@@ -262,6 +264,9 @@ func (g *generators) resume(ctx context.Context, obj *swapi.ArtifactGenerator) {
 // restore publishes the stored file of an artifact; nothing where it is not there.
 func (g *generators) restore(ctx context.Context, obj *swapi.ArtifactGenerator, ea *sourcev1.ExternalArtifact, file string) error {
 	a := artifactOf(externalRef(obj, ea.Name), ea.Status.Artifact)
+	if err := g.hold(obj, a.Source); err != nil {
+		return err
+	}
 	a.Source.UID = string(ea.UID)
 	if whole, err := g.packed.store.Adopt(a, file); err != nil || !whole {
 		return err

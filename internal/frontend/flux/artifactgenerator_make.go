@@ -196,11 +196,18 @@ func (g *generators) make(ctx context.Context, obj *swapi.ArtifactGenerator, fro
 	if err != nil {
 		return made{}, err
 	}
+	if err := g.hold(obj, ref); err != nil {
+		composed.Release()
+		return made{}, err
+	}
 	shared := from.share()
 	release := func() { composed.Release(); shared() }
 	next, err := g.pack(ctx, obj, output.Name, composed)
 	if err != nil {
 		release()
+		if g.last(obj.UID, output.Name).file == "" {
+			g.makers.leave(ref, obj.UID)
+		}
 		return made{}, err
 	}
 	template := obj.Spec.OutputArtifacts[output.Template]

@@ -50,6 +50,7 @@ func (w *wiring) addGenerators(ctx context.Context) (*generators, error) {
 		clock:    w.parts.Clock,
 		options:  w.options.Sources,
 		pauses:   newPauses(),
+		makers:   newMakers(),
 		made:     map[types.UID]map[string]made{},
 		looked:   map[types.UID]bool{},
 	}
