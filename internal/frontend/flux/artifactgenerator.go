@@ -68,6 +68,10 @@ type made struct {
 	labels, annotations map[string]string
 	// verified is when its file was last known to be whole.
 	verified time.Time
+	// mended is when its file was last stored again because it was not as it was, without
+	// its sources; unmended is set where that failed.
+	mended   time.Time
+	unmended bool
 }
 
 // reconcile brings the artifacts of one generator up to date with its sources.
@@ -243,12 +247,19 @@ func (g *generators) finalize(ctx context.Context, obj *swapi.ArtifactGenerator)
 	return nil
 }
 
-// resume gives those who follow the artifacts of a generator what an earlier process has
-// made, where it cannot be made anew now: the generator is disabled, or a source is gone.
+// resume keeps what a generator has made, where it cannot be made anew now: the generator is
+// disabled, or a source is gone. Those who follow the artifacts are given what an earlier
+// process has made, and files that are not as they were are stored again.
 func (g *generators) resume(ctx context.Context, obj *swapi.ArtifactGenerator) {
 	for _, entry := range obj.Status.Inventory {
 		ref := externalRef(obj, entry.Name)
-		if entry.Namespace != obj.Namespace || g.sources.revision(ref) != "" {
+		switch {
+		case entry.Namespace != obj.Namespace:
+			continue
+		case g.sources.revision(ref) != "":
+			if err := g.mend(ctx, obj, entry.Name); err != nil {
+				ctrl.LoggerFrom(ctx).Error(err, "Storing an artifact again failed", "artifact", entry.Name)
+			}
 			continue
 		}
 		ea, err := g.external.get(ctx, types.NamespacedName{Namespace: obj.Namespace, Name: entry.Name})

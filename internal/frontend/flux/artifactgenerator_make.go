@@ -15,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -254,14 +253,18 @@ func (g *generators) pack(ctx context.Context, obj *swapi.ArtifactGenerator, nam
 	last := g.last(obj.UID, name)
 	now := g.clock.Now()
 	if last.sum == sum {
-		asked := requested(obj.Annotations, obj.Status.ReconcileRequestStatus)
-		if !asked && now.Sub(last.verified) < verifyEvery {
-			return made{artifact: last.artifact, file: last.file, sum: sum, verified: last.verified}, nil
+		reread := now.Sub(last.verified) >= verifyEvery || requested(obj.Annotations, obj.Status.ReconcileRequestStatus)
+		damage := g.intact(ctx, last, reread)
+		if damage == nil {
+			verified := last.verified
+			if reread {
+				verified = now
+			}
+			return made{artifact: last.artifact, file: last.file, sum: sum, verified: verified}, nil
 		}
-		if whole, err := g.packed.store.Adopt(last.artifact, last.file); err == nil && whole {
-			return made{artifact: last.artifact, file: last.file, sum: sum, verified: now}, nil
+		if ctx.Err() == nil && !last.unmended {
+			g.announceDamage(obj, name, damage)
 		}
-		ctrl.LoggerFrom(ctx).Info("The stored file of an artifact is missing or was changed, it is packed again", "artifact", name)
 	}
 	number, err := composed.Number(ctx, name)
 	if err != nil {

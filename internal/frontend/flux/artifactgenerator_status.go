@@ -104,6 +104,9 @@ func (g *generators) fail(ctx context.Context, obj *swapi.ArtifactGenerator, err
 	if b.quiet {
 		return ctrl.Result{RequeueAfter: b.retry}, nil
 	}
+	if err := g.withdraw(ctx, obj); err != nil {
+		return ctrl.Result{}, err
+	}
 	after := obj.DeepCopy()
 	news := g.describeFailure(after, b, err.Error())
 	setHandled(&after.Status.ReconcileRequestStatus, obj)
