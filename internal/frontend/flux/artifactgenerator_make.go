@@ -165,10 +165,16 @@ func (g *generators) look(ctx context.Context, ref gitops.OwnerRef) (*meta.Artif
 }
 
 // notThere says that a source has no artifact. One that advertises an artifact is only
-// not fetched yet in this process, which is not worth telling.
+// not fetched yet in this process, which is not worth telling for a while.
 func (g *generators) notThere(ref gitops.OwnerRef, published *meta.Artifact) error {
-	return &blocked{reason: swapi.SourceFetchFailedReason, retry: g.options.RequeueDependency, waiting: true, quiet: published != nil,
+	b := &blocked{reason: swapi.SourceFetchFailedReason, retry: g.options.RequeueDependency, waiting: true,
 		cause: fmt.Errorf("source '%s/%s/%s' is not ready: it has no artifact yet", ref.Kind, ref.Namespace, ref.Name)}
+	if published != nil {
+		b.hush(g.sources.missing(ref, g.clock.Now()))
+		b.cause = fmt.Errorf("source '%s/%s/%s' is not ready: the artifact that it advertises has not been got since the operator started; see whether the source fails, or is suspended or disabled",
+			ref.Kind, ref.Namespace, ref.Name)
+	}
+	return b
 }
 
 // generatorKinds are the kinds of sources that artifacts are made of, each with an empty

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -16,6 +17,19 @@ import (
 	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
+
+// longestLost is for how long a generated artifact that is not served is advertised while its
+// sources are got: longer than most looks at remotes last, so that a restart with an empty data
+// folder writes nothing.
+const longestLost = 10 * time.Second
+
+// change is when there is more to do for a generator that waits in silence.
+func (b *blocked) change() time.Duration {
+	if b.waited < longestLost {
+		return longestLost - b.waited
+	}
+	return max(longestQuiet-b.waited, time.Second)
+}
 
 // damaged has the generator looked at whose stored file is not as it was.
 func (g *generators) damaged(of gitops.OwnerRef) {

@@ -29,3 +29,9 @@ func (s *sources) missing(source gitops.OwnerRef, now time.Time) time.Duration {
 	}
 	return now.Sub(since)
 }
+
+// hush has the status say nothing of a source that has been missing for a time, unless that is
+// longer than longestQuiet.
+func (b *blocked) hush(missing time.Duration) {
+	b.waited, b.quiet = missing, missing < longestQuiet
+}

@@ -24,6 +24,8 @@ type blocked struct {
 	quiet bool
 	// waiting marks what is not a failure: a dependency that is not ready yet.
 	waiting bool
+	// waited is for how long that has been so already, where it is known.
+	waited time.Duration
 	// retry is when to look again, should no event come before.
 	retry time.Duration
 }
