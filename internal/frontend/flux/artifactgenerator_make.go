@@ -158,7 +158,9 @@ func (g *generators) look(ctx context.Context, ref gitops.OwnerRef) (*meta.Artif
 	case err != nil:
 		return nil, missing(fmt.Errorf("read source '%s/%s/%s': %w", ref.Kind, ref.Namespace, ref.Name, err))
 	}
-	if err := g.sources.failure(ref); err != nil {
+	if err := g.sources.failure(ref); errors.Is(err, errNoArtifact) {
+		return nil, g.notThere(ref, nil)
+	} else if err != nil {
 		return nil, missing(fmt.Errorf("get the artifact of source '%s/%s/%s': %w", ref.Kind, ref.Namespace, ref.Name, err))
 	}
 	return object.GetArtifact(), nil
