@@ -41,7 +41,6 @@ type generators struct {
 	sources  *sources
 	triggers *triggers
 	events   *events
-	metrics  Metrics
 	clock    clock.PassiveClock
 	options  SourceOptions
 	pauses   *pauses
@@ -80,7 +79,6 @@ func (g *generators) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	switch {
 	case apierrors.IsNotFound(err):
 		markGone(ctx)
-		g.metrics.Forget(swapi.ArtifactGeneratorKind, req.Namespace, req.Name)
 		return ctrl.Result{}, nil
 	case err != nil:
 		return ctrl.Result{}, err
@@ -243,7 +241,6 @@ func (g *generators) finalize(ctx context.Context, obj *swapi.ArtifactGenerator)
 	delete(g.made, obj.UID)
 	delete(g.looked, obj.UID)
 	g.mu.Unlock()
-	g.metrics.Forget(swapi.ArtifactGeneratorKind, obj.Namespace, obj.Name)
 	return nil
 }
 
