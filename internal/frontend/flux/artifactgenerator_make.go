@@ -34,6 +34,7 @@ type outcome struct {
 
 // run makes the artifacts of one generator, and removes those that it makes no more.
 func (g *generators) run(ctx context.Context, obj *swapi.ArtifactGenerator) (outcome, error) {
+	ctx = g.packed.rooms.In(ctx, obj.Namespace)
 	taken, err := g.take(ctx, obj)
 	if err != nil {
 		return outcome{}, err
@@ -48,7 +49,7 @@ func (g *generators) run(ctx context.Context, obj *swapi.ArtifactGenerator) (out
 	for _, output := range outputs {
 		m, err := g.make(ctx, obj, taken, composer, output)
 		if err != nil {
-			return outcome{}, fmt.Errorf("artifact '%s': %w", output.Name, err)
+			return outcome{}, fmt.Errorf("artifact '%s': %w", output.Name, forWantOfRoom(ctx, err))
 		}
 		result.inventory = append(result.inventory, swapi.ExternalArtifactReference{
 			Name: output.Name, Namespace: obj.Namespace, Digest: m.artifact.Digest, Filename: m.file,
@@ -57,10 +58,20 @@ func (g *generators) run(ctx context.Context, obj *swapi.ArtifactGenerator) (out
 	return result, g.collect(ctx, obj, result.inventory)
 }
 
+// forWantOfRoom gives an error the reason noRoom where it is that something did not fit. It may
+// have become another one on its way, and is known by the context then.
+func forWantOfRoom(ctx context.Context, err error) error {
+	var full *artifact.NoRoom
+	if errors.As(err, &full) {
+		return noRoomOr(full, nil)
+	}
+	return noRoomOr(artifact.Full(ctx), err)
+}
+
 // unpacker unpacks archives that are found in sources, for a namespace.
 func (g *generators) unpacker(namespace string) generate.Unpack {
 	return func(ctx context.Context, digest string, open func() (io.ReadCloser, error)) (gitops.Tree, func(), error) {
-		unpacked, err := g.cache.Load(g.packed.rooms.In(ctx, namespace), artifact.Packed{
+		unpacked, err := g.cache.Load(ctx, artifact.Packed{
 			Digest: digest, Scope: artifact.NamespaceScope(namespace), Open: func(context.Context) (io.ReadCloser, error) { return open() },
 		})
 		return unpacked.Files, unpacked.Release, err
