@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/config"
@@ -191,6 +192,10 @@ func (w *world) account() *rest.Config {
 	w.t.Helper()
 	profile, namespace := install.Single, sharedNamespace
 	switch {
+	case w.through != nil:
+		account, err := clientcmd.BuildConfigFromFlags("", w.through.Kubeconfig)
+		w.check(err)
+		return account
 	case w.tenants:
 		profile, namespace = install.Tenants, "plumb-tenants"
 	case w.cluster.REST.Host == operator.account.Host:

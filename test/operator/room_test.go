@@ -9,6 +9,7 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -112,13 +113,45 @@ func TestRoomOfAllKinds(t *testing.T) {
 		Provider: "generic", BucketName: "fleet", Endpoint: server.Address(), Region: "us-east-1", Insecure: true,
 		Interval: hour, SecretRef: &meta.LocalObjectReference{Name: "login"},
 	}}
-	for _, obj := range []sourced{oci, bucket, repository} {
+	registry.PushChart(t, "charts/web", "1.0.0", testenv.HelmChart(t, "web", "1.0.0", nil), nil)
+	charts := &sourcev1.HelmRepository{ObjectMeta: w.meta("registry"), Spec: sourcev1.HelmRepositorySpec{
+		URL: registry.URL("charts"), Type: "oci", Interval: hour, Insecure: true,
+	}}
+	chart := &sourcev1.HelmChart{ObjectMeta: w.meta("chart"), Spec: sourcev1.HelmChartSpec{
+		Chart: "web", Version: "1.0.0", Interval: hour, SourceRef: sourcev1.LocalHelmChartSourceReference{Kind: "HelmRepository", Name: "registry"},
+	}}
+	for _, obj := range []sourced{oci, bucket, repository, charts, chart} {
 		w.owned(obj)
 		w.check(w.client.Create(w.context(), obj))
 	}
 	w.source(w.ownedSource)
 	w.runOwn(t.TempDir(), func(c *config.Operator) { c.Storage.NamespaceBytes = 10 })
-	for _, obj := range []sourced{w.namedSource("repo"), oci, bucket, repository} {
+	for _, obj := range []sourced{w.namedSource("repo"), oci, bucket, repository, chart} {
 		unstored(w, obj, "StorageLimitExceeded", "the newest revision is not taken: it does not fit into the 10 bytes that the sources of namespace '"+w.namespace)
+	}
+}
+
+// TestRoomOfAGenerator: what is generated is of the same room as its sources, and what is
+// unpacked for it.
+func TestRoomOfAGenerator(t *testing.T) {
+	t.Parallel()
+	noise := make([]byte, 1<<20)
+	_, _ = rand.Read(noise)
+	for name, rules := range map[string][]string{
+		"packed":   {"@repo/noise @artifact/1", "@repo/noise @artifact/2", "@repo/noise @artifact/3", "@repo/noise @artifact/4"},
+		"unpacked": {"@repo/big.tgz @artifact/ Extract"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			chart := testenv.HelmChart(t, "web", "1.0.0", map[string]string{"big": strings.Repeat("0", 5<<20)})
+			w.push(testenv.Files{"noise": string(noise), "big.tgz": string(chart)})
+			w.source(w.ownedSource)
+			gen := w.generator(makes("a", rules...), func(g *swapi.ArtifactGenerator) { w.owned(g) })
+			w.runOwn(t.TempDir(), func(c *config.Operator) { c.Storage.NamespaceBytes = 4 << 20 })
+			w.refuses("gen", "StorageLimitExceeded", "artifact 'a': the newest revision is not taken: it does not fit into the 4194304 bytes that the sources of namespace '"+w.namespace, false)
+			w.patch(gen, `{"spec":{"artifacts":[{"name":"a","copy":[{"from":"@repo/noise","to":"@artifact/"}]}]}}`)
+			w.generated("gen", "a")
+		})
 	}
 }

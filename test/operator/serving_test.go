@@ -254,14 +254,19 @@ func TestStoredFileIsMended(t *testing.T) {
 	})
 }
 
-// tamper changes a byte of a file.
+// tamper changes a byte of a file, which is never seen cut short.
 func tamper(file string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	data[len(data)/2] ^= 1
-	return os.WriteFile(file, data, 0o600)
+	out, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	at := len(data) / 2
+	_, err = out.WriteAt([]byte{data[at] ^ 1}, int64(at))
+	return errors.Join(err, out.Close())
 }
 
 // What was changed while no operator ran is not served as it is, and is mended at the start.

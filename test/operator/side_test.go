@@ -16,6 +16,7 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -167,6 +168,73 @@ func TestBesideASourceController(t *testing.T) {
 	for _, r := range w.writes("ocirepositories", w.namespace, "") {
 		t.Errorf("the source of somebody else was written: %s %s", r.Verb, r.RequestURI)
 	}
+}
+
+// TestWithdrawnArtifact: what somebody takes off a status is given to nobody any more, whether
+// or not it was loaded before, and those who have applied it keep it.
+func TestWithdrawnArtifact(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := t.TempDir()
+	stop := w.runOwn(dir, func(*config.Operator) {})
+	third := w.external("third")
+	w.check(w.client.Create(w.context(), third))
+	publish := func(a *meta.Artifact) {
+		before := third.DeepCopy()
+		third.Status.Artifact = a
+		w.check(w.client.Status().Patch(w.context(), third, client.MergeFrom(before)))
+	}
+	a := newShelf(t).put(t, "/one.tar.gz", "v1", map[string]string{"deploy/c.yaml": configMap("c", "1")})
+	of := func(k *kustomizev1.Kustomization) {
+		w.owned(k)
+		k.Spec.SourceRef = kustomizev1.CrossNamespaceSourceReference{Kind: "ExternalArtifact", Name: "third"}
+		k.Spec.Path, k.Spec.NamePrefix = "./deploy", k.Name+"-"
+	}
+	refused := func(name string) {
+		t.Helper()
+		w.notReady(name, "ArtifactFailed", "source artifact not found|ExternalArtifact '"+w.namespace+"/third'")
+	}
+	publish(a)
+	w.kustomization("early", of)
+	w.ready("early", "v1")
+	kept := w.data("early-c", "1")
+
+	publish(nil)
+	refused("early")
+	w.kustomization("late", of)
+	refused("late")
+	w.generator(makes("a", "@third/ @artifact/"), func(g *swapi.ArtifactGenerator) {
+		w.owned(g)
+		g.Spec.Sources = []swapi.SourceReference{{Alias: "third", Kind: "ExternalArtifact", Name: "third"}}
+	})
+	w.refuses("gen", "SourceFetchFailed", "third' is not ready: it has no artifact yet", false)
+	w.patch(w.namedConfig("early-c"), `{"data":{"key":"drift"}}`)
+	w.data("early-c", "1")
+
+	publish(a)
+	w.ready("early", "v1")
+	w.ready("late", "v1")
+	w.generated("gen", "a")
+	publish(nil)
+	refused("early")
+
+	// It is the same after a restart.
+	stop()
+	publish(a)
+	stop = w.runOwn(dir, func(*config.Operator) {})
+	w.ready("early", "v1")
+	stop()
+	publish(nil)
+	w.runOwn(dir, func(*config.Operator) {})
+	refused("early")
+	asked := w.request(w.named("early"))
+	waitFor(w, w.named("early"), "asked", func(k *kustomizev1.Kustomization) bool {
+		return k.Status.LastHandledReconcileAt == asked && conditionOf(k.Status.Conditions, "Ready").Reason == "ArtifactFailed"
+	})
+	w.same(kept)
+	publish(a)
+	w.ready("early", "v1")
+	w.same(kept)
 }
 
 // TestOnlySources runs an operator that leaves Kustomizations to somebody else.

@@ -49,6 +49,8 @@ type world struct {
 	tenants bool
 	// clouds stands in for clouds in an operator of the test's own; nil for none.
 	clouds http.RoundTripper
+	// through is what that operator has between itself and the API server; nil for nothing.
+	through *testenv.Proxy
 }
 
 // newWorld starts what a test needs, and the operator for the first test. When

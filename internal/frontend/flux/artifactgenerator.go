@@ -41,10 +41,10 @@ type generators struct {
 	sources  *sources
 	triggers *triggers
 	events   *events
-	metrics  Metrics
 	clock    clock.PassiveClock
 	options  SourceOptions
 	pauses   *pauses
+	makers   *makers
 	// gone has those who follow a source look at it, when it is no more.
 	gone func(gitops.OwnerRef)
 
@@ -67,6 +67,10 @@ type made struct {
 	labels, annotations map[string]string
 	// verified is when its file was last known to be whole.
 	verified time.Time
+	// mended is when its file was last stored again because it was not as it was, without
+	// its sources; unmended is set where that failed.
+	mended   time.Time
+	unmended bool
 }
 
 // reconcile brings the artifacts of one generator up to date with its sources.
@@ -75,7 +79,6 @@ func (g *generators) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	switch {
 	case apierrors.IsNotFound(err):
 		markGone(ctx)
-		g.metrics.Forget(swapi.ArtifactGeneratorKind, req.Namespace, req.Name)
 		return ctrl.Result{}, nil
 	case err != nil:
 		return ctrl.Result{}, err
@@ -233,20 +236,27 @@ func (g *generators) finalize(ctx context.Context, obj *swapi.ArtifactGenerator)
 		return err
 	}
 	g.pauses.forget(obj.UID)
+	g.makers.leaveAll(obj.UID)
 	g.mu.Lock()
 	delete(g.made, obj.UID)
 	delete(g.looked, obj.UID)
 	g.mu.Unlock()
-	g.metrics.Forget(swapi.ArtifactGeneratorKind, obj.Namespace, obj.Name)
 	return nil
 }
 
-// resume gives those who follow the artifacts of a generator what an earlier process has
-// made, where it cannot be made anew now: the generator is disabled, or a source is gone.
+// resume keeps what a generator has made, where it cannot be made anew now: the generator is
+// disabled, or a source is gone. Those who follow the artifacts are given what an earlier
+// process has made, and files that are not as they were are stored again.
 func (g *generators) resume(ctx context.Context, obj *swapi.ArtifactGenerator) {
 	for _, entry := range obj.Status.Inventory {
 		ref := externalRef(obj, entry.Name)
-		if entry.Namespace != obj.Namespace || g.sources.revision(ref) != "" {
+		switch {
+		case entry.Namespace != obj.Namespace:
+			continue
+		case g.sources.revision(ref) != "":
+			if err := g.mend(ctx, obj, entry.Name); err != nil {
+				ctrl.LoggerFrom(ctx).Error(err, "Storing an artifact again failed", "artifact", entry.Name)
+			}
 			continue
 		}
 		ea, err := g.external.get(ctx, types.NamespacedName{Namespace: obj.Namespace, Name: entry.Name})
@@ -262,6 +272,9 @@ func (g *generators) resume(ctx context.Context, obj *swapi.ArtifactGenerator) {
 // restore publishes the stored file of an artifact; nothing where it is not there.
 func (g *generators) restore(ctx context.Context, obj *swapi.ArtifactGenerator, ea *sourcev1.ExternalArtifact, file string) error {
 	a := artifactOf(externalRef(obj, ea.Name), ea.Status.Artifact)
+	if err := g.hold(obj, a.Source); err != nil {
+		return err
+	}
 	a.Source.UID = string(ea.UID)
 	if whole, err := g.packed.store.Adopt(a, file); err != nil || !whole {
 		return err

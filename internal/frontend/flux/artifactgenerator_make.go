@@ -15,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -35,6 +34,7 @@ type outcome struct {
 
 // run makes the artifacts of one generator, and removes those that it makes no more.
 func (g *generators) run(ctx context.Context, obj *swapi.ArtifactGenerator) (outcome, error) {
+	ctx = g.packed.rooms.In(ctx, obj.Namespace)
 	taken, err := g.take(ctx, obj)
 	if err != nil {
 		return outcome{}, err
@@ -49,7 +49,7 @@ func (g *generators) run(ctx context.Context, obj *swapi.ArtifactGenerator) (out
 	for _, output := range outputs {
 		m, err := g.make(ctx, obj, taken, composer, output)
 		if err != nil {
-			return outcome{}, fmt.Errorf("artifact '%s': %w", output.Name, err)
+			return outcome{}, fmt.Errorf("artifact '%s': %w", output.Name, forWantOfRoom(ctx, err))
 		}
 		result.inventory = append(result.inventory, swapi.ExternalArtifactReference{
 			Name: output.Name, Namespace: obj.Namespace, Digest: m.artifact.Digest, Filename: m.file,
@@ -58,10 +58,20 @@ func (g *generators) run(ctx context.Context, obj *swapi.ArtifactGenerator) (out
 	return result, g.collect(ctx, obj, result.inventory)
 }
 
+// forWantOfRoom gives an error the reason noRoom where it is that something did not fit. It may
+// have become another one on its way, and is known by the context then.
+func forWantOfRoom(ctx context.Context, err error) error {
+	var full *artifact.NoRoom
+	if errors.As(err, &full) {
+		return noRoomOr(full, nil)
+	}
+	return noRoomOr(artifact.Full(ctx), err)
+}
+
 // unpacker unpacks archives that are found in sources, for a namespace.
 func (g *generators) unpacker(namespace string) generate.Unpack {
 	return func(ctx context.Context, digest string, open func() (io.ReadCloser, error)) (gitops.Tree, func(), error) {
-		unpacked, err := g.cache.Load(g.packed.rooms.In(ctx, namespace), artifact.Packed{
+		unpacked, err := g.cache.Load(ctx, artifact.Packed{
 			Digest: digest, Scope: artifact.NamespaceScope(namespace), Open: func(context.Context) (io.ReadCloser, error) { return open() },
 		})
 		return unpacked.Files, unpacked.Release, err
@@ -159,17 +169,25 @@ func (g *generators) look(ctx context.Context, ref gitops.OwnerRef) (*meta.Artif
 	case err != nil:
 		return nil, missing(fmt.Errorf("read source '%s/%s/%s': %w", ref.Kind, ref.Namespace, ref.Name, err))
 	}
-	if err := g.sources.failure(ref); err != nil {
+	if err := g.sources.failure(ref); errors.Is(err, errNoArtifact) {
+		return nil, g.notThere(ref, nil)
+	} else if err != nil {
 		return nil, missing(fmt.Errorf("get the artifact of source '%s/%s/%s': %w", ref.Kind, ref.Namespace, ref.Name, err))
 	}
 	return object.GetArtifact(), nil
 }
 
 // notThere says that a source has no artifact. One that advertises an artifact is only
-// not fetched yet in this process, which is not worth telling.
+// not fetched yet in this process, which is not worth telling for a while.
 func (g *generators) notThere(ref gitops.OwnerRef, published *meta.Artifact) error {
-	return &blocked{reason: swapi.SourceFetchFailedReason, retry: g.options.RequeueDependency, waiting: true, quiet: published != nil,
+	b := &blocked{reason: swapi.SourceFetchFailedReason, retry: g.options.RequeueDependency, waiting: true,
 		cause: fmt.Errorf("source '%s/%s/%s' is not ready: it has no artifact yet", ref.Kind, ref.Namespace, ref.Name)}
+	if published != nil {
+		b.hush(g.sources.missing(ref, g.clock.Now()))
+		b.cause = fmt.Errorf("source '%s/%s/%s' is not ready: the artifact that it advertises has not been got since the operator started; see whether the source fails, or is suspended or disabled",
+			ref.Kind, ref.Namespace, ref.Name)
+	}
+	return b
 }
 
 // generatorKinds are the kinds of sources that artifacts are made of, each with an empty
@@ -196,11 +214,18 @@ func (g *generators) make(ctx context.Context, obj *swapi.ArtifactGenerator, fro
 	if err != nil {
 		return made{}, err
 	}
+	if err := g.hold(obj, ref); err != nil {
+		composed.Release()
+		return made{}, err
+	}
 	shared := from.share()
 	release := func() { composed.Release(); shared() }
 	next, err := g.pack(ctx, obj, output.Name, composed)
 	if err != nil {
 		release()
+		if g.last(obj.UID, output.Name).file == "" {
+			g.makers.leave(ref, obj.UID)
+		}
 		return made{}, err
 	}
 	template := obj.Spec.OutputArtifacts[output.Template]
@@ -247,14 +272,18 @@ func (g *generators) pack(ctx context.Context, obj *swapi.ArtifactGenerator, nam
 	last := g.last(obj.UID, name)
 	now := g.clock.Now()
 	if last.sum == sum {
-		asked := requested(obj.Annotations, obj.Status.ReconcileRequestStatus)
-		if !asked && now.Sub(last.verified) < verifyEvery {
-			return made{artifact: last.artifact, file: last.file, sum: sum, verified: last.verified}, nil
+		reread := now.Sub(last.verified) >= verifyEvery || requested(obj.Annotations, obj.Status.ReconcileRequestStatus)
+		damage := g.intact(ctx, last, reread)
+		if damage == nil {
+			verified := last.verified
+			if reread {
+				verified = now
+			}
+			return made{artifact: last.artifact, file: last.file, sum: sum, verified: verified}, nil
 		}
-		if whole, err := g.packed.store.Adopt(last.artifact, last.file); err == nil && whole {
-			return made{artifact: last.artifact, file: last.file, sum: sum, verified: now}, nil
+		if ctx.Err() == nil && !last.unmended {
+			g.announceDamage(obj, name, damage)
 		}
-		ctrl.LoggerFrom(ctx).Info("The stored file of an artifact is missing or was changed, it is packed again", "artifact", name)
 	}
 	number, err := composed.Number(ctx, name)
 	if err != nil {

@@ -54,6 +54,7 @@ func (g *generators) succeed(ctx context.Context, started *swapi.ArtifactGenerat
 		g.events.generator(after, gitops.Event{Severity: gitops.SeverityInfo, Reason: meta.ReadyCondition, Message: message})
 	}
 	g.pauses.succeeded(started.UID)
+	g.pauses.over(started.UID)
 	return ctrl.Result{RequeueAfter: jittered(started.GetRequeueAfter(), g.options.IntervalJitter)}, nil
 }
 
@@ -101,8 +102,13 @@ func (g *generators) fail(ctx context.Context, obj *swapi.ArtifactGenerator, err
 		}
 	}
 	g.resume(ctx, obj)
+	if !b.quiet || b.waited >= longestLost {
+		if err := g.withdraw(ctx, obj); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
 	if b.quiet {
-		return ctrl.Result{RequeueAfter: b.retry}, nil
+		return ctrl.Result{RequeueAfter: min(b.retry, b.change())}, nil
 	}
 	after := obj.DeepCopy()
 	news := g.describeFailure(after, b, err.Error())

@@ -87,16 +87,7 @@ func (g *generators) externalEvents() handler.EventHandler {
 			}
 		},
 		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, _ queue) {
-			var list swapi.ArtifactGeneratorList
-			if err := g.client.List(ctx, &list, client.InNamespace(e.Object.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
-				return // the cache is stopping
-			}
-			for i := range list.Items {
-				obj := &list.Items[i]
-				if g.last(obj.UID, e.Object.GetName()).file != "" || generatorConditions(obj).get(meta.ReadyCondition).Reason == meta.ReconciliationFailedReason {
-					g.triggers.add(client.ObjectKeyFromObject(obj), urgent)
-				}
-			}
+			g.wake(ctx, e.Object.GetNamespace(), e.Object.GetName())
 		},
 	}
 }

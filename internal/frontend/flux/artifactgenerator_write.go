@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -132,9 +131,14 @@ func (g *generators) collect(ctx context.Context, obj *swapi.ArtifactGenerator, 
 	return errors.Join(errs...)
 }
 
-// remove deletes the object of an artifact, and its files.
+// remove deletes the object of an artifact, then what its followers have and its files. Until
+// that is done nobody else makes an artifact of the name.
 func (g *generators) remove(ctx context.Context, obj *swapi.ArtifactGenerator, name string) error {
 	ref := externalRef(obj, name)
+	if g.hold(obj, ref) != nil {
+		g.forget(obj, name)
+		return nil // somebody else's by now
+	}
 	ea, err := g.external.get(ctx, types.NamespacedName{Namespace: obj.Namespace, Name: name})
 	switch {
 	case apierrors.IsNotFound(err):
@@ -149,20 +153,24 @@ func (g *generators) remove(ctx context.Context, obj *swapi.ArtifactGenerator, n
 			return &blocked{reason: meta.ReconciliationFailedReason, cause: fmt.Errorf("delete ExternalArtifact '%s/%s': %w", obj.Namespace, name, err)}
 		}
 	}
-	g.forget(obj, name)
 	g.sources.remove(ref)
 	g.gone(ref)
 	if err := g.packed.store.Remove(ref); err != nil {
 		return err
 	}
+	g.forget(obj, name)
+	g.wake(ctx, obj.Namespace, name)
 	g.events.generator(obj, gitops.Event{Severity: gitops.SeverityInfo, Reason: meta.ReadyCondition, Message: fmt.Sprintf("ExternalArtifact/%s/%s deleted", obj.Namespace, name)})
 	return nil
 }
 
+// forget drops what is known of an artifact that a generator makes no more, and lets others
+// have the name.
 func (g *generators) forget(obj *swapi.ArtifactGenerator, name string) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	delete(g.made[obj.UID], name)
+	g.mu.Unlock()
+	g.makers.leave(externalRef(obj, name), obj.UID)
 }
 
 // retain removes files of artifacts that no generator has made any more, such as those of
@@ -174,23 +182,22 @@ func (g *generators) retain(ctx context.Context) error {
 		return err
 	}
 	owners := []gitops.OwnerRef{}
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	for i := range all.Items {
 		obj := &all.Items[i]
-		if !g.looked[obj.UID] && serves(g.selector, obj) && obj.DeletionTimestamp.IsZero() {
+		if !g.lookedAt(obj.UID) && serves(g.selector, obj) && obj.DeletionTimestamp.IsZero() {
 			return nil
 		}
-		names := maps.Clone(g.made[obj.UID])
-		if names == nil {
-			names = map[string]made{}
-		}
 		for _, entry := range obj.Status.Inventory {
-			names[entry.Name] = made{}
-		}
-		for name := range names {
-			owners = append(owners, externalRef(obj, name))
+			owners = append(owners, externalRef(obj, entry.Name))
 		}
 	}
-	return g.packed.store.Retain(sourcev1.ExternalArtifactKind, owners)
+	return g.makers.with(func(refs []gitops.OwnerRef) error {
+		return g.packed.store.Retain(sourcev1.ExternalArtifactKind, append(owners, refs...))
+	})
+}
+
+func (g *generators) lookedAt(uid types.UID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.looked[uid]
 }

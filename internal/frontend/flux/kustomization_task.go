@@ -65,7 +65,12 @@ func refused(field string) *blocked {
 // snapshot gives the newest revision of the source that the object follows.
 func (k *kustomizations) snapshot(obj *kustomizev1.Kustomization) (gitops.Snapshot, error) {
 	source := sourceRef(obj)
-	if err := k.sources.failure(source); err != nil {
+	err := k.sources.failure(source)
+	if errors.Is(err, errNoArtifact) {
+		return gitops.Snapshot{}, &blocked{reason: meta.ArtifactFailedReason, retry: k.options.RequeueDependency, waiting: true,
+			cause: fmt.Errorf("source artifact not found, waiting for %s '%s/%s'", source.Kind, source.Namespace, source.Name)}
+	}
+	if err != nil {
 		return gitops.Snapshot{}, &blocked{reason: meta.ArtifactFailedReason, retry: retryOf(obj),
 			cause: fmt.Errorf("get the artifact of %s '%s/%s': %w; it is tried again, and at once when the source is reconciled", source.Kind, source.Namespace, source.Name, err)}
 	}

@@ -113,18 +113,23 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 		delete(p.downloaded, req.NamespacedName)
 		p.mu.Unlock()
 		p.flights.forget(obj.GetUID())
+		p.recovered(ref)
 		return ctrl.Result{}, nil
 	}
 	ref.UID = string(obj.GetUID())
 	a := obj.GetArtifact()
 	switch {
-	case a == nil || p.sources.holds(ref, a.Revision, a.Digest):
+	case a == nil:
 		p.flights.forget(obj.GetUID())
-		if p.sources.failure(ref) != nil {
-			p.sources.failed(ref, nil)
-			p.followers(ref)
-		}
+		p.withdrawn(ref)
 		return ctrl.Result{}, nil
+	case p.sources.holds(ref, a.Revision, a.Digest):
+		p.flights.forget(obj.GetUID())
+		p.recovered(ref)
+		return ctrl.Result{}, nil
+	}
+	if errors.Is(p.sources.failure(ref), errNoArtifact) {
+		p.sources.failed(ref, nil) // there will be one in a moment
 	}
 	p.remember(req.NamespacedName, obj.GetUID())
 	landed, err := p.fetch(ctx, obj, ref, a)
@@ -132,6 +137,29 @@ func (p *published) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 		return p.wait(ref, err), nil
 	}
 	return p.take(ctx, obj, ref, landed)
+}
+
+// errNoArtifact is why an artifact cannot be had of a source whose status names none, be it
+// that none was published so far or that it was withdrawn: that cannot be told after a restart.
+var errNoArtifact = errors.New("its status names no artifact")
+
+// withdrawn takes what a source has published from those who follow it. What they have applied
+// they keep.
+func (p *published) withdrawn(ref gitops.OwnerRef) {
+	if errors.Is(p.sources.failure(ref), errNoArtifact) {
+		return
+	}
+	p.sources.failed(ref, errNoArtifact)
+	p.sources.remove(ref)
+	p.followers(ref)
+}
+
+// recovered has those who follow a source go on that could not be had until now.
+func (p *published) recovered(ref gitops.OwnerRef) {
+	if p.sources.failure(ref) != nil {
+		p.sources.failed(ref, nil)
+		p.followers(ref)
+	}
 }
 
 // download gets an artifact. The caller releases it.

@@ -46,10 +46,10 @@ func (w *wiring) addGenerators(ctx context.Context) (*generators, error) {
 		sources:  w.sources,
 		triggers: w.triggers[swapi.ArtifactGeneratorKind],
 		events:   w.events,
-		metrics:  w.parts.Metrics,
 		clock:    w.parts.Clock,
 		options:  w.options.Sources,
 		pauses:   newPauses(),
+		makers:   newMakers(),
 		made:     map[types.UID]map[string]made{},
 		looked:   map[types.UID]bool{},
 	}

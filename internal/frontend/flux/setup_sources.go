@@ -60,6 +60,11 @@ func (w *wiring) addAllSources(ctx context.Context) (map[string]bool, error) {
 		}
 		others = map[string]func() publishedObject{sourcev1.ExternalArtifactKind: others[sourcev1.ExternalArtifactKind]}
 	}
+	if w.options.Controllers.Source || generators != nil {
+		if err := w.mgr.Add(leaderOnly(func(ctx context.Context) error { return w.verifyStored(ctx, generators) })); err != nil {
+			return nil, err
+		}
+	}
 	for kind, empty := range others {
 		known, err := isServed(w.mgr, sourcev1.GroupVersion.WithKind(kind))
 		if err != nil {
@@ -133,7 +138,7 @@ func (w *wiring) addSources(ctx context.Context) (map[string]bool, error) {
 			served[kind] = true
 		}
 	}
-	return served, w.mgr.Add(leaderOnly(w.verifyStored))
+	return served, nil
 }
 
 // lists gives what lists the objects of a kind. They are those of the cache, which nobody

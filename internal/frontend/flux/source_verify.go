@@ -146,8 +146,8 @@ func (r *sourceReconciler[T, R]) announceDamage(obj T, revision string, err erro
 }
 
 // verifyStored looks after the stored files until the context ends: a source whose file is
-// not as it was is reconciled. What was generated is looked after by its generator.
-func (w *wiring) verifyStored(ctx context.Context) error {
+// not as it was is reconciled, or its generator. Generators may be nil.
+func (w *wiring) verifyStored(ctx context.Context, generators *generators) error {
 	limiter := rate.NewLimiter(readRate, readRate)
 	read := func(bytes int) error { return limiter.WaitN(ctx, bytes) }
 	ticker := time.NewTicker(lookEvery)
@@ -167,9 +167,14 @@ func (w *wiring) verifyStored(ctx context.Context) error {
 		}
 		err := w.parts.Artifacts.Examine(ctx, deep, read, func(of gitops.OwnerRef) {
 			_, known := told[of]
-			if t := w.triggers[of.Kind]; t != nil && !known {
-				told[of] = now
+			if known {
+				return
+			}
+			told[of] = now
+			if t := w.triggers[of.Kind]; t != nil {
 				t.add(types.NamespacedName{Namespace: of.Namespace, Name: of.Name}, urgent)
+			} else if generators != nil {
+				generators.damaged(of)
 			}
 		})
 		if err != nil && ctx.Err() == nil {
