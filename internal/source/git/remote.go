@@ -26,7 +26,7 @@ type remote struct {
 	// turn is had by a fetch that changes the store, or it goes beside the one that has it.
 	turn turn
 	// one lets fetches of the same thing wait for each other, however long that takes.
-	one gates
+	one efforts
 	// whole is held while packs are joined, and where a fetch begins that takes for granted
 	// what no tip promises: files that older commits left behind.
 	whole gate
@@ -59,16 +59,16 @@ func (r *remote) enter(ctx context.Context, g gate) error {
 	return g.lock(ctx)
 }
 
-// alone waits until nobody else is at something.
-func (r *remote) alone(ctx context.Context, name string) (leave func(), err error) {
-	defer r.line.Wait(ctx)()
-	return r.one.lock(ctx, name)
+// alone waits until no other effort is at something.
+func (r *remote) alone(e *effort, name string) (leave func(), err error) {
+	defer r.line.Wait(e.ctx)()
+	return r.one.enter(e, name)
 }
 
 // begins waits for the turn.
-func (r *remote) begins(ctx context.Context) (leave func(), err error) {
-	defer r.line.Wait(ctx)()
-	return r.turn.take(ctx)
+func (r *remote) begins(e *effort) (leave func(), err error) {
+	defer r.line.Wait(e.ctx)()
+	return r.turn.take(e.ctx, r.one.spanOf(e))
 }
 
 // acquire gives the objects of a tip, if the store has it. The caller releases

@@ -60,7 +60,7 @@ type Options struct {
 	// joined: 32 by default.
 	Packs int
 	// Patience is how long a fetch waits for another one of the same repository before it
-	// goes beside it: ten seconds by default.
+	// goes beside it: ten seconds by default, and a quarter of its own time at most.
 	Patience time.Duration
 	// Policy refuses connections that Flux makes; none by default.
 	Policy egress.Policy
@@ -167,6 +167,21 @@ func (s *Store) Close() error {
 	return s.folder.Close()
 }
 
+// goes does work beside its caller, which Close ends and waits for; false where the store is
+// closed.
+func (s *Store) goes(work func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.work.Go(work)
+	return true
+}
+
+// shut is the error of work in a store that is closed.
+func shut() error { return &wire.Error{Code: wire.CodeCanceled, Text: "the store is closed"} }
+
 // Measure charges namespaces with what is kept for them.
 func (s *Store) Measure(charge func(namespace string, bytes int64)) error {
 	return s.folder.Measure(charge)
@@ -214,7 +229,7 @@ func (s *Store) known(key string, client *wire.Client) (*remote, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, &wire.Error{Code: wire.CodeCanceled, Text: "the store is closed"}
+		return nil, shut()
 	}
 	r := s.remotes[key]
 	if r == nil && client != nil {

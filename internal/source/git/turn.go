@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,12 +23,16 @@ func (g gate) lock(ctx context.Context) error {
 	case g <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		code, text := wire.CodeTimeout, "another fetch of the repository did not end within the timeout"
-		if errors.Is(ctx.Err(), context.Canceled) {
-			code, text = wire.CodeCanceled, "canceled"
-		}
-		return &wire.Error{Code: code, Text: text, Err: ctx.Err()}
+		return waited(ctx.Err())
 	}
+}
+
+// waited says how a context ended with which somebody waited for another fetch.
+func waited(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &wire.Error{Code: wire.CodeTimeout, Text: "another fetch of the repository did not end within the timeout", Err: err}
+	}
+	return endOf(err)
 }
 
 func (g gate) unlock() { <-g }
@@ -44,10 +47,10 @@ type turn struct {
 	slow atomic.Bool
 }
 
-// take waits for the turn, or goes without where that takes too long. It is given back by
-// calling leave.
-func (t *turn) take(ctx context.Context) (leave func(), err error) {
-	patience := t.patience
+// take waits for the turn, or goes without where that takes too long: a quarter of all the time
+// that there is, too. It is given back by calling leave.
+func (t *turn) take(ctx context.Context, span time.Duration) (leave func(), err error) {
+	patience := min(t.patience, span/4)
 	if t.slow.Load() {
 		patience = 0
 	}
@@ -60,51 +63,14 @@ func (t *turn) take(ctx context.Context) (leave func(), err error) {
 			if ctx.Err() != nil {
 				return nil, err
 			}
-			t.slow.Store(true)
+			if patience == t.patience {
+				t.slow.Store(true)
+			}
 			return func() {}, nil
 		}
 	}
 	t.slow.Store(false)
 	return func() { t.slow.Store(false); t.gate.unlock() }, nil
-}
-
-// gates are gates by name.
-type gates struct {
-	mu   sync.Mutex
-	held map[string]*named
-}
-
-// named is a gate that somebody is in, or waits for.
-type named struct {
-	gate  gate
-	users int // guarded by gates.mu
-}
-
-// lock waits until nobody else is in the gate with a name. It is given back by calling leave.
-func (g *gates) lock(ctx context.Context, name string) (leave func(), err error) {
-	g.mu.Lock()
-	if g.held == nil {
-		g.held = map[string]*named{}
-	}
-	at := g.held[name]
-	if at == nil {
-		at = &named{gate: newGate()}
-		g.held[name] = at
-	}
-	at.users++
-	g.mu.Unlock()
-	drop := func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if at.users--; at.users == 0 {
-			delete(g.held, name)
-		}
-	}
-	if err := at.gate.lock(ctx); err != nil {
-		drop()
-		return nil, err
-	}
-	return func() { at.gate.unlock(); drop() }, nil
 }
 
 // base is what a fetch builds on, which is kept until it ends.
