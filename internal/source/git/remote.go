@@ -128,7 +128,9 @@ func (r *remote) open() error {
 
 func (r *remote) limits() pack.Limits {
 	o := r.store.options
-	return pack.Limits{Bytes: o.PackBytes, Objects: o.PackObjects, Object: o.FileBytes, Slots: r.store.slots, Waits: r.line.Stop}
+	// What comes in may be more than a revision: the branch that a commit is on, for one.
+	made := saturated(o.TreeBytes, o.TreeBytes)
+	return pack.Limits{Bytes: o.PackBytes, Made: made, Objects: o.PackObjects, Object: o.FileBytes, Slots: r.store.slots, Waits: r.line.Stop}
 }
 
 // load opens what the state file names. A store with any fault is as good as

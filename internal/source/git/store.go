@@ -51,7 +51,8 @@ type Options struct {
 	// stands at several places counts at each.
 	TreeEntries int64
 	// TreeBytes is what the files of a revision, with those of its submodules,
-	// may have together, counted in the same way: 4 GiB by default.
+	// may have together, counted in the same way: 4 GiB by default. The objects of the
+	// packs that bring them may have twice as much when they are inflated.
 	TreeBytes int64
 	// Refs is the largest number of refs that a server may list: 100,000 by
 	// default.

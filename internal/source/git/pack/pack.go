@@ -95,6 +95,9 @@ var (
 type Limits struct {
 	// Bytes is the largest pack, in bytes as received.
 	Bytes int64
+	// Made is how many bytes the objects and deltas of a pack may have when they are
+	// inflated: a thousand times as many as it has itself, otherwise.
+	Made int64
 	// Objects is the largest number of objects in a pack.
 	Objects int
 	// Object is the largest object that is held in memory, in bytes. A larger
@@ -116,6 +119,9 @@ type Pack struct {
 	Name string
 	// Size is the length of the pack file in bytes.
 	Size int64
+	// Made is how many bytes its objects and deltas had when they came in; 0 for a pack
+	// that did not just come in.
+	Made int64
 
 	serial uint64 // unique in this process, for the cache
 	file   *os.File
