@@ -13,7 +13,8 @@
 //
 // A store is a list of packs and a small state file. Packs that pile up, and
 // objects that no tip needs any more, are left behind when everything that is
-// still needed is copied into one new pack. Readers hold the packs that they
+// still needed is copied into one new pack, which is never larger than those: what
+// the rest stands on stays where there is no room without it. Readers hold the packs that they
 // began with until they are done; the space is given back then. A kill at any
 // point leaves a store that opens, or one that is found damaged, dropped and
 // fetched again.

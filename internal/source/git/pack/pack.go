@@ -88,6 +88,9 @@ var (
 	ErrCorrupt = errors.New("corrupt pack")
 	// ErrTooLarge is wrapped when a limit is passed.
 	ErrTooLarge = errors.New("limit passed")
+	// ErrDeep is wrapped when an object cannot be joined with others but on a long chain of
+	// deltas.
+	ErrDeep = errors.New("chain of deltas too long")
 )
 
 // Limits bound what is taken from a server and what is held in memory. Zero
