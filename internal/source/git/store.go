@@ -37,7 +37,8 @@ import (
 type Options struct {
 	// CacheBytes bounds the objects and directories that are kept decoded in
 	// memory, over all repositories: 16 MiB by default. Directories of many
-	// thousands of files come to that while somebody reads them, up to 104 MiB.
+	// thousands of files come to that while somebody reads them, up to 104 MiB, and
+	// indexes of packs of many objects, up to 32 MiB.
 	CacheBytes int64
 	// PackBytes is the largest pack that is taken, in bytes: 2 GiB by default.
 	PackBytes int64

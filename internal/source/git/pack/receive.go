@@ -29,7 +29,7 @@ func Receive(ctx context.Context, r io.Reader, dir *os.Root, name string, serial
 	if err == nil && p.Len() > 0 {
 		return p, nil
 	}
-	err = errors.Join(err, file.Close(), Remove(dir, name))
+	err = errors.Join(err, p.close(), Remove(dir, name))
 	if err != nil {
 		return nil, fmt.Errorf("receive pack: %w", err)
 	}
@@ -58,11 +58,8 @@ func (p *Pack) receive(ctx context.Context, r io.Reader, dir *os.Root, older *Se
 		if err != nil {
 			return err
 		}
-		p.index = newIndex(slots, in.trailer)
-		if err := dir.WriteFile(p.Name+indexEnding, p.index.raw, 0o600); err != nil {
-			return fmt.Errorf("write index: %w", err)
-		}
-		return nil
+		p.index, err = makeIndex(dir, p.Name, slots, in.trailer)
+		return err
 	})
 }
 

@@ -31,7 +31,7 @@ func Repack(ctx context.Context, from *Set, names []ID, dir *os.Root, name strin
 	}
 	p := &Pack{Name: name, serial: serial, file: file}
 	if err := p.repack(ctx, from, names, dir); err != nil {
-		return nil, fmt.Errorf("repack: %w", errors.Join(err, file.Close(), Remove(dir, name)))
+		return nil, fmt.Errorf("repack: %w", errors.Join(err, p.close(), Remove(dir, name)))
 	}
 	return p, nil
 }
@@ -78,8 +78,8 @@ func (p *Pack) repack(ctx context.Context, from *Set, names []ID, dir *os.Root) 
 		return err
 	}
 	p.Size = to.offset + trailerSize
-	p.index = newIndex(to.slots, packSum)
-	return dir.WriteFile(p.Name+indexEnding, p.index.raw, 0o600)
+	p.index, err = makeIndex(dir, p.Name, to.slots, packSum)
+	return err
 }
 
 // output is a pack that is written. It knows where it is, and the checksum of the entry that
@@ -176,9 +176,9 @@ func (s *stored) size() int64 { return int64(len(s.head)) + s.end - s.dataAt }
 
 // look finds an object.
 func (r *repacker) look(id ID) (stored, error) {
-	p, offset, ok := r.from.find(id)
-	if !ok {
-		return stored{}, ErrNotFound
+	p, offset, err := r.from.find(id)
+	if err != nil {
+		return stored{}, err
 	}
 	e, err := p.entryAt(offset)
 	if err != nil {
@@ -275,10 +275,16 @@ func (r *repacker) layout(p *Pack) (*layout, error) {
 		return nil, fmt.Errorf("read pack %q: %w", p.Name, err)
 	}
 	l := &layout{pack: p, names: make(map[int64]ID, p.Len()), gaps: int64(binary.BigEndian.Uint32(head[8:])) != int64(p.Len())}
-	for i := range p.Len() {
-		if offset, ok := p.index.offset(i); ok {
-			l.starts = append(l.starts, offset)
-			l.names[offset] = p.index.id(i)
+	for n := range p.index.blocks() {
+		b, err := p.index.read(n)
+		if err != nil {
+			return nil, fmt.Errorf("read index of %q: %w", p.Name, err)
+		}
+		for i, offset := range b.offsets {
+			if offset >= 0 {
+				l.starts = append(l.starts, offset)
+				l.names[offset] = b.id(i)
+			}
 		}
 	}
 	slices.SortFunc(l.starts, cmp.Compare[int64])

@@ -14,6 +14,7 @@ import (
 // Builder makes a pack of objects and of deltas on them. Its zero value is empty.
 type Builder struct {
 	out   bytes.Buffer
+	zlib  *zlib.Writer
 	count int
 }
 
@@ -68,9 +69,12 @@ func (b *Builder) entry(kind byte, distance int, data []byte) int {
 		}
 		b.out.Write(encoded)
 	}
-	z := zlib.NewWriter(&b.out)
-	_, _ = z.Write(data) // a buffer takes everything
-	_ = z.Close()
+	if b.zlib == nil {
+		b.zlib = zlib.NewWriter(nil)
+	}
+	b.zlib.Reset(&b.out)
+	_, _ = b.zlib.Write(data) // a buffer takes everything
+	_ = b.zlib.Close()
 	return at
 }
 
