@@ -96,6 +96,41 @@ func TestTreesThatExpandAreRefused(t *testing.T) {
 	}
 }
 
+// TestInflatingIsBounded over all packs of a fetch: here those of the directories and of the
+// files.
+func TestInflatingIsBounded(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20
+	zeros := func(n int) string { return strings.Repeat("\x00", n*size) }
+	for name, test := range map[string]struct {
+		sparse  []string
+		refused bool
+	}{
+		"all files":        {nil, true},
+		"a directory":      {[]string{"d"}, true},
+		"a small one":      {[]string{"e"}, false},
+		"a few more zeros": {[]string{"e", "f"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testenv.NewGitServer(t, testenv.GitServerOptions{})
+			server.Repository(t, "app").Commit(t, "main", testenv.Files{"d/f": zeros(3), "e/f": "1", "f/f": zeros(1)})
+			s := store(t, Options{TreeBytes: size + size/2})
+			result, err := s.Fetch(t.Context(), Request{URL: server.URL("app"), Ref: Ref{Branch: "main"}, Sparse: test.sparse})
+			if !test.refused {
+				if err != nil {
+					t.Fatal(err)
+				}
+				result.Release()
+				return
+			}
+			if gitops.KindOf(err) != gitops.Invalid || !strings.Contains(fmt.Sprint(err), "bytes when they are inflated") {
+				t.Errorf("got error %v of kind %q", err, gitops.KindOf(err))
+			}
+		})
+	}
+}
+
 // TestSearchLooksOnceAtATree: the search itself must not write a tree out.
 func TestSearchLooksOnceAtATree(t *testing.T) {
 	t.Parallel()

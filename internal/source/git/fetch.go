@@ -174,25 +174,40 @@ func listNames(names []string) string {
 // the Set of the objects.
 func (r *remote) bring(ctx context.Context, request Request, found choice) (tip, *objects, error) {
 	key, want := request.tip(), found.want.String()
-	if t, objects, ok := r.acquire(key); ok {
-		if t.Want == want {
-			return t, objects, nil
-		}
-		objects.set.Release()
+	if t, objects, ok := r.standing(key, want); ok {
+		return t, objects, nil
 	}
+	return r.endeavour(ctx, func(e *effort) (tip, *objects, error) { return r.move(e, request, found) })
+}
+
+// standing gives a tip where it stands for what is wanted. The caller releases the Set of
+// the objects.
+func (r *remote) standing(key, want string) (tip, *objects, bool) {
+	t, objects, ok := r.acquire(key)
+	if ok && t.Want != want {
+		objects.set.Release()
+		return tip{}, nil, false
+	}
+	return t, objects, ok
+}
+
+// move has the tip of a request stand for the chosen commit. The caller releases the Set of
+// the objects.
+func (r *remote) move(e *effort, request Request, found choice) (tip, *objects, error) {
+	key, want := request.tip(), found.want.String()
 	paths, err := request.paths()
 	if err != nil {
 		return tip{}, nil, err
 	}
 	// Who moves the same tip, or wants the same files, waits for the one who does it.
 	for _, name := range []string{"tip " + key, "files " + want + strings.Join(paths, "\x00")} {
-		leave, err := r.alone(ctx, name)
+		leave, err := r.alone(e, name)
 		if err != nil {
 			return tip{}, nil, err
 		}
 		defer leave()
 	}
-	leave, err := r.begins(ctx)
+	leave, err := r.begins(e)
 	if err != nil {
 		return tip{}, nil, err
 	}
@@ -200,16 +215,13 @@ func (r *remote) bring(ctx context.Context, request Request, found choice) (tip,
 	if err := r.open(); err != nil {
 		return tip{}, nil, err
 	}
-	if t, objects, ok := r.acquire(key); ok {
-		if t.Want == want {
-			return t, objects, nil
-		}
-		objects.set.Release()
+	if t, objects, ok := r.standing(key, want); ok {
+		return t, objects, nil
 	}
 	if err := r.refusal(key, want); err != nil {
 		return tip{}, nil, err
 	}
-	if err := r.update(ctx, request, found); err != nil {
+	if err := r.update(e.ctx, request, found); err != nil {
 		r.refuse(key, want, err)
 		return tip{}, nil, err
 	}

@@ -119,13 +119,19 @@ func TestServersThatNeverEnd(t *testing.T) {
 		"a pack that unpacks to far more": {fetch: endless(400_000, zeros), kind: gitops.Invalid, word: "more than 262144 bytes"},
 		"one object without an end": {fetch: func(w io.Writer) {
 			_, _ = io.WriteString(w, line("packfile\n"))
-			// A blob of a size that nobody has, of stored blocks.
-			head := append(packHead(1), 0xb0, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x78, 0x01)
+			// A blob of four GiB, of stored blocks.
+			head := append(packHead(1), 0xb0, 0xff, 0xff, 0xff, 0x7f, 0x78, 0x01)
 			if band(w, 1, head) == nil {
 				block := append([]byte{0, 0xff, 0xff, 0, 0}, make([]byte, 0xffff)...)
 				forever(w, 1, block)
 			}
 		}, kind: gitops.Invalid, word: "more than 262144 bytes"},
+		"one object of a size that nobody has": {fetch: func(w io.Writer) {
+			_, _ = io.WriteString(w, line("packfile\n"))
+			if band(w, 1, append(packHead(1), 0xb0, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x78, 0x01)) == nil {
+				forever(w, 1, make([]byte, 0xffff))
+			}
+		}, kind: gitops.Invalid, word: "more than 8589934592 bytes when they are inflated"},
 		"progress without an end": {fetch: func(w io.Writer) {
 			_, _ = io.WriteString(w, line("packfile\n"))
 			forever(w, 2, []byte("counting objects\n"))

@@ -24,9 +24,9 @@ type gathering struct {
 	old tip
 	// paths are those of which files are needed; none where all are.
 	paths []string
-	// packs are what came, and bytes its length.
-	packs []*pack.Pack
-	bytes int64
+	// packs are what came, bytes its length, and made what it was when it was inflated.
+	packs       []*pack.Pack
+	bytes, made int64
 }
 
 // begin makes a gathering of its own that builds on the same.
@@ -39,7 +39,8 @@ func (g gathering) begin() *gathering {
 func (g *gathering) take(p *pack.Pack) {
 	read := g.read.With(p)
 	g.read.Release()
-	g.read, g.packs, g.bytes = read, append(g.packs, p), g.bytes+p.Size
+	g.read, g.packs = read, append(g.packs, p)
+	g.bytes, g.made = g.bytes+p.Size, g.made+p.Made
 }
 
 // drop gives up what came.
@@ -80,7 +81,7 @@ func (r *remote) receive(ctx context.Context, request Request, found choice, g g
 func (r *remote) taker(ctx context.Context, g *gathering) func(io.Reader) error {
 	return func(in io.Reader) error {
 		limits := r.limits()
-		limits.Bytes = max(1, limits.Bytes-g.bytes)
+		limits.Bytes, limits.Made = max(1, limits.Bytes-g.bytes), max(1, limits.Made-g.made)
 		p, err := pack.Receive(ctx, artifact.Counted(ctx, in), g.dir, r.name(), r.store.serial.Add(1), g.read, limits)
 		if p != nil {
 			g.take(p)

@@ -26,7 +26,7 @@ type remote struct {
 	// turn is had by a fetch that changes the store, or it goes beside the one that has it.
 	turn turn
 	// one lets fetches of the same thing wait for each other, however long that takes.
-	one source.Turns
+	one efforts
 	// whole is held while packs are joined, and where a fetch begins that takes for granted
 	// what no tip promises: files that older commits left behind.
 	whole gate
@@ -59,19 +59,16 @@ func (r *remote) enter(ctx context.Context, g gate) error {
 	return g.lock(ctx)
 }
 
-// alone waits until nobody else is at something.
-func (r *remote) alone(ctx context.Context, name string) (leave func(), err error) {
-	defer r.line.Wait(ctx)()
-	if leave, err = r.one.Take(ctx, name); err != nil {
-		return nil, waitedInVain(err)
-	}
-	return leave, nil
+// alone waits until no other effort is at something.
+func (r *remote) alone(e *effort, name string) (leave func(), err error) {
+	defer r.line.Wait(e.ctx)()
+	return r.one.enter(e, name)
 }
 
 // begins waits for the turn.
-func (r *remote) begins(ctx context.Context) (leave func(), err error) {
-	defer r.line.Wait(ctx)()
-	return r.turn.take(ctx)
+func (r *remote) begins(e *effort) (leave func(), err error) {
+	defer r.line.Wait(e.ctx)()
+	return r.turn.take(e.ctx, r.one.spanOf(e))
 }
 
 // acquire gives the objects of a tip, if the store has it. The caller releases
@@ -131,7 +128,9 @@ func (r *remote) open() error {
 
 func (r *remote) limits() pack.Limits {
 	o := r.store.options
-	return pack.Limits{Bytes: o.PackBytes, Objects: o.PackObjects, Object: o.FileBytes, Slots: r.store.slots, Waits: r.line.Stop}
+	// What comes in may be more than a revision: the branch that a commit is on, for one.
+	made := saturated(o.TreeBytes, o.TreeBytes)
+	return pack.Limits{Bytes: o.PackBytes, Made: made, Objects: o.PackObjects, Object: o.FileBytes, Slots: r.store.slots, Waits: r.line.Stop}
 }
 
 // load opens what the state file names. A store with any fault is as good as

@@ -13,7 +13,8 @@
 //
 // A store is a list of packs and a small state file. Packs that pile up, and
 // objects that no tip needs any more, are left behind when everything that is
-// still needed is copied into one new pack. Readers hold the packs that they
+// still needed is copied into one new pack, which is never larger than those: what
+// the rest stands on stays where there is no room without it. Readers hold the packs that they
 // began with until they are done; the space is given back then. A kill at any
 // point leaves a store that opens, or one that is found damaged, dropped and
 // fetched again.
@@ -36,7 +37,8 @@ import (
 type Options struct {
 	// CacheBytes bounds the objects and directories that are kept decoded in
 	// memory, over all repositories: 16 MiB by default. Directories of many
-	// thousands of files come to that while somebody reads them, up to 104 MiB.
+	// thousands of files come to that while somebody reads them, up to 104 MiB, and
+	// indexes of packs of many objects, up to 32 MiB.
 	CacheBytes int64
 	// PackBytes is the largest pack that is taken, in bytes: 2 GiB by default.
 	PackBytes int64
@@ -51,7 +53,8 @@ type Options struct {
 	// stands at several places counts at each.
 	TreeEntries int64
 	// TreeBytes is what the files of a revision, with those of its submodules,
-	// may have together, counted in the same way: 4 GiB by default.
+	// may have together, counted in the same way: 4 GiB by default. The objects of the
+	// packs that bring them may have twice as much when they are inflated.
 	TreeBytes int64
 	// Refs is the largest number of refs that a server may list: 100,000 by
 	// default.
@@ -60,7 +63,7 @@ type Options struct {
 	// joined: 32 by default.
 	Packs int
 	// Patience is how long a fetch waits for another one of the same repository before it
-	// goes beside it: ten seconds by default.
+	// goes beside it: ten seconds by default, and a quarter of its own time at most.
 	Patience time.Duration
 	// Policy refuses connections that Flux makes; none by default.
 	Policy egress.Policy
@@ -167,6 +170,21 @@ func (s *Store) Close() error {
 	return s.folder.Close()
 }
 
+// goes does work beside its caller, which Close ends and waits for; false where the store is
+// closed.
+func (s *Store) goes(work func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.work.Go(work)
+	return true
+}
+
+// shut is the error of work in a store that is closed.
+func shut() error { return &wire.Error{Code: wire.CodeCanceled, Text: "the store is closed"} }
+
 // Measure charges namespaces with what is kept for them.
 func (s *Store) Measure(charge func(namespace string, bytes int64)) error {
 	return s.folder.Measure(charge)
@@ -214,7 +232,7 @@ func (s *Store) known(key string, client *wire.Client) (*remote, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, &wire.Error{Code: wire.CodeCanceled, Text: "the store is closed"}
+		return nil, shut()
 	}
 	r := s.remotes[key]
 	if r == nil && client != nil {

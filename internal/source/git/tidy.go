@@ -94,6 +94,10 @@ func (r *remote) rejoin(ctx context.Context) error {
 		joined, err = r.joined(ctx, needed, set.Within(limits), dir)
 		return err
 	})
+	if errors.Is(err, pack.ErrDeep) {
+		// It would be so again, with more and more packs.
+		r.broken.Store(true)
+	}
 	if err != nil {
 		return fmt.Errorf("join packs: %w", err)
 	}

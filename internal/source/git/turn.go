@@ -23,17 +23,16 @@ func (g gate) lock(ctx context.Context) error {
 	case g <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return waitedInVain(ctx.Err())
+		return waited(ctx.Err())
 	}
 }
 
-// waitedInVain says of the error of a context that somebody else was waited for.
-func waitedInVain(err error) error {
-	code, text := wire.CodeTimeout, "another fetch of the repository did not end within the timeout"
-	if errors.Is(err, context.Canceled) {
-		code, text = wire.CodeCanceled, "canceled"
+// waited says how a context ended with which somebody waited for another fetch.
+func waited(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &wire.Error{Code: wire.CodeTimeout, Text: "another fetch of the repository did not end within the timeout", Err: err}
 	}
-	return &wire.Error{Code: code, Text: text, Err: err}
+	return endOf(err)
 }
 
 func (g gate) unlock() { <-g }
@@ -48,10 +47,10 @@ type turn struct {
 	slow atomic.Bool
 }
 
-// take waits for the turn, or goes without where that takes too long. It is given back by
-// calling leave.
-func (t *turn) take(ctx context.Context) (leave func(), err error) {
-	patience := t.patience
+// take waits for the turn, or goes without where that takes too long: a quarter of all the time
+// that there is, too. It is given back by calling leave.
+func (t *turn) take(ctx context.Context, span time.Duration) (leave func(), err error) {
+	patience := min(t.patience, span/4)
 	if t.slow.Load() {
 		patience = 0
 	}
@@ -64,7 +63,9 @@ func (t *turn) take(ctx context.Context) (leave func(), err error) {
 			if ctx.Err() != nil {
 				return nil, err
 			}
-			t.slow.Store(true)
+			if patience == t.patience {
+				t.slow.Store(true)
+			}
 			return func() {}, nil
 		}
 	}

@@ -6,10 +6,12 @@ import (
 	"context"
 	"crypto/sha1" //nolint:gosec // Git's own checksum
 	"encoding/binary"
+	"errors"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
@@ -62,6 +64,44 @@ func bomb(size, nested, leaves int) []byte {
 	sum := sha1.Sum(out.Bytes())
 	out.Write(sum[:])
 	return out.Bytes()
+}
+
+// TestInflatingIsBounded: a pack is inflated as it comes in, with no slot, so that a small one
+// must not take any time.
+func TestInflatingIsBounded(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20
+	// The deltas and what they make do not count alike: a delta has 13 bytes.
+	data := bomb(size, 0, 3)
+	for name, test := range map[string]struct {
+		made int64
+		want error
+	}{
+		"without a bound":         {0, nil},
+		"as much as is allowed":   {size + 3*13, nil},
+		"a byte too many":         {size + 3*13 - 1, pack.ErrTooLarge},
+		"a blob that is too long": {size - 1, pack.ErrTooLarge},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root, _ := openRoot(t)
+			in := bytes.NewReader(data)
+			p, err := pack.Receive(t.Context(), iotest.OneByteReader(in), root, "p", 1, nil, pack.Limits{Made: test.made})
+			if !errors.Is(err, test.want) {
+				t.Fatalf("got %v, want %v", err, test.want)
+			}
+			if err != nil {
+				if test.made < size && in.Len() < len(data)-100 {
+					t.Errorf("%d of %d bytes were read before it was refused", len(data)-in.Len(), len(data))
+				}
+				return
+			}
+			defer pack.NewSet(nil, pack.Limits{}, p).Release()
+			if p.Made != size+3*13 {
+				t.Errorf("made %d bytes, want %d", p.Made, size+3*13)
+			}
+		})
+	}
 }
 
 // TestBombsAreIndexedOneByOne: what a pack holds in memory is bounded over all packs that

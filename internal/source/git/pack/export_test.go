@@ -5,8 +5,14 @@ import "crypto/sha1" //nolint:gosec // Git's own checksum
 // Names are the names of all objects of a pack.
 func (p *Pack) Names() []ID {
 	var names []ID
-	for i := range p.Len() {
-		names = append(names, p.index.id(i))
+	for n := range p.index.blocks() {
+		b, err := p.index.read(n)
+		if err != nil {
+			panic(err)
+		}
+		for i := range b.offsets {
+			names = append(names, b.id(i))
+		}
 	}
 	return names
 }

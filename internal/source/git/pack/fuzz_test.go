@@ -28,28 +28,38 @@ func FuzzPatch(f *testing.F) {
 
 // FuzzIndex: an index that is taken can be asked for anything.
 func FuzzIndex(f *testing.F) {
-	good := newIndex([]slot{{id: ID{1}, offset: 12}, {id: ID{2}, offset: 1 << 33}}, ID{9})
-	f.Add(good.raw)
-	f.Add(newIndex(nil, ID{}).raw)
+	f.Add(encodeIndex([]slot{{id: ID{1}, offset: 12}, {id: ID{2}, offset: 1 << 33}}, ID{9}))
+	f.Add(encodeIndex(nil, ID{}))
+	// More than are held in memory.
+	var many []slot
+	for i := range 2 * heldNames {
+		many = append(many, slot{id: ID{byte(i), 1}, offset: 1 << (i % 50)})
+	}
+	f.Add(encodeIndex(many, ID{}))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if len(raw) > trailerSize {
 			raw = Sealed(raw) // the checksum is not what is to be guessed
 		}
-		x, err := parseIndex(raw)
+		x, err := parseIndex(bytes.NewReader(raw), int64(len(raw)))
 		if err != nil {
 			return
 		}
-		for i := range min(x.len(), 1000) {
-			id := x.id(i)
-			if offset, ok := x.offset(i); ok && offset < 0 {
-				t.Errorf("object %d is at %d", i, offset)
+		for n := range min(x.blocks(), 3) {
+			b, err := x.read(n)
+			if err != nil {
+				t.Fatalf("block %d: %v", n, err)
 			}
-			if found, ok := x.find(id); ok && found < 0 {
-				t.Errorf("%s is found at %d", id, found)
+			for i, offset := range b.offsets {
+				if found, ok, err := x.find(b.id(i), x.read); err != nil || ok && found < 0 {
+					t.Errorf("%s at %d is found at %d, %v", b.id(i), offset, found, err)
+				}
 			}
 		}
-		_, _ = x.find(ID{1})
-		_, _ = x.find(ID{255})
+		for _, id := range []ID{{1}, {255}} {
+			if _, _, err := x.find(id, x.read); err != nil {
+				t.Error(err)
+			}
+		}
 	})
 }
 
@@ -65,11 +75,11 @@ func FuzzOpen(f *testing.F) {
 		}
 		defer root.Close()
 		sum := ID{7}
-		x := newIndex([]slot{{id: ID{1}, offset: offset & (1<<62 - 1)}}, sum)
+		x := encodeIndex([]slot{{id: ID{1}, offset: offset & (1<<62 - 1)}}, sum)
 		if err := root.WriteFile("p"+packEnding, append(bytes.Clone(data), sum[:]...), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := root.WriteFile("p"+indexEnding, x.raw, 0o600); err != nil {
+		if err := root.WriteFile("p"+indexEnding, x, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		p, err := Open(root, "p", 1)

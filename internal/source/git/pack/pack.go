@@ -88,6 +88,9 @@ var (
 	ErrCorrupt = errors.New("corrupt pack")
 	// ErrTooLarge is wrapped when a limit is passed.
 	ErrTooLarge = errors.New("limit passed")
+	// ErrDeep is wrapped when an object cannot be joined with others but on a long chain of
+	// deltas.
+	ErrDeep = errors.New("chain of deltas too long")
 )
 
 // Limits bound what is taken from a server and what is held in memory. Zero
@@ -95,6 +98,9 @@ var (
 type Limits struct {
 	// Bytes is the largest pack, in bytes as received.
 	Bytes int64
+	// Made is how many bytes the objects and deltas of a pack may have when they are
+	// inflated: a thousand times as many as it has itself, otherwise.
+	Made int64
 	// Objects is the largest number of objects in a pack.
 	Objects int
 	// Object is the largest object that is held in memory, in bytes. A larger
@@ -116,6 +122,9 @@ type Pack struct {
 	Name string
 	// Size is the length of the pack file in bytes.
 	Size int64
+	// Made is how many bytes its objects and deltas had when they came in; 0 for a pack
+	// that did not just come in.
+	Made int64
 
 	serial uint64 // unique in this process, for the cache
 	file   *os.File
@@ -124,30 +133,34 @@ type Pack struct {
 }
 
 // Len is the number of objects.
-func (p *Pack) Len() int { return p.index.len() }
+func (p *Pack) Len() int { return p.index.count }
+
+func (p *Pack) close() error {
+	err := p.file.Close()
+	if p.index != nil {
+		err = errors.Join(err, p.index.close())
+	}
+	return err
+}
 
 // Disk is the length of pack and index in bytes.
-func (p *Pack) Disk() int64 { return p.Size + int64(len(p.index.raw)) }
+func (p *Pack) Disk() int64 { return p.Size + p.index.size }
 
 // Open opens the pack and index files called name in a folder. An error that
 // wraps ErrCorrupt says that they do not belong together or are damaged; the
 // objects themselves are checked when they are read.
 func Open(dir *os.Root, name string, serial uint64) (*Pack, error) {
-	raw, err := dir.ReadFile(name + indexEnding)
+	idx, err := openIndex(dir, name)
 	if err != nil {
-		return nil, fmt.Errorf("open index of %q: %w", name, err)
-	}
-	idx, err := parseIndex(raw)
-	if err != nil {
-		return nil, fmt.Errorf("index of %q: %w", name, err)
+		return nil, err
 	}
 	file, err := dir.Open(name + packEnding)
 	if err != nil {
-		return nil, fmt.Errorf("open %q: %w", name, err)
+		return nil, fmt.Errorf("open %q: %w", name, errors.Join(err, idx.close()))
 	}
 	p := &Pack{Name: name, serial: serial, file: file, index: idx}
 	if err := p.check(); err != nil {
-		_ = file.Close()
+		_ = p.close()
 		return nil, fmt.Errorf("pack %q: %w", name, err)
 	}
 	return p, nil
@@ -174,7 +187,7 @@ func (p *Pack) check() error {
 	if _, err := p.file.ReadAt(sum[:], p.Size-trailerSize); err != nil {
 		return err
 	}
-	if sum != p.index.packSum() {
+	if sum != p.index.sum {
 		return fmt.Errorf("%w: pack and index do not belong together", ErrCorrupt)
 	}
 	return nil

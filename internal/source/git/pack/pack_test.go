@@ -244,5 +244,27 @@ func FuzzReceive(f *testing.F) {
 				t.Errorf("taken, but not readable: %v", err)
 			}
 		}
+		// So it is after some of it was copied without the rest.
+		var some []pack.ID
+		for i, id := range p.Names() {
+			if (id[0]+byte(i))%3 > 0 {
+				some = append(some, id)
+			}
+		}
+		joined, err := pack.Repack(t.Context(), set, some, root, "joined", 3)
+		if errors.Is(err, pack.ErrTooLarge) {
+			return
+		}
+		must(t, err)
+		fresh := pack.NewSet(nil, pack.Limits{}, joined)
+		defer fresh.Release()
+		if joined.Size > base.Size+p.Size+20*int64(base.Len()+p.Len()) {
+			t.Errorf("packs of %d and %d bytes became one of %d", base.Size, p.Size, joined.Size)
+		}
+		for _, id := range some {
+			if _, err := fresh.Object(id); err != nil {
+				t.Errorf("copied, but not readable: %v", err)
+			}
+		}
 	})
 }

@@ -29,7 +29,7 @@ func Receive(ctx context.Context, r io.Reader, dir *os.Root, name string, serial
 	if err == nil && p.Len() > 0 {
 		return p, nil
 	}
-	err = errors.Join(err, file.Close(), Remove(dir, name))
+	err = errors.Join(err, p.close(), Remove(dir, name))
 	if err != nil {
 		return nil, fmt.Errorf("receive pack: %w", err)
 	}
@@ -37,12 +37,13 @@ func Receive(ctx context.Context, r io.Reader, dir *os.Root, name string, serial
 }
 
 func (p *Pack) receive(ctx context.Context, r io.Reader, dir *os.Root, older *Set, limits Limits) (err error) {
-	in := &intake{ctx: ctx, src: r, file: p.file, sum: sha1.New(), limit: limits.Bytes}
+	in := &intake{ctx: ctx, src: r, file: p.file, sum: sha1.New(), limit: limits.Bytes, most: limits.Made}
 	list := &ledger{dir: dir, name: p.Name, most: ledgerEntries}
 	defer func() { err = errors.Join(err, list.close()) }()
 	if err := in.entries(limits, list); err != nil {
 		return err
 	}
+	p.Made = in.made
 	if p.Size, err = in.finish(); err != nil {
 		return err
 	}
@@ -57,11 +58,8 @@ func (p *Pack) receive(ctx context.Context, r io.Reader, dir *os.Root, older *Se
 		if err != nil {
 			return err
 		}
-		p.index = newIndex(slots, in.trailer)
-		if err := dir.WriteFile(p.Name+indexEnding, p.index.raw, 0o600); err != nil {
-			return fmt.Errorf("write index: %w", err)
-		}
-		return nil
+		p.index, err = makeIndex(dir, p.Name, slots, in.trailer)
+		return err
 	})
 }
 
@@ -86,6 +84,8 @@ type intake struct {
 	file  *os.File
 	sum   hash.Hash
 	limit int64
+	// made is how many bytes were inflated, of which there may be so many at most.
+	made, most int64
 
 	buffer [32 << 10]byte
 	// The bytes from done to next are consumed but neither summed nor written;
@@ -199,6 +199,10 @@ func (in *intake) entry(name hash.Hash) (received, error) {
 	head, err := readEntry(in, offset)
 	if err != nil {
 		return received{}, err
+	}
+	// Before anything is inflated: it takes a processor's time, which nobody waited for.
+	if in.made += head.size; in.most > 0 && in.made > in.most {
+		return received{}, fmt.Errorf("%w: the objects of a pack have more than %d bytes when they are inflated", ErrTooLarge, in.most)
 	}
 	e := received{
 		offset: offset, dataAt: in.offset(), size: head.size,

@@ -59,7 +59,7 @@ func (s *Set) Release() {
 	}
 	for _, p := range s.packs {
 		if p.sets.Add(-1) == 0 {
-			_ = p.file.Close()
+			_ = p.close()
 		}
 	}
 }
@@ -73,27 +73,28 @@ func (s *Set) Disk() int64 {
 	return total
 }
 
-// Has tells whether an object is in the Set.
+// Has tells whether an object is in the Set. One that cannot be looked up is not.
 func (s *Set) Has(id ID) bool {
-	_, _, ok := s.find(id)
-	return ok
+	_, _, err := s.find(id)
+	return err == nil
 }
 
-func (s *Set) find(id ID) (*Pack, int64, bool) {
+// find gives the place of an object. The error wraps ErrNotFound where there is none.
+func (s *Set) find(id ID) (*Pack, int64, error) {
 	for _, p := range s.packs {
-		if offset, ok := p.index.find(id); ok {
-			return p, offset, true
+		if offset, ok, err := s.cache.find(p, id); ok || err != nil {
+			return p, offset, err
 		}
 	}
-	return nil, 0, false
+	return nil, 0, fmt.Errorf("%w: %s", ErrNotFound, id)
 }
 
 // Object reads an object into memory. The error wraps ErrNotFound, ErrCorrupt
 // or ErrTooLarge.
 func (s *Set) Object(id ID) (Object, error) {
-	p, offset, ok := s.find(id)
-	if !ok {
-		return Object{}, fmt.Errorf("%w: %s", ErrNotFound, id)
+	p, offset, err := s.find(id)
+	if err != nil {
+		return Object{}, err
 	}
 	if object, ok := s.cache.get(place{p.serial, offset}); ok {
 		return object, nil
@@ -191,18 +192,18 @@ func (s *Set) base(p *Pack, e entry) (*Pack, int64, error) {
 	if e.kind == offsetDelta {
 		return p, e.baseOffset, nil
 	}
-	base, offset, ok := s.find(e.baseID)
-	if !ok {
+	base, offset, err := s.find(e.baseID)
+	if errors.Is(err, ErrNotFound) {
 		return nil, 0, fmt.Errorf("%w: delta base %s is missing", ErrCorrupt, e.baseID)
 	}
-	return base, offset, nil
+	return base, offset, err
 }
 
 // Size is the length of an object without reading it as a whole.
 func (s *Set) Size(id ID) (int64, error) {
-	p, offset, ok := s.find(id)
-	if !ok {
-		return 0, fmt.Errorf("%w: %s", ErrNotFound, id)
+	p, offset, err := s.find(id)
+	if err != nil {
+		return 0, err
 	}
 	if object, ok := s.cache.get(place{p.serial, offset}); ok {
 		return int64(len(object.Data)), nil
@@ -228,9 +229,9 @@ func (s *Set) Size(id ID) (int64, error) {
 // Reader streams an object, so that one that is stored whole does not have to
 // fit into memory. A wrong content is found at the end of the stream.
 func (s *Set) Reader(id ID) (io.ReadCloser, error) {
-	p, offset, ok := s.find(id)
-	if !ok {
-		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
+	p, offset, err := s.find(id)
+	if err != nil {
+		return nil, err
 	}
 	e, err := p.entryAt(offset)
 	if err != nil {
