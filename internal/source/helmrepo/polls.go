@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 // polls lets those who ask for the index of a repository at the same moment share one
@@ -12,6 +13,8 @@ import (
 // asked, so that nobody sees the state of a moment before their call.
 type polls struct {
 	turn chan struct{}
+	// line is who waits for it, at no cost while the one who has it waits for the operator.
+	line source.Line
 
 	mu      sync.Mutex // guards all below
 	clock   uint64     // counts calls and requests
@@ -20,7 +23,7 @@ type polls struct {
 	err     error  // the last answer
 }
 
-func newPolls() polls { return polls{turn: make(chan struct{}, 1)} }
+func newPolls() *polls { return &polls{turn: make(chan struct{}, 1)} }
 
 // ask brings the index up to date, or shares what somebody else does.
 func (p *polls) ask(ctx context.Context, update func(context.Context) error) error {
@@ -30,10 +33,8 @@ func (p *polls) ask(ctx context.Context, update func(context.Context) error) err
 	p.waiting++
 	p.mu.Unlock()
 	defer p.leave()
-	select {
-	case p.turn <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := p.await(ctx); err != nil {
+		return err
 	}
 	defer func() { <-p.turn }()
 	p.mu.Lock()
@@ -54,6 +55,16 @@ func (p *polls) ask(ctx context.Context, update func(context.Context) error) err
 	return err
 }
 
+func (p *polls) await(ctx context.Context) error {
+	defer p.line.Wait(ctx)()
+	select {
+	case p.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // leave forgets the last answer when nobody is left to share it with.
 func (p *polls) leave() {
 	p.mu.Lock()
@@ -65,6 +76,9 @@ func (p *polls) leave() {
 
 // turns lets one at a time work at what has a name. Waiting ends with a context.
 type turns struct {
+	// line is who waits, at no cost while somebody who has a turn waits for the operator.
+	line source.Line
+
 	mu   sync.Mutex
 	held map[string]*turn
 }
@@ -94,6 +108,7 @@ func (t *turns) take(ctx context.Context, name string) (leave func(), err error)
 			delete(t.held, name)
 		}
 	}
+	defer t.line.Wait(ctx)()
 	select {
 	case one.token <- struct{}{}:
 		return func() { <-one.token; drop() }, nil
