@@ -199,15 +199,13 @@ func Full(ctx context.Context) error {
 	return &NoRoom{Namespace: at.namespace, Most: at.of.most}
 }
 
-// In has what is written with a context counted for a namespace.
+// In has what is written with a context counted for a namespace. Where nothing is bounded it
+// still says which one it is: see Tenant.
 func (r *Rooms) In(ctx context.Context, namespace string) context.Context {
-	if r == nil {
-		return ctx
-	}
 	return context.WithValue(ctx, roomKey{}, &room{of: r, namespace: namespace})
 }
 
-// Tenant is the namespace for which a context writes; empty where nobody counts.
+// Tenant is the namespace for which a context writes; empty where none is known.
 func Tenant(ctx context.Context) string {
 	if at, ok := ctx.Value(roomKey{}).(*room); ok {
 		return at.namespace

@@ -92,7 +92,7 @@ func TestNoRooms(t *testing.T) {
 	}
 	none.Add(&kept{err: errors.New("is measured")})
 	ctx := none.In(t.Context(), "a")
-	if got, err := io.ReadAll(artifact.Counted(ctx, strings.NewReader("x"))); string(got) != "x" || err != nil || artifact.Tenant(ctx) != "" || artifact.Full(ctx) != nil {
+	if got, err := io.ReadAll(artifact.Counted(ctx, strings.NewReader("x"))); string(got) != "x" || err != nil || artifact.Tenant(ctx) != "a" || artifact.Full(ctx) != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 }

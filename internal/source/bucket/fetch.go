@@ -82,6 +82,8 @@ const rounds = 3
 
 // update lists the bucket and gets what is missing. The caller has the turn.
 func (v *view) update(ctx context.Context, request Request) (*tree, error) {
+	v.remote.fetchBegins()
+	defer v.remote.fetchEnds()
 	for round := 1; ; round++ {
 		t, err := v.try(ctx, request)
 		switch codeOf(err) {
@@ -124,20 +126,16 @@ func (v *view) try(ctx context.Context, request Request) (*tree, error) {
 		v.keep(entries)
 		return nil, err
 	}
-	t, err := newTree(v.remote, revision, entries)
+	made, err := newTable(entries)
 	if err != nil {
 		v.keep(entries)
 		return nil, refused("the objects cannot stand side by side: %s", err)
 	}
-	r := v.remote
-	r.mu.Lock()
-	r.readers++ // the one user of the new tree is the reader
-	r.mu.Unlock()
-	if err := v.publish(t); err != nil {
-		t.release()
-		return nil, err
+	t, err := v.publish(revision, entries, made)
+	if err != nil {
+		v.remote.drop(entries)
 	}
-	return t, nil
+	return t, err
 }
 
 // list asks for all objects below a prefix.
@@ -240,7 +238,8 @@ func (v *view) withIgnore(entries []entry) ([]entry, error) {
 		return entries, nil
 	}
 	at, _ := slices.BinarySearchFunc(entries, source.IgnoreFile, func(e entry, key string) int { return strings.Compare(e.key, key) })
-	if r.uses[v.ignore.sum] == 0 || r.damaged[v.ignore.sum] {
+	uses := r.usesLocked()
+	if uses[v.ignore.sum] == 0 || r.damaged[v.ignore.sum] {
 		return entries, &fault{code: codeChanged, text: "the bucket changes while it is fetched"}
 	}
 	for _, e := range entries {
@@ -248,23 +247,15 @@ func (v *view) withIgnore(entries []entry) ([]entry, error) {
 			return entries, refused("the key %q is a file and, for %s, a directory; rename one of the objects", source.IgnoreFile, egress.Quote(e.key))
 		}
 	}
-	r.uses[v.ignore.sum]++
+	uses[v.ignore.sum]++
 	return slices.Insert(entries, at, *v.ignore), nil
 }
 
-// bring makes sure that the contents of objects are on disk, each for one use. Of an
+// bring makes sure that the contents of objects, which are in the order of their keys, are on
+// disk, each for one use. Of an
 // error it gives those that are.
 func (v *view) bring(ctx context.Context, objects []object) ([]entry, error) {
-	entries := make([]entry, 0, len(objects))
-	var missing []object
-	kept := v.remote.kept()
-	for _, o := range objects {
-		if e, ok := kept[version{o.key, o.etag}]; ok && o.etag != "" && v.remote.take(e.sum) {
-			entries = append(entries, e)
-		} else {
-			missing = append(missing, o)
-		}
-	}
+	entries, missing := v.remote.reuse(objects)
 	brought, err := v.download(ctx, missing)
 	entries = append(entries, brought...)
 	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.key, b.key) })

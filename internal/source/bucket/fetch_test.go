@@ -200,13 +200,25 @@ func (w world) intercept(before func(http.ResponseWriter, *http.Request) bool) {
 
 func TestWhatAFailedFetchBroughtIsKept(t *testing.T) {
 	t.Parallel()
+	for title, restart := range map[string]bool{"by the same process": false, "by the next one": true} {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			testFailedFetch(t, restart)
+		})
+	}
+}
+
+func testFailedFetch(t *testing.T, restart bool) {
+	t.Helper()
 	w := s3World(t)
 	files := map[string]string{}
 	for i := range 100 {
 		files[fmt.Sprintf("f%02d", i)] = fmt.Sprint(i)
 	}
 	w.server.Fill(name, files)
-	s := openStore(t, bucket.Options{})
+	folder := t.TempDir()
+	s := openAt(t, folder, bucket.Options{})
+	defer func() { must(t, s.Close()) }()
 	w.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
 		if strings.HasSuffix(r.URL.Path, "/f60") {
 			http.Error(rw, "no", http.StatusForbidden)
@@ -220,7 +232,16 @@ func TestWhatAFailedFetchBroughtIsKept(t *testing.T) {
 	}
 	brought := w.server.Requests("get")
 	w.server.Around(nil)
-	sourcetest.CheckTree(t, fetch(t, s, w.request, "").Files, files)
+	if restart {
+		must(t, s.Close())
+		s = openAt(t, folder, bucket.Options{})
+	}
+	result := fetch(t, s, w.request, "")
+	defer result.Release()
+	sourcetest.CheckTree(t, result.Files, files)
+	if contents, other := contentsOf(t, folder); len(contents) != len(files) || len(other) != 2 {
+		t.Errorf("%d contents of %d and files %q, want the key and one view", len(contents), len(files), other)
+	}
 	if rest := w.server.Requests("get"); brought < 60 || rest != len(files)-brought {
 		t.Errorf("%d objects before the failure, %d after it, of %d", brought, rest, len(files))
 	}

@@ -42,10 +42,11 @@ func FuzzKeys(f *testing.F) {
 		for _, c := range chosen {
 			entries = append(entries, entry{key: c.key, size: c.size})
 		}
-		made, err := newTree(nil, revisionOf(chosen), entries)
+		all, err := newTable(entries)
 		if err != nil {
 			t.Fatalf("keys that were chosen make no tree: %v", err)
 		}
+		made := &tree{paged: newTables(1).keep(all, nil)}
 		files := 0
 		if err := fs.WalkDir(made, ".", func(name string, d fs.DirEntry, err error) error {
 			if !fs.ValidPath(name) || strings.ContainsAny(name, "\\\x00\n") {
@@ -71,17 +72,33 @@ func FuzzState(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		s, err := parseState(bytes.NewReader(text))
+		var entries []entry
+		last := ""
+		s, err := scan(bytes.NewReader(text), func(e entry) error {
+			if !fs.ValidPath(e.key) || e.key <= last {
+				t.Errorf("entry %+v after %q", e, last)
+			}
+			last = e.key
+			entries = append(entries, e)
+			return nil
+		})
 		if err != nil {
 			return
 		}
-		last := ""
-		for _, item := range s.Objects {
-			e, err := item.entry()
-			if err != nil || !fs.ValidPath(e.key) || e.key <= last {
-				t.Errorf("entry %+v after %q, %v", e, last, err)
+		var written bytes.Buffer
+		if err := writeState(&written, s.revision, entries, s.ignore); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		again, err := scan(&written, func(e entry) error {
+			if e != entries[n] {
+				t.Errorf("entry %+v, was %+v", e, entries[n])
 			}
-			last = e.key
+			n++
+			return nil
+		})
+		if err != nil || again.revision != s.revision || n != len(entries) {
+			t.Errorf("written again: %d entries of %d, %+v, %v", n, len(entries), again, err)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,15 +32,14 @@ type entry struct {
 	sum       sum
 }
 
-// version tells an object's contents apart.
-type version struct{ key, etag string }
-
 // In the folder of a remote are the contents, files that are being written, and for
 // each view a file that names its entries.
 const (
 	contentsFolder = "contents"
 	incomingFolder = "incoming"
 	viewPrefix     = "view-"
+	// partialPrefix is for what a fetch of a view brought that failed.
+	partialPrefix = "part-"
 )
 
 // remote is what is kept of one bucket as one credential sees it.
@@ -54,16 +54,22 @@ type remote struct {
 	closed bool
 	// readers counts the results that were not released yet.
 	readers int
-	// uses counts for each content who needs it: views, trees and fetches. What has no
-	// use has no file.
+	// trees are those that a view or a reader uses.
+	trees map[*tree]bool
+	// uses counts for each content who needs it: views, trees and fetches. What has no use
+	// has no file. It is nil while nothing changes: see usesLocked.
 	uses map[sum]int
+	// uncounted is set where a state could not be read, so that nothing is removed.
+	uncounted bool
+	// fetching is how many fetches are under way.
+	fetching int
 	// damaged are contents that were found to be others than their names say.
 	damaged map[sum]bool
 	serial  int // names files that are being written
 }
 
 func newRemote(s *Store, key string, c *connection) *remote {
-	return &remote{store: s, key: key, connection: c, views: map[string]*view{}, uses: map[sum]int{}, damaged: map[sum]bool{}}
+	return &remote{store: s, key: key, connection: c, views: map[string]*view{}, trees: map[*tree]bool{}, damaged: map[sum]bool{}}
 }
 
 // view gives what is kept under a name.
@@ -110,44 +116,54 @@ func (r *remote) open() error {
 	}
 	if err != nil {
 		r.dir = nil
+		r.unloadLocked()
 		return errors.Join(err, dir.Close())
 	}
 	return nil
 }
 
+// unloadLocked forgets what was read of the folder.
+func (r *remote) unloadLocked() {
+	clear(r.trees)
+	r.uses = nil
+	for _, v := range r.views {
+		v.current, v.ignore, v.partial = nil, nil, false
+	}
+}
+
 // load reads the views. What cannot be read is as good as missing, and what was read before
 // the folder could not be opened to the end is read again.
 func (r *remote) load() error {
-	clear(r.uses)
-	for _, v := range r.views {
-		v.current, v.ignore, v.partial = nil, nil, nil
-	}
+	r.unloadLocked()
 	files, err := fs.ReadDir(r.dir.FS(), ".")
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
-		name, ok := strings.CutPrefix(f.Name(), viewPrefix)
+	for _, f := range files { // partial ones come before the views
 		if f.Name() == contentsFolder || f.Name() == incomingFolder {
 			continue
 		}
-		var kept state
-		if ok {
-			kept, err = readState(r.dir, f.Name())
+		if name, ok := strings.CutPrefix(f.Name(), partialPrefix); ok {
+			err = r.viewLocked(name).restorePartialLocked()
+		} else if name, ok := strings.CutPrefix(f.Name(), viewPrefix); ok {
+			err = r.viewLocked(name).restoreLocked()
+		} else {
+			err = r.dir.RemoveAll(f.Name())
 		}
-		if !ok || err != nil {
-			if err := r.dir.RemoveAll(f.Name()); err != nil {
-				return err
-			}
-			continue
+		if err != nil {
+			return err
 		}
-		r.viewLocked(name).restore(kept)
 	}
 	return nil
 }
 
 // sweep removes contents that nothing names.
 func (r *remote) sweep() error {
+	uses := r.usesLocked()
+	defer r.idleLocked()
+	if r.uncounted {
+		return nil
+	}
 	return fs.WalkDir(r.dir.FS(), contentsFolder, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -156,7 +172,7 @@ func (r *remote) sweep() error {
 		if raw, err := hex.DecodeString(d.Name()); err == nil && len(raw) == len(s) {
 			s = sum(raw)
 		}
-		if r.uses[s] > 0 && s.file() == name {
+		if uses[s] > 0 && s.file() == name {
 			return nil
 		}
 		return r.dir.Remove(name)
@@ -180,29 +196,90 @@ func (r *remote) endLocked() {
 	}
 }
 
-// take keeps a content for one more user. It is false where the content is not there,
-// or was found to be damaged.
-func (r *remote) take(s sum) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.uses[s] == 0 || r.damaged[s] {
-		return false
+// usesLocked counts who needs which content, unless that is known: it is counted when something
+// is about to change, and forgotten when nothing does, for it takes much memory.
+func (r *remote) usesLocked() map[sum]int {
+	if r.uses != nil {
+		return r.uses
 	}
-	r.uses[s]++
-	return true
+	r.uses, r.uncounted = map[sum]int{}, false
+	count := func(e entry) error {
+		r.uses[e.sum]++
+		return nil
+	}
+	for t := range r.trees {
+		if _, err := r.scanLocked(t.file, count); err != nil {
+			t.broken, r.uncounted = true, true
+		}
+	}
+	for _, v := range r.views {
+		if v.ignore != nil {
+			r.uses[v.ignore.sum]++
+		}
+		if v.partial {
+			if _, err := r.scanLocked(v.partialFile(), count); err != nil {
+				r.uncounted = true
+			}
+		}
+	}
+	return r.uses
 }
 
-// dropLocked gives contents up for one user.
-func (r *remote) dropLocked(entries []entry) {
+// idleLocked forgets what is counted where no fetch needs it.
+func (r *remote) idleLocked() {
+	if r.fetching == 0 {
+		r.uses = nil
+	}
+}
+
+// fetchBegins and fetchEnds say when contents may have uses that no file names.
+func (r *remote) fetchBegins() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fetching++
+}
+
+func (r *remote) fetchEnds() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fetching--
+	r.idleLocked()
+}
+
+// dropLocked gives a content up for one user.
+func (r *remote) dropLocked(e entry) {
+	uses := r.usesLocked()
+	if uses[e.sum]--; uses[e.sum] > 0 {
+		return
+	}
+	delete(uses, e.sum)
+	delete(r.damaged, e.sum)
+	if r.dir != nil && !r.uncounted {
+		_ = r.dir.Remove(e.sum.file()) // what is left is swept when the folder is opened next
+	}
+}
+
+// dropFileLocked gives up what a file names, and removes it; gone forgets whose it is.
+func (r *remote) dropFileLocked(name string, gone func()) {
+	if r.dir == nil {
+		gone()
+		return
+	}
+	r.usesLocked() // with the file's own
+	_, _ = r.scanLocked(name, func(e entry) error {
+		r.dropLocked(e)
+		return nil
+	})
+	gone()
+	_ = r.dir.Remove(name) // else it goes when the folder is opened next
+}
+
+// drop gives up contents that a fetch has brought.
+func (r *remote) drop(entries []entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, e := range entries {
-		if r.uses[e.sum]--; r.uses[e.sum] > 0 {
-			continue
-		}
-		delete(r.uses, e.sum)
-		delete(r.damaged, e.sum)
-		if r.dir != nil {
-			_ = r.dir.Remove(e.sum.file()) // what is left is swept when the folder is opened next
-		}
+		r.dropLocked(e)
 	}
 }
 
@@ -210,24 +287,46 @@ func (r *remote) dropLocked(entries []entry) {
 func (r *remote) spoil(s sum) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.uses[s] > 0 {
-		r.damaged[s] = true
-	}
+	r.damaged[s] = true
 }
 
-// kept are the entries of all views, by what they are the content of.
-func (r *remote) kept() map[version]entry {
+// reuse gives the contents that are there of objects, which are in the order of their keys,
+// each for one use, and the objects of which there is none.
+func (r *remote) reuse(objects []object) (entries []entry, missing []object) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := map[version]entry{}
+	if r.dir == nil {
+		return nil, objects
+	}
+	uses, found := r.usesLocked(), make([]bool, len(objects))
+	take := func(e entry) error {
+		i, ok := slices.BinarySearchFunc(objects, e.key, func(o object, key string) int { return strings.Compare(o.key, key) })
+		if !ok || found[i] || e.etag == "" || objects[i].etag != e.etag || uses[e.sum] == 0 || r.damaged[e.sum] {
+			return nil
+		}
+		uses[e.sum]++
+		found[i] = true
+		entries = append(entries, entry{key: objects[i].key, etag: objects[i].etag, size: e.size, sum: e.sum})
+		return nil
+	}
 	for _, v := range r.views {
-		for _, e := range v.entriesLocked() {
-			if !r.damaged[e.sum] {
-				all[version{e.key, e.etag}] = e
-			}
+		// What cannot be read is fetched again.
+		if v.ignore != nil {
+			_ = take(*v.ignore)
+		}
+		if v.current != nil {
+			_, _ = r.scanLocked(v.current.file, take)
+		}
+		if v.partial {
+			_, _ = r.scanLocked(v.partialFile(), take)
 		}
 	}
-	return all
+	for i, o := range objects {
+		if !found[i] {
+			missing = append(missing, o)
+		}
+	}
+	return entries, missing
 }
 
 // create opens a new file for a content whose name is not known yet.
@@ -256,11 +355,12 @@ func (r *remote) place(name string, s sum) error {
 	if r.dir == nil || r.closed {
 		return unfollowed()
 	}
-	if r.uses[s] > 0 && !r.damaged[s] {
+	uses := r.usesLocked()
+	if uses[s] > 0 && !r.damaged[s] {
 		if err := r.dir.Remove(name); err != nil {
 			return err
 		}
-		r.uses[s]++
+		uses[s]++
 		return nil
 	}
 	if err := r.dir.MkdirAll(path.Dir(s.file()), 0o700); err != nil {
@@ -270,7 +370,7 @@ func (r *remote) place(name string, s sum) error {
 		return err
 	}
 	delete(r.damaged, s)
-	r.uses[s]++
+	uses[s]++
 	return nil
 }
 
@@ -311,6 +411,7 @@ func (r *remote) read(s sum) (io.ReadCloser, error) {
 func (r *remote) retain(wanted map[string]bool) (unread bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer r.idleLocked()
 	for name, v := range r.views {
 		if !wanted[name] {
 			v.forgetLocked()
@@ -323,7 +424,11 @@ func (r *remote) retain(wanted map[string]bool) (unread bool, err error) {
 	files, err := fs.ReadDir(r.dir.FS(), ".")
 	errs := []error{err}
 	for _, f := range files {
-		if name, ok := strings.CutPrefix(f.Name(), viewPrefix); ok && !wanted[name] {
+		name, ok := strings.CutPrefix(f.Name(), viewPrefix)
+		if !ok {
+			name, ok = strings.CutPrefix(f.Name(), partialPrefix)
+		}
+		if ok && !wanted[name] {
 			errs = append(errs, r.dir.Remove(f.Name()))
 		}
 	}

@@ -63,9 +63,7 @@ func TestOpenedTwiceCountsOnce(t *testing.T) {
 	must(err)
 	must(file.Close())
 	must(first.place(name, of))
-	made, err := newTree(first, "1", []entry{{key: "a", sum: of}})
-	must(err)
-	must(first.view("v").publish(made))
+	follow(t, first, "1", []entry{{key: "a", sum: of}})
 	first.close()
 
 	r := newRemote(s, "bucket", &connection{})
@@ -74,11 +72,7 @@ func TestOpenedTwiceCountsOnce(t *testing.T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	must(r.load())
-	if r.uses[of] != 1 || r.views["v"].current == nil {
-		t.Errorf("%d uses", r.uses[of])
-	}
-	r.views["v"].forgetLocked()
-	if len(r.uses) > 0 {
-		t.Errorf("used are %v by nobody", r.uses)
+	if uses := r.usesLocked()[of]; uses != 1 || r.views["v"].current == nil {
+		t.Errorf("%d uses", uses)
 	}
 }

@@ -7,19 +7,26 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
+	"strings"
 )
 
 const stateVersion = 1
 
-// state is a view as it is written to disk: one file, which is renamed into place.
+// A state is a view as it is written to disk, or what fetches brought for it that failed: one
+// file, which is renamed into place. It is JSON:
+//
+//	{"version": 1, "revision": …, "objects": [entries in the order of their keys], "ignore": an entry}
+//
+// It is written and read an entry at a time: there may be 100,000, with long keys.
+
+// state is what a state says beside its entries.
 type state struct {
-	Version  int         `json:"version"`
-	Revision string      `json:"revision"`
-	Objects  []stateItem `json:"objects"`
-	// Ignore is the .sourceignore file, which is none of the objects.
-	Ignore *stateItem `json:"ignore,omitempty"`
+	revision string
+	// ignore is the .sourceignore file, which is none of the objects.
+	ignore *entry
 }
 
 // stateItem is an entry.
@@ -48,95 +55,219 @@ func (i stateItem) entry() (entry, error) {
 // mostState is the most bytes of a state that is read.
 const mostState = 1 << 30
 
-func readState(dir *os.Root, name string) (state, error) {
-	file, err := dir.Open(name)
-	if err != nil {
-		return state{}, err
-	}
-	defer file.Close()
-	return parseState(file)
-}
-
-func parseState(in io.Reader) (state, error) {
+// scan reads a state and gives its entries.
+func scan(in io.Reader, each func(entry) error) (state, error) {
+	decoder := json.NewDecoder(bufio.NewReaderSize(io.LimitReader(in, mostState), 64<<10))
 	var s state
-	if err := json.NewDecoder(bufio.NewReader(io.LimitReader(in, mostState))).Decode(&s); err != nil {
-		return state{}, err
+	version := 0
+	if err := sign(decoder, '{'); err != nil {
+		return s, err
 	}
-	if s.Version != stateVersion {
-		return state{}, fmt.Errorf("state of version %d", s.Version)
-	}
-	last := ""
-	for _, item := range s.Objects {
-		if _, err := item.entry(); err != nil {
-			return state{}, err
+	for decoder.More() {
+		key, err := decoder.Token()
+		if err != nil {
+			return s, err
 		}
-		if item.Key <= last {
-			return state{}, fmt.Errorf("%q is not in order", item.Key)
+		switch key {
+		case "version":
+			err = decoder.Decode(&version)
+		case "revision":
+			err = decoder.Decode(&s.revision)
+		case "objects":
+			if version == stateVersion {
+				err = scanObjects(decoder, each)
+			} else {
+				err = fmt.Errorf("state of version %d", version)
+			}
+		case "ignore":
+			s.ignore, err = scanIgnore(decoder)
+		default:
+			err = fmt.Errorf("%q is unknown", key)
 		}
-		last = item.Key
-	}
-	if s.Ignore != nil {
-		if _, err := s.Ignore.entry(); err != nil {
-			return state{}, err
+		if err != nil {
+			return s, err
 		}
 	}
-	return s, nil
+	if version != stateVersion {
+		return s, fmt.Errorf("state of version %d", version)
+	}
+	return s, sign(decoder, '}')
 }
 
-// writeState writes the state of a tree to a new file.
-func writeState(dir *os.Root, name string, t *tree, ignore *entry) (err error) {
-	file, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
+func sign(decoder *json.Decoder, want json.Delim) error {
+	token, err := decoder.Token()
+	if err == nil && token != want {
+		err = fmt.Errorf("%q is missing", want.String())
+	}
+	return err
+}
+
+func scanObjects(decoder *json.Decoder, each func(entry) error) error {
+	token, err := decoder.Token()
+	if err != nil || token == nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	s := state{Version: stateVersion, Revision: t.revision, Objects: make([]stateItem, 0, len(t.entries))}
-	for _, e := range t.entries {
-		s.Objects = append(s.Objects, itemOf(e))
+	if token != json.Delim('[') {
+		return errors.New("the objects are no list")
+	}
+	last := ""
+	for decoder.More() {
+		var item stateItem
+		if err := decoder.Decode(&item); err != nil {
+			return err
+		}
+		e, err := item.entry()
+		if err != nil {
+			return err
+		}
+		if e.key <= last {
+			return fmt.Errorf("%q is not in order", e.key)
+		}
+		last = e.key
+		if err := each(e); err != nil {
+			return err
+		}
+	}
+	return sign(decoder, ']')
+}
+
+func scanIgnore(decoder *json.Decoder) (*entry, error) {
+	var item *stateItem
+	if err := decoder.Decode(&item); err != nil || item == nil {
+		return nil, err
+	}
+	e, err := item.entry()
+	return &e, err
+}
+
+// writeState writes a state.
+func writeState(to io.Writer, revision string, entries []entry, ignore *entry) error {
+	out := bufio.NewWriterSize(to, 64<<10)
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	put := func(before string, value any) error {
+		_, err := out.WriteString(before)
+		if err == nil && value != nil {
+			err = encoder.Encode(value)
+		}
+		return err
+	}
+	if err := put(fmt.Sprintf(`{"version":%d,"revision":`, stateVersion), revision); err != nil {
+		return err
+	}
+	before := `,"objects":[`
+	for _, e := range entries {
+		if err := put(before, itemOf(e)); err != nil {
+			return err
+		}
+		before = ","
+	}
+	if len(entries) == 0 {
+		if err := put(before, nil); err != nil {
+			return err
+		}
+	}
+	if err := put("]", nil); err != nil {
+		return err
 	}
 	if ignore != nil {
-		item := itemOf(*ignore)
-		s.Ignore = &item
+		if err := put(`,"ignore":`, itemOf(*ignore)); err != nil {
+			return err
+		}
 	}
-	out := bufio.NewWriter(file)
-	if err := json.NewEncoder(out).Encode(s); err != nil {
+	if err := put("}", nil); err != nil {
 		return err
 	}
 	return out.Flush()
 }
 
-// restore takes a state over, as far as its contents are there. The caller holds the
-// remote's mutex.
-func (v *view) restore(s state) {
+// writeStateFile writes a state to a new file.
+func writeStateFile(dir *os.Root, name, revision string, entries []entry, ignore *entry) (err error) {
+	file, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	return writeState(file, revision, entries, ignore)
+}
+
+// scanLocked reads a state of a file.
+func (r *remote) scanLocked(name string, each func(entry) error) (state, error) {
+	if r.dir == nil {
+		return state{}, fs.ErrClosed
+	}
+	file, err := r.dir.Open(name)
+	if err != nil {
+		return state{}, err
+	}
+	defer file.Close()
+	return scan(file, each)
+}
+
+// thereLocked tells whether a content is there, as far as its length tells.
+func (r *remote) thereLocked(e entry) bool {
+	info, err := r.dir.Stat(e.sum.file())
+	return err == nil && info.Mode().IsRegular() && info.Size() == e.size
+}
+
+// restoreLocked takes the state over that a process before has left, as far as its contents are
+// there. The error is of the disk.
+func (v *view) restoreLocked() error {
 	r := v.remote
-	there := func(i stateItem) (entry, bool) {
-		e, err := i.entry()
-		if err != nil {
-			return entry{}, false
-		}
-		info, err := r.dir.Stat(e.sum.file())
-		if err != nil || !info.Mode().IsRegular() || info.Size() != e.size {
-			return entry{}, false
-		}
-		r.uses[e.sum]++
-		return e, true
+	complete := true
+	s, err := r.scanLocked(v.file(), func(e entry) error {
+		complete = complete && r.thereLocked(e)
+		return nil
+	})
+	if err != nil { // it is as good as missing
+		return r.dir.RemoveAll(v.file())
 	}
-	if s.Ignore != nil {
-		if e, ok := there(*s.Ignore); ok {
-			v.ignore = &e
-		}
+	if s.ignore != nil && r.thereLocked(*s.ignore) {
+		v.ignore = s.ignore
 	}
-	entries := make([]entry, 0, len(s.Objects))
-	for _, item := range s.Objects {
-		if e, ok := there(item); ok {
+	if complete {
+		v.current = r.newTreeLocked(s.revision, v.file(), nil)
+		return nil
+	}
+	var entries []entry
+	there := func(e entry) error {
+		if r.thereLocked(e) {
 			entries = append(entries, e)
 		}
+		return nil
 	}
-	if len(entries) == len(s.Objects) {
-		if t, err := newTree(r, s.Revision, slices.Clip(entries)); err == nil {
-			v.current = t
-			return
+	if _, err := r.scanLocked(v.file(), there); err != nil {
+		return err
+	}
+	if v.partial {
+		if _, err := r.scanLocked(v.partialFile(), there); err != nil {
+			return err
 		}
+		slices.SortStableFunc(entries, func(a, b entry) int { return strings.Compare(a.key, b.key) })
+		entries = slices.CompactFunc(entries, func(a, b entry) bool { return a.key == b.key })
 	}
-	v.partial = entries
+	name := r.incomingLocked()
+	if err := writeStateFile(r.dir, name, "", entries, nil); err != nil {
+		return err
+	}
+	if err := r.dir.Rename(name, v.partialFile()); err != nil {
+		return err
+	}
+	v.partial = true
+	return r.dir.Remove(v.file())
+}
+
+// restorePartialLocked takes over what fetches brought that failed.
+func (v *view) restorePartialLocked() error {
+	r := v.remote
+	if _, err := r.scanLocked(v.partialFile(), func(e entry) error {
+		if !r.thereLocked(e) {
+			return errors.New("a content is missing")
+		}
+		return nil
+	}); err != nil {
+		return r.dir.RemoveAll(v.partialFile())
+	}
+	v.partial = true
+	return nil
 }

@@ -17,10 +17,15 @@
 // which object has which content. A fetch gets an object only where the listing names
 // an entity tag that is not kept, and insists on that tag when it reads; where an
 // object has changed meanwhile, the bucket is listed again, so that no tree is a mix of
-// two listings. What a fetch brought before it failed is kept for the next one. A
-// content that no file names and no reader holds is removed. A kill at any point
-// leaves a folder that opens; what is damaged is found when it is read, and fetched
-// again.
+// two listings. What a fetch brought before it failed is kept for the next one, and has a
+// file of its own. A content that no file names and no reader holds is removed. A kill at
+// any point leaves a folder that opens; what is damaged is found when it is read, and
+// fetched again.
+//
+// A bucket may have 100,000 objects with long keys, and is followed for as long as its
+// object lives. So what is in memory of all of them together is bounded: the keys and sums
+// of those that were read last (see tables). The files have the rest, and are written and
+// read an entry at a time; which content is used by whom is counted when that changes.
 package bucket
 
 import (
@@ -81,6 +86,7 @@ type Store struct {
 	dial func(context.Context, Request) (*connection, error)
 	// reading is held while a client certificate is read.
 	reading chan struct{}
+	tables  *tables
 
 	mu      sync.Mutex // guards all below
 	remotes map[string]*remote
@@ -93,7 +99,7 @@ func Open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{options: o.withDefaults(), folder: folder, remotes: map[string]*remote{}, reading: make(chan struct{}, 1)}
+	s := &Store{options: o.withDefaults(), folder: folder, remotes: map[string]*remote{}, reading: make(chan struct{}, 1), tables: newTables(mostTables)}
 	s.dial = s.connect
 	return s, nil
 }

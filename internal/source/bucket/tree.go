@@ -2,119 +2,94 @@ package bucket
 
 import (
 	"bytes"
-	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
 
-// tree is a gitops.Tree over contents on disk. It never changes.
+// tree is a gitops.Tree over contents on disk. It never changes. What it has is in a file, and
+// in memory while it is looked at.
 type tree struct {
 	remote   *remote
 	revision string
-	// entries are the files, in the order of their keys.
-	entries []entry
-	dirs    map[string]*directory
+	paged    *paged
 
-	// users counts the view and the readers; guarded by the remote's mutex.
+	// All below is guarded by the remote's mutex.
+
+	// file is where the state is.
+	file string
+	// users counts the view and the readers.
 	users int
+	// broken is set when the file is found to be damaged.
+	broken bool
 }
 
-// directory lists what stands in a directory, in the order of the names.
-type directory struct {
-	children []child
-	sum      string
+// newTreeLocked makes a tree with one user, who hands over one use of each content that the
+// file names. The table may be nil.
+func (r *remote) newTreeLocked(revision, file string, made *table) *tree {
+	t := &tree{remote: r, revision: revision, file: file, users: 1}
+	t.paged = r.store.tables.keep(made, t.load)
+	r.trees[t] = true
+	return t
 }
 
-// child is a file, or a directory where entry is nil.
-type child struct {
-	name  string
-	entry *entry
-}
+// smallState is how many bytes a state has at most of which any number is read at once.
+const smallState = 1 << 20
 
-// newTree makes a tree with one user, who hands over one use of each content. The keys
-// have been checked; it is an error where one is there twice, or as file and directory.
-func newTree(r *remote, revision string, entries []entry) (*tree, error) {
-	t := &tree{remote: r, revision: revision, entries: entries, users: 1, dirs: map[string]*directory{".": {}}}
-	for i := range entries {
-		e := &entries[i]
-		dir, name := split(e.key)
-		d, err := t.directory(dir)
-		if err != nil {
-			return nil, err
-		}
-		d.children = append(d.children, child{name: name, entry: e})
+// load reads the table from the file.
+func (t *tree) load() (*table, error) {
+	r := t.remote
+	r.mu.Lock()
+	if r.dir == nil {
+		r.mu.Unlock()
+		return nil, fs.ErrClosed
 	}
-	for at, d := range t.dirs {
-		slices.SortFunc(d.children, func(a, b child) int { return cmp.Compare(a.name, b.name) })
-		for i := 1; i < len(d.children); i++ {
-			if d.children[i].name == d.children[i-1].name {
-				return nil, fmt.Errorf("%q is there twice in %q", d.children[i].name, at)
-			}
-		}
-	}
-	t.sum(".")
-	return t, nil
-}
-
-func split(key string) (dir, name string) {
-	if i := strings.LastIndexByte(key, '/'); i >= 0 {
-		return key[:i], key[i+1:]
-	}
-	return ".", key
-}
-
-func (t *tree) directory(at string) (*directory, error) {
-	if d := t.dirs[at]; d != nil {
-		return d, nil
-	}
-	if len(t.dirs) >= mostDirectories {
-		return nil, fmt.Errorf("they make more than %d directories; exclude some in ignore, or follow a prefix", mostDirectories)
-	}
-	above, name := split(at)
-	parent, err := t.directory(above)
+	file, err := r.dir.Open(t.file)
+	r.mu.Unlock()
 	if err != nil {
-		return nil, err
+		return nil, t.unread(err)
 	}
-	parent.children = append(parent.children, child{name: name})
-	d := &directory{}
-	t.dirs[at] = d
-	return d, nil
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || info.Size() > smallState {
+		r.store.tables.loading.Lock()
+		defer r.store.tables.loading.Unlock()
+	}
+	var entries []entry
+	s, err := scan(file, func(e entry) error {
+		e.etag = ""
+		entries = append(entries, e)
+		return nil
+	})
+	if err == nil && s.revision != t.revision {
+		err = errors.New("it is of another revision")
+	}
+	if err != nil {
+		return nil, t.unread(err)
+	}
+	made, err := newTable(entries)
+	if err != nil {
+		return nil, t.unread(err)
+	}
+	return made, nil
 }
 
-func below(dir, name string) string {
-	if dir == "." {
-		return name
+// unread is the error of a state that cannot be read. One that is damaged is not kept.
+func (t *tree) unread(err error) error {
+	var of *fs.PathError
+	if errors.As(err, &of) && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("data folder: %w", of.Err)
 	}
-	return dir + "/" + name
+	t.remote.mu.Lock()
+	t.broken = true
+	t.remote.mu.Unlock()
+	return &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: ReasonFailed, Cause: errors.New("what is kept of the bucket is damaged; it is fetched again")}
 }
-
-func (t *tree) sum(at string) string {
-	d, h := t.dirs[at], sha256.New()
-	for _, c := range d.children {
-		of := ""
-		if c.entry == nil {
-			of = t.sum(below(at, c.name))
-		} else {
-			of = c.entry.contentSum()
-		}
-		_, _ = fmt.Fprintf(h, "%s\x00%s\x00", c.name, of)
-	}
-	d.sum = "dir:" + hex.EncodeToString(h.Sum(nil))
-	return d.sum
-}
-
-func (e *entry) contentSum() string { return "file:" + e.sum.String() }
 
 // useLocked counts a reader more.
 func (t *tree) useLocked() {
@@ -122,11 +97,14 @@ func (t *tree) useLocked() {
 	t.remote.readers++
 }
 
-// giveLocked counts a user less.
+// giveLocked counts a user less. What nobody uses any more is removed.
 func (t *tree) giveLocked() {
-	if t.users--; t.users == 0 {
-		t.remote.dropLocked(t.entries)
+	if t.users--; t.users > 0 {
+		return
 	}
+	r := t.remote
+	t.paged.forget()
+	r.dropFileLocked(t.file, func() { delete(r.trees, t) })
 }
 
 // release counts a reader less.
@@ -136,12 +114,22 @@ func (t *tree) release() {
 	defer r.mu.Unlock()
 	t.giveLocked()
 	r.readers--
+	r.idleLocked()
 	r.endLocked()
 }
 
-// damagedLocked tells whether a content was found to be damaged.
+// damagedLocked tells whether a content, or what says which there are, was found to be damaged.
 func (t *tree) damagedLocked() bool {
-	return len(t.remote.damaged) > 0 && slices.ContainsFunc(t.entries, func(e entry) bool { return t.remote.damaged[e.sum] })
+	r := t.remote
+	if t.broken || len(r.damaged) == 0 {
+		return t.broken
+	}
+	found := false
+	_, err := r.scanLocked(t.file, func(e entry) error {
+		found = found || r.damaged[e.sum]
+		return nil
+	})
+	return found || err != nil
 }
 
 // lookup finds a file, or a directory.
@@ -149,34 +137,11 @@ func (t *tree) lookup(op, name string) (*entry, *directory, error) {
 	if !fs.ValidPath(name) {
 		return nil, nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
 	}
-	if d := t.dirs[name]; d != nil {
-		return nil, d, nil
+	all, err := t.paged.get()
+	if err != nil {
+		return nil, nil, &fs.PathError{Op: op, Path: name, Err: err}
 	}
-	dir, base := split(name)
-	if d := t.dirs[dir]; d != nil {
-		i, ok := slices.BinarySearchFunc(d.children, base, func(c child, name string) int { return cmp.Compare(c.name, name) })
-		if ok {
-			return d.children[i].entry, nil, nil
-		}
-	}
-	return nil, nil, source.NotExist(op, name)
-}
-
-func (e *entry) info() source.Info {
-	_, name := split(e.key)
-	return source.FileInfo(name, false, func() (int64, error) { return e.size, nil })
-}
-
-func (d *directory) list() []fs.DirEntry {
-	entries := make([]fs.DirEntry, len(d.children))
-	for i, c := range d.children {
-		if c.entry == nil {
-			entries[i] = source.DirInfo(c.name)
-		} else {
-			entries[i] = c.entry.info()
-		}
-	}
-	return entries
+	return all.lookup(op, name)
 }
 
 // Open opens a file or directory.
@@ -262,29 +227,19 @@ func (t *tree) Sum(name string) (string, error) {
 		return "", err
 	}
 	if d != nil {
-		return d.sum, nil
+		return d.contentSum(), nil
 	}
 	return e.contentSum(), nil
 }
 
 // FindFiles gives the paths of all files with a name, a directory's own before those
 // below it.
-func (t *tree) FindFiles(name string) ([]string, error) { return t.find(".", name), nil }
-
-func (t *tree) find(at, name string) []string {
-	var found []string
-	d := t.dirs[at]
-	for _, c := range d.children {
-		if c.entry != nil && c.name == name {
-			found = append(found, c.entry.key)
-		}
+func (t *tree) FindFiles(name string) ([]string, error) {
+	all, err := t.paged.get()
+	if err != nil {
+		return nil, err
 	}
-	for _, c := range d.children {
-		if c.entry == nil {
-			found = append(found, t.find(below(at, c.name), name)...)
-		}
-	}
-	return found
+	return all.find(".", name), nil
 }
 
 // checked reads a content and compares it with its name.

@@ -13,10 +13,10 @@ func TestDirectoriesAreBounded(t *testing.T) {
 	for i := range mostDirectories/deepest + 1 {
 		entries = append(entries, entry{key: fmt.Sprintf("%d%sf", i, strings.Repeat("/a", deepest-1)+"/")})
 	}
-	if _, err := newTree(nil, "", entries); err == nil || !strings.Contains(err.Error(), "more than 200000 directories") {
+	if _, err := newTable(entries); err == nil || !strings.Contains(err.Error(), "more than 200000 directories") {
 		t.Errorf("%d keys: %v", len(entries), err)
 	}
-	if _, err := newTree(nil, "", entries[:len(entries)-2]); err != nil {
+	if _, err := newTable(entries[:len(entries)-2]); err != nil {
 		t.Error(err)
 	}
 }

@@ -23,8 +23,8 @@ type view struct {
 	current *tree
 	// ignore is the .sourceignore file at the root; nil where there is none.
 	ignore *entry
-	// partial is what fetches brought that failed since.
-	partial []entry
+	// partial is set where there is a file of what fetches brought that failed since.
+	partial bool
 
 	// clock counts calls and fetches; asked is when the last fetch began that has
 	// ended, with err.
@@ -84,45 +84,88 @@ func (v *view) at(revision string) *tree {
 	return t
 }
 
-func (v *view) entriesLocked() []entry {
-	var all []entry
-	if v.current != nil {
-		all = append(all, v.current.entries...)
-	}
-	if v.ignore != nil {
-		all = append(all, *v.ignore)
-	}
-	return append(all, v.partial...)
-}
+// file and partialFile are where the state is, and what fetches brought that failed.
+func (v *view) file() string        { return viewPrefix + v.name }
+func (v *view) partialFile() string { return partialPrefix + v.name }
 
 // forgetLocked gives up all that the view keeps.
 func (v *view) forgetLocked() {
 	r := v.remote
-	v.forgotten = true
 	if v.current != nil {
+		if v.current.users > 1 {
+			r.asideLocked(v.current)
+		}
 		v.current.giveLocked()
 		v.current = nil
 	}
 	if v.ignore != nil {
-		r.dropLocked([]entry{*v.ignore})
+		r.usesLocked()
+		e := *v.ignore
 		v.ignore = nil
+		r.dropLocked(e)
 	}
-	r.dropLocked(v.partial)
-	v.partial = nil
+	v.dropPartialLocked()
+	v.forgotten = true
 }
 
-// keep keeps what a fetch brought before it failed, instead of what earlier ones did.
+func (v *view) dropPartialLocked() {
+	if v.partial {
+		v.remote.dropFileLocked(v.partialFile(), func() { v.partial = false })
+	}
+}
+
+// asideLocked gives a tree that readers use another file than that of its view.
+func (r *remote) asideLocked(t *tree) {
+	if r.dir == nil {
+		return
+	}
+	name := r.incomingLocked()
+	err := r.dir.Link(t.file, name)
+	if err != nil { // not all file systems have links
+		err = r.dir.Rename(t.file, name)
+	}
+	if err != nil {
+		t.broken = true
+	}
+	t.file = name
+}
+
+// keep keeps what a fetch brought before it failed, instead of what earlier ones did. What
+// cannot be kept is fetched again.
 func (v *view) keep(entries []entry) {
 	r := v.remote
 	r.mu.Lock()
+	dir, name := r.dir, r.incomingLocked()
+	r.mu.Unlock()
+	if dir == nil || len(entries) == 0 || writeStateFile(dir, name, "", entries, nil) != nil {
+		r.drop(entries)
+		entries = nil
+	}
+	r.mu.Lock()
 	defer r.mu.Unlock()
-	if v.forgotten {
-		r.dropLocked(entries)
+	if r.dir == nil {
 		return
 	}
-	before := v.partial
-	v.partial = entries
-	r.dropLocked(before)
+	if v.forgotten || r.closed {
+		for _, e := range entries {
+			r.dropLocked(e)
+		}
+		_ = r.dir.Remove(name)
+		return
+	}
+	r.usesLocked()
+	v.dropPartialLocked()
+	if len(entries) == 0 {
+		_ = r.dir.Remove(name)
+		return
+	}
+	if r.dir.Rename(name, v.partialFile()) != nil {
+		for _, e := range entries {
+			r.dropLocked(e)
+		}
+		return
+	}
+	v.partial = true
 }
 
 // setIgnore takes over a .sourceignore file; nil for none.
@@ -131,13 +174,16 @@ func (v *view) setIgnore(e *entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e != nil && v.forgotten {
-		r.dropLocked([]entry{*e})
+		r.dropLocked(*e)
 		return unfollowed()
 	}
 	before := v.ignore
+	if before != nil {
+		r.usesLocked()
+	}
 	v.ignore = e
 	if before != nil {
-		r.dropLocked([]entry{*before})
+		r.dropLocked(*before)
 	}
 	return nil
 }
@@ -154,39 +200,42 @@ func (v *view) ignoreAt(o object) *entry {
 
 func unfollowed() error { return &fault{code: codeClosed, text: "the bucket is not followed any more"} }
 
-// publish makes a tree the current one, on disk first. The caller keeps its own use of
-// it.
-func (v *view) publish(t *tree) error {
+// publish makes the current tree of entries, on disk first, whose uses it takes over. It gives
+// it to a reader.
+func (v *view) publish(revision string, entries []entry, made *table) (*tree, error) {
 	r := v.remote
 	r.mu.Lock()
 	dir, ignore := r.dir, v.ignore
 	name := r.incomingLocked()
 	r.mu.Unlock()
 	if dir == nil {
-		return unfollowed()
+		return nil, unfollowed()
 	}
-	if err := writeState(dir, name, t, ignore); err != nil {
-		return errors.Join(err, r.discard(name))
+	if err := writeStateFile(dir, name, revision, entries, ignore); err != nil {
+		return nil, errors.Join(err, r.discard(name))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed || v.forgotten {
 		_ = dir.Remove(name) // else it goes when the folder is opened next
-		return unfollowed()
+		return nil, unfollowed()
 	}
-	if err := dir.Rename(name, viewPrefix+v.name); err != nil {
-		_ = dir.Remove(name)
-		return err
-	}
+	r.usesLocked() // of what there was
 	before := v.current
-	v.current = t
-	t.users++
+	if before != nil {
+		r.asideLocked(before)
+	}
+	if err := dir.Rename(name, v.file()); err != nil {
+		_ = dir.Remove(name)
+		return nil, err
+	}
+	v.current = r.newTreeLocked(revision, v.file(), made)
+	v.current.useLocked()
 	if before != nil {
 		before.giveLocked()
 	}
-	r.dropLocked(v.partial)
-	v.partial = nil
-	return nil
+	v.dropPartialLocked()
+	return v.current, nil
 }
 
 // result shows a tree that the caller uses.

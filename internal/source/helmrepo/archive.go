@@ -13,7 +13,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/plumb-gitops/plumb/internal/source"
 	"helm.sh/helm/v4/pkg/chart/loader/archive"
 )
 
@@ -44,13 +43,10 @@ type budget struct {
 	raw int64
 	// yaml is what may be decoded.
 	yaml yamlBudget
-	// decoding is the turn to do it: one chart of a store at a time, for it takes many times
-	// the memory of what is written.
-	decoding *source.Turns
 }
 
 func (s *Store) budget(ctx context.Context) *budget {
-	return &budget{ctx: ctx, file: s.options.FileBytes, decoding: &s.decoding, total: mostUnpacked, files: mostFiles, raw: mostUnpacked + mostHeaders, yaml: yamlBudget{bytes: mostDecoded, nodes: mostNodes}}
+	return &budget{ctx: ctx, file: s.options.FileBytes, total: mostUnpacked, files: mostFiles, raw: mostUnpacked + mostHeaders, yaml: yamlBudget{bytes: mostDecoded, nodes: mostNodes}}
 }
 
 // take accounts for a file before it is read.
@@ -67,8 +63,9 @@ func (b *budget) take(name string, size int64) error {
 	return nil
 }
 
-// visit is told of each file of a chart. What it leaves of the content is skipped.
-type visit func(name string, content io.Reader) error
+// visit is told of each file of a chart, with its size. What it leaves of the content is
+// skipped.
+type visit func(name string, size int64, content io.Reader) error
 
 // isPacked tells whether a file is a packed chart inside a chart, which Helm loads with it.
 func isPacked(name string) bool {
@@ -133,7 +130,7 @@ func (b *budget) archive(in io.Reader, folder string, depth int, see visit) erro
 			err = b.take(name, header.Size)
 		}
 		if err == nil {
-			err = b.open(packed, name, folder, depth, see)
+			err = b.open(packed, header.Size, name, folder, depth, see)
 		}
 		if err != nil {
 			return err
@@ -161,9 +158,9 @@ func (m *metered) Read(p []byte) (int, error) {
 }
 
 // open visits a file, or the files of a packed chart, which count besides.
-func (b *budget) open(content io.Reader, name, folder string, depth int, see visit) error {
+func (b *budget) open(content io.Reader, size int64, name, folder string, depth int, see visit) error {
 	if !isPacked(name) {
-		err := see(folder+name, content)
+		err := see(folder+name, size, content)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			err = fmt.Errorf("it is no packed chart: %w", err)
 		}
@@ -237,10 +234,13 @@ func (n names) add(name string) error {
 // readArchive reads a packed chart into memory, as Helm's loader takes it.
 func readArchive(in io.Reader, b *budget) ([]*archive.BufferedFile, error) {
 	var files []*archive.BufferedFile
-	err := walkArchive(in, b, func(name string, content io.Reader) error {
-		data, err := io.ReadAll(content)
+	err := walkArchive(in, b, func(name string, size int64, content io.Reader) error {
+		data := make([]byte, size) // which was taken from the budget
+		if _, err := io.ReadFull(content, data); err != nil {
+			return err
+		}
 		files = append(files, bufferedFile(name, data))
-		return err
+		return nil
 	})
 	return files, err
 }

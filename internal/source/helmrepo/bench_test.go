@@ -81,6 +81,17 @@ type buffer struct{ bytes.Buffer }
 func (b *buffer) Truncate(int64) error           { b.Reset(); return nil }
 func (b *buffer) Seek(int64, int) (int64, error) { return 0, nil }
 
+// aside is a file for what a conversion does not hold.
+func aside(t *testing.T) *os.File {
+	t.Helper()
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	return file
+}
+
 // TestIndexIsNotHeld: what is in use while an index is read does not grow with it.
 func TestIndexIsNotHeld(t *testing.T) { //nolint:paralleltest // others would be weighed too
 	index := syntheticIndex(500, 20, 100)
@@ -88,7 +99,7 @@ func TestIndexIsNotHeld(t *testing.T) { //nolint:paralleltest // others would be
 	var out buffer
 	out.Grow(len(index))
 	before := heap()
-	warning, err := convert(t.Context(), in, int64(len(index)), &out)
+	warning, err := convert(t.Context(), in, int64(len(index)), &out, aside(t))
 	if err != nil || warning != "" {
 		t.Fatalf("%q, %v", warning, err)
 	}
@@ -107,7 +118,7 @@ func TestIndexIsNotHeld(t *testing.T) { //nolint:paralleltest // others would be
 func held(t *testing.T, out *buffer) (charts, versions int) {
 	t.Helper()
 	in := file{bytes.NewReader(out.Bytes())}
-	d, err := readDirectory(in)
+	d, err := readDirectory(in, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -178,7 +178,7 @@ func (s *Store) chosen(ctx context.Context, r *remote, request ChartRequest, fou
 	if kept, ok, err := r.keep(ctx, request.book(), state, known); err != nil || ok {
 		return kept, err
 	}
-	leave, err := r.turns.Take(ctx, digestOf(request.Name, state.Version, state.Origin))
+	leave, err := r.turns.take(ctx, digestOf(request.Name, state.Version, state.Origin))
 	if err != nil {
 		return Chart{}, err
 	}
@@ -223,7 +223,7 @@ func (s *Store) bring(ctx context.Context, r *remote, request ChartRequest, foun
 		return Chart{}, fault(gitops.Transient, ReasonPull, fmt.Errorf(
 			"what the server has is not what the index says: its digest is %s instead of %s; write the index again", got, want))
 	}
-	if err := s.checkChart(ctx, file, state.Name, found.version); err != nil {
+	if err := s.checkChart(s.budget(ctx), file, state.Name, found.version); err != nil {
 		return Chart{}, s.unusable(ctx, ReasonPull, err)
 	}
 	if !state.Packaged {
@@ -249,27 +249,40 @@ func (r *remote) receive(ctx context.Context, request ChartRequest, found releas
 
 // repack puts other values into a chart that was got.
 func (s *Store) repack(ctx context.Context, r *remote, request ChartRequest, packed io.ReadSeeker, state chartState, known string) (Chart, error) {
-	if _, err := packed.Seek(0, io.SeekStart); err != nil {
+	var made packedChart
+	err := s.alone(ctx, &r.turns.line, func(ctx context.Context) (err error) {
+		made, err = s.repacked(ctx, r, request, packed, state)
+		return err
+	})
+	if err != nil {
 		return Chart{}, err
+	}
+	defer made.done()
+	return r.enter(ctx, request.book(), made.file, made.state, known)
+}
+
+func (s *Store) repacked(ctx context.Context, r *remote, request ChartRequest, packed io.ReadSeeker, state chartState) (packedChart, error) {
+	if _, err := packed.Seek(0, io.SeekStart); err != nil {
+		return packedChart{}, err
 	}
 	budget := s.budget(ctx)
 	files, err := readArchive(packed, budget)
 	if err != nil {
-		return Chart{}, s.unusable(ctx, ReasonPackage, err)
+		return packedChart{}, s.unusable(ctx, ReasonPackage, err)
 	}
 	loaded, err := loadFiles(budget, files)
 	if err != nil {
-		return Chart{}, s.unusable(ctx, ReasonPackage, err)
+		return packedChart{}, s.unusable(ctx, ReasonPackage, err)
 	}
 	values, merged, err := mergeValues(chartFiles(budget, loaded), request.ValuesFiles, request.IgnoreMissingValuesFiles)
 	if err != nil {
-		return Chart{}, s.unusable(ctx, ReasonValues, err)
+		return packedChart{}, s.unusable(ctx, ReasonValues, err)
 	}
 	if err := setValues(loaded, values); err != nil {
-		return Chart{}, fault(gitops.Invalid, ReasonValues, err)
+		return packedChart{}, fault(gitops.Invalid, ReasonValues, err)
 	}
 	loaded.Metadata.Version, state.ValuesFiles = state.Version, merged
-	return s.pack(ctx, r.shelf, request.book(), loaded, state, known)
+	return s.pack(ctx, r.shelf, loaded, state)
 }
 
 // unusable is the failure to read a chart that came whole, unless it is the reading that

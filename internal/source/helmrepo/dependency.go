@@ -1,7 +1,6 @@
 package helmrepo
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -75,19 +74,15 @@ func missing(c *chart.Chart) ([]*chart.Dependency, error) {
 
 // addDependencies adds the dependencies that a chart does not have, and tells how many.
 // The budget is for the chart with all of them: they are in memory together.
-func (s *Store) addDependencies(ctx context.Context, b *budget, tree gitops.Tree, at string, request PackageRequest, c *chart.Chart) (int, error) {
+func (s *Store) addDependencies(b *budget, tree gitops.Tree, at string, fetched *dependencyFiles, c *chart.Chart) (int, error) {
 	absent, err := missing(c)
 	if err != nil {
 		return 0, err
 	}
 	for _, d := range absent {
-		added, err := s.dependency(ctx, b, tree, at, request, d)
+		added, err := s.dependency(b, tree, at, fetched, d)
 		if err != nil {
-			err := because(gitops.Invalid, ReasonDependency, err)
-			if err.Kind == gitops.Stalled {
-				err.Kind = gitops.Invalid // it is the source that has to change
-			}
-			return 0, within(fmt.Sprintf("dependency %q", clipped(d.Name)), err)
+			return 0, dependencyFault(d, err)
 		}
 		if d.Alias != "" {
 			added.Metadata.Name = d.Alias
@@ -97,11 +92,25 @@ func (s *Store) addDependencies(ctx context.Context, b *budget, tree gitops.Tree
 	return len(absent), settle(c)
 }
 
-func (s *Store) dependency(ctx context.Context, b *budget, tree gitops.Tree, at string, request PackageRequest, d *chart.Dependency) (*chart.Chart, error) {
-	if d.Repository == "" || strings.HasPrefix(d.Repository, "file://") {
+// dependencyFault says which dependency it is that an error is about.
+func dependencyFault(d *chart.Dependency, cause error) error {
+	err := because(gitops.Invalid, ReasonDependency, cause)
+	if err.Kind == gitops.Stalled {
+		err.Kind = gitops.Invalid // it is the source that has to change
+	}
+	return within(fmt.Sprintf("dependency %q", clipped(d.Name)), err)
+}
+
+func (s *Store) dependency(b *budget, tree gitops.Tree, at string, fetched *dependencyFiles, d *chart.Dependency) (*chart.Chart, error) {
+	if isLocal(d) {
 		return s.localDependency(b, tree, at, d)
 	}
-	return s.remoteDependency(ctx, b, request, d)
+	return fetched.load(b, d)
+}
+
+// isLocal tells whether a dependency is a chart of the same source.
+func isLocal(d *chart.Dependency) bool {
+	return d.Repository == "" || strings.HasPrefix(d.Repository, "file://")
 }
 
 // localDependency loads a chart of the same source.
@@ -135,58 +144,6 @@ func (s *Store) localDependency(b *budget, tree gitops.Tree, at string, d *chart
 		return nil, fmt.Errorf("the chart at %q has version %q, which is not in the range %q", target, loaded.Metadata.Version, want)
 	}
 	return loaded, nil
-}
-
-// remoteDependency gets a chart from a repository.
-func (s *Store) remoteDependency(ctx context.Context, b *budget, request PackageRequest, d *chart.Dependency) (*chart.Chart, error) {
-	at, err := dependencyURL(d.Repository)
-	if err != nil {
-		return nil, err
-	}
-	if request.RepositoryFor == nil {
-		return nil, fmt.Errorf("there is no repository %q", redacted(at))
-	}
-	repository, followed, err := request.RepositoryFor(ctx, at)
-	if err != nil {
-		return nil, fmt.Errorf("repository %q: %w", redacted(at), err)
-	}
-	got := ChartRequest{Repository: repository, Name: d.Name, Version: d.Version, Cached: followed}
-	want, err := parseWanted(d.Version)
-	if err != nil {
-		return nil, err
-	}
-	r, err := s.remote(ctx, repository)
-	if err != nil {
-		return nil, err
-	}
-	packed, err := s.packedDependency(ctx, r, got, want)
-	if err != nil {
-		return nil, within(fmt.Sprintf("%s of %q", got, shown(r.base)), r.failure(ctx, ReasonDependency, err))
-	}
-	files, err := readArchive(bytes.NewReader(packed), b)
-	if err != nil {
-		return nil, err
-	}
-	return loadFiles(b, files)
-}
-
-// packedDependency gets the packed chart and checks it.
-func (s *Store) packedDependency(ctx context.Context, r *remote, request ChartRequest, want wanted) ([]byte, error) {
-	found, err := r.choose(ctx, request, want)
-	if err != nil {
-		return nil, err
-	}
-	var packed bytes.Buffer
-	if err := r.receive(ctx, request, found, &packed); err != nil {
-		return nil, err
-	}
-	if digest := indexDigest(found.digest); request.Repository.Registry == nil && digest != "" && sha256Digest(packed.Bytes()) != "sha256:"+digest {
-		return nil, fault(gitops.Transient, ReasonDependency, errors.New("what the server has does not have the digest that the index says"))
-	}
-	if err := s.checkChart(ctx, bytes.NewReader(packed.Bytes()), path.Base(request.Name), found.version); err != nil {
-		return nil, s.unusable(ctx, ReasonDependency, err)
-	}
-	return packed.Bytes(), nil
 }
 
 // dependencyURL is the URL of a dependency's repository in the form in which repositories

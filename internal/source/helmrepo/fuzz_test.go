@@ -28,9 +28,9 @@ func converted(t *testing.T, read func(io.Reader, *indexWriter) error, text []by
 	t.Helper()
 	var out buffer
 	if read == nil {
-		warning, err = convert(t.Context(), bytes.NewReader(text), int64(len(text)), &out)
+		warning, err = convert(t.Context(), bytes.NewReader(text), int64(len(text)), &out, aside(t))
 	} else {
-		warning, err = convertBy(t.Context(), read, bytes.NewReader(text), &out)
+		warning, err = conversion{bytes.NewReader(text), &out, aside(t), 1 << 30}.do(t.Context(), read)
 	}
 	if err != nil {
 		return "", "", err

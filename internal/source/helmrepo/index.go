@@ -180,7 +180,7 @@ func (r *remote) takeIndex(ctx context.Context, response *http.Response, last *i
 		return err
 	}
 	defer done()
-	if next.Warning, err = convert(ctx, raw, size, out); err != nil {
+	if next.Warning, err = r.converted(ctx, raw, size, out); err != nil {
 		return r.indexation(ctx, err)
 	}
 	return r.setIndex(name, next)

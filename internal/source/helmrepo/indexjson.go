@@ -15,11 +15,14 @@ const mostDepth = 100
 func readJSON(in io.Reader, w *indexWriter) error { return noJSON(readJSONIndex(in, w)) }
 
 func readJSONIndex(in io.Reader, w *indexWriter) error {
-	decoder := json.NewDecoder(in)
+	value := &oneValue{in: in}
+	decoder := json.NewDecoder(value)
+	value.decoder = decoder
 	if err := delimiter(decoder, '{'); err != nil {
 		return err
 	}
 	fields := map[string]json.RawMessage{}
+	beside := 0 // bytes of them
 	for decoder.More() {
 		key, err := keyOf(decoder)
 		if err != nil {
@@ -33,7 +36,8 @@ func readJSONIndex(in io.Reader, w *indexWriter) error {
 			err = readJSONCharts(decoder, w)
 		} else {
 			var value json.RawMessage
-			if err = decoder.Decode(&value); len(value) > mostEntry {
+			err = decoder.Decode(&value)
+			if beside += len(value); beside > mostEntry {
 				err = fmt.Errorf("the index has more than %d bytes beside its entries", mostEntry)
 			}
 			fields[key] = value
@@ -53,6 +57,9 @@ func readJSONIndex(in io.Reader, w *indexWriter) error {
 	}
 	delete(fields, "entries")
 	text, err := json.Marshal(fields)
+	if err == nil && signs(text) > mostEntryNodes {
+		err = tooMany(mostEntryNodes)
+	}
 	if err == nil {
 		err = uniqueKeys(text)
 	}
@@ -102,14 +109,7 @@ func readJSONVersions(decoder *json.Decoder, name string, w *indexWriter) error 
 		if err := decoder.Decode(&text); err != nil {
 			return err
 		}
-		var version *entry
-		err := uniqueKeys(text)
-		switch {
-		case len(text) > mostEntry:
-			err = fmt.Errorf("it has more than %d bytes", mostEntry)
-		case err == nil:
-			err = json.Unmarshal(text, &version)
-		}
+		version, err := parseEntry(text)
 		if err != nil {
 			w.skip("", err)
 			continue
@@ -119,6 +119,41 @@ func readJSONVersions(decoder *json.Decoder, name string, w *indexWriter) error 
 		}
 	}
 	return delimiter(decoder, ']')
+}
+
+func parseEntry(text []byte) (version *entry, err error) {
+	if len(text) > mostEntry {
+		return nil, fmt.Errorf("it has more than %d bytes", mostEntry)
+	}
+	if signs(text) > mostEntryNodes {
+		return nil, tooMany(mostEntryNodes)
+	}
+	if err := uniqueKeys(text); err != nil {
+		return nil, err
+	}
+	return version, json.Unmarshal(text, &version)
+}
+
+// mostValue is the most bytes of a single value in JSON that are held. A version with more
+// than mostEntry of them is left out; with more than this the index cannot be read on.
+const mostValue = 4 * mostEntry
+
+// oneValue is what a decoder reads from. It ends where a value is so long that the decoder
+// should not hold it.
+type oneValue struct {
+	in      io.Reader
+	decoder *json.Decoder
+	read    int64
+}
+
+// Read gives bytes.
+func (o *oneValue) Read(p []byte) (int, error) {
+	if o.read-o.decoder.InputOffset() > mostValue {
+		return 0, fmt.Errorf("the index has a value of more than %d bytes", mostValue)
+	}
+	n, err := o.in.Read(p[:min(len(p), 64<<10)])
+	o.read += int64(n)
+	return n, err
 }
 
 func delimiter(decoder *json.Decoder, want json.Delim) error {

@@ -34,8 +34,9 @@ type indexFile interface {
 	Stat() (fs.FileInfo, error)
 }
 
-// readDirectory reads where the charts of an index are.
-func readDirectory(in indexFile) (directory, error) {
+// readDirectory reads where the charts of an index are: of all of them, or of those that are
+// wanted.
+func readDirectory(in indexFile, wanted func(name string) bool) (directory, error) {
 	info, err := in.Stat()
 	if err != nil {
 		return directory{}, err
@@ -52,12 +53,57 @@ func readDirectory(in indexFile) (directory, error) {
 	if !bytes.Equal(trailer[20:], trailerMark()) || at.Offset < 0 || at.Length < 0 || at.Offset+at.Length != info.Size()-trailerLength {
 		return directory{}, errDamaged
 	}
-	var d directory
 	block := newBlock(in, at)
-	if err := json.NewDecoder(io.LimitReader(block, mostDirectory)).Decode(&d); err != nil || block.drain() != nil {
+	d, err := decodeDirectory(json.NewDecoder(io.LimitReader(block, mostDirectory)), wanted)
+	if err != nil || block.drain() != nil {
 		return directory{}, errDamaged
 	}
 	return d, nil
+}
+
+// decodeDirectory decodes a directory, a place at a time.
+func decodeDirectory(decoder *json.Decoder, wanted func(name string) bool) (d directory, err error) {
+	if err := delimiter(decoder, '{'); err != nil {
+		return d, err
+	}
+	for decoder.More() {
+		key, err := keyOf(decoder)
+		if err != nil {
+			return d, err
+		}
+		switch key {
+		case "head":
+			err = decoder.Decode(&d.Head)
+		case "charts":
+			d.Charts, err = decodePlaces(decoder, wanted)
+		default:
+			err = errDamaged
+		}
+		if err != nil {
+			return d, err
+		}
+	}
+	return d, delimiter(decoder, '}')
+}
+
+func decodePlaces(decoder *json.Decoder, wanted func(name string) bool) (places []place, err error) {
+	token, err := decoder.Token()
+	if err != nil || token == nil { // null, as earlier versions wrote none
+		return nil, err
+	}
+	if token != json.Delim('[') {
+		return nil, errDamaged
+	}
+	for decoder.More() {
+		var at place
+		if err := decoder.Decode(&at); err != nil {
+			return nil, err
+		}
+		if wanted == nil || wanted(at.Name) {
+			places = append(places, at)
+		}
+	}
+	return places, delimiter(decoder, ']')
 }
 
 // block reads what a place holds, and finds out whether it is what was written.
@@ -112,15 +158,14 @@ func (s *summingReader) Read(p []byte) (int, error) {
 // candidates gives the versions of a chart one after the other, newest first, and tells
 // whether there is such a chart.
 func candidates(in indexFile, name string, each func(candidate)) (bool, error) {
-	d, err := readDirectory(in)
+	d, err := readDirectory(in, func(other string) bool { return other == name })
 	if err != nil {
 		return false, err
 	}
-	at, ok := d.find(name)
-	if !ok {
+	if len(d.Charts) == 0 {
 		return false, nil
 	}
-	content := newBlock(in, at)
+	content := newBlock(in, d.Charts[0])
 	decoder := json.NewDecoder(content)
 	if _, err := decoder.Token(); err != nil {
 		return false, errDamaged
@@ -141,7 +186,7 @@ func candidates(in indexFile, name string, each func(candidate)) (bool, error) {
 // openServed gives the index as it is served: all of it as JSON, in Helm's form, as Flux
 // stores it.
 func openServed(in indexFile) (io.ReadCloser, error) {
-	d, err := readDirectory(in)
+	d, err := readDirectory(in, nil)
 	if err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
@@ -208,9 +253,42 @@ func (s *served) advance() error {
 		separator = ",\n    "
 	}
 	s.next++
-	s.now = io.MultiReader(bytes.NewReader(fmt.Appendf(nil, "%s%s: ", separator, name)), newBlock(s.in, at))
+	s.now = io.MultiReader(bytes.NewReader(fmt.Appendf(nil, "%s%s: ", separator, name)), &escaping{in: newBlock(s.in, at)})
 	return nil
 }
 
 // Close closes the file.
 func (s *served) Close() error { return s.in.Close() }
+
+// escaping writes the signs of HTML in JSON as Helm does: as escapes. They stand in texts only.
+type escaping struct {
+	in   io.Reader
+	rest []byte // what is still to be given
+	err  error  // comes behind it
+	raw  [4 << 10]byte
+	made []byte
+}
+
+// Read gives bytes of the JSON.
+func (e *escaping) Read(p []byte) (int, error) {
+	for len(e.rest) == 0 {
+		if e.err != nil {
+			return 0, e.err
+		}
+		var n int
+		n, e.err = e.in.Read(e.raw[:])
+		e.made = e.made[:0]
+		for _, c := range e.raw[:n] {
+			switch c {
+			case '<', '>', '&':
+				e.made = fmt.Appendf(e.made, `\u%04x`, c)
+			default:
+				e.made = append(e.made, c)
+			}
+		}
+		e.rest = e.made
+	}
+	n := copy(p, e.rest)
+	e.rest = e.rest[n:]
+	return n, nil
+}

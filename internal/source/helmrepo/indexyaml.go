@@ -163,7 +163,7 @@ func (y *yamlIndex) begin(text []byte, cut bool) error {
 	if !ok && !cut && (text[0] == '"' || text[0] == '\'') {
 		// A quoted name; anything but a plain one after it is for the parser of the whole.
 		var quoted map[string]any
-		if err := decode(text, &quoted, mostEntry); err != nil || len(quoted) != 1 {
+		if err := decode(text, &quoted, mostEntry, mostEntryNodes); err != nil || len(quoted) != 1 {
 			return errIrregular
 		}
 		for key, value := range quoted {
@@ -238,7 +238,7 @@ func (y *yamlIndex) close() error {
 		return nil
 	}
 	var items []*written
-	if err := decode(y.item.Bytes(), &items, mostEntry); err != nil {
+	if err := decode(y.item.Bytes(), &items, mostEntry, mostEntryNodes); err != nil {
 		if strings.Contains(err.Error(), "unknown anchor") {
 			return errIrregular
 		}
@@ -251,13 +251,23 @@ func (y *yamlIndex) close() error {
 	return y.w.add(items[0].entry())
 }
 
-// decode reads YAML that has no more than most bytes with its aliases written out.
-func decode(text []byte, into any, most int64) error {
-	if _, err := source.WrittenOut(text, most); err != nil {
+// decode reads YAML that has no more than most bytes and so many nodes with its aliases written
+// out.
+func decode(text []byte, into any, most, nodes int64) error {
+	if int64(signs(text)) > nodes {
+		return tooMany(nodes)
+	}
+	all, err := source.WrittenOut(text, most)
+	if err != nil {
 		return err
+	}
+	if all.Nodes > nodes {
+		return tooMany(nodes)
 	}
 	return yaml.Unmarshal(text, into)
 }
+
+func tooMany(nodes int64) error { return fmt.Errorf("it has more than about %d nodes", nodes) }
 
 // plainYAML is the error of the YAML parser for people; its lines would be those of a piece.
 func plainYAML(err error) error {
@@ -278,7 +288,7 @@ func (y *yamlIndex) finish() error {
 		return err
 	}
 	var h head
-	if err := decode(y.head.Bytes(), &h, mostEntry); err != nil {
+	if err := decode(y.head.Bytes(), &h, mostEntry, mostEntryNodes); err != nil {
 		return fmt.Errorf("the head of the index: %w", plainYAML(err))
 	}
 	return y.w.finish(h)
@@ -301,7 +311,7 @@ func readWhole(in io.Reader, w *indexWriter) error {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return errors.New("the index is empty")
 	}
-	if err := decode(text, &index, mostWrittenOut); err != nil {
+	if err := decode(text, &index, mostWrittenOut, mostIrregularNodes); err != nil {
 		return fmt.Errorf("the index is no YAML that can be read: %w", plainYAML(err))
 	}
 	charts := aliased(&index.Entries)

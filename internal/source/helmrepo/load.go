@@ -2,7 +2,6 @@ package helmrepo
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -41,12 +40,12 @@ const (
 
 // checkChart reads a packed chart once, and refuses one that passes the limits or is not
 // the chart that was looked for.
-func (s *Store) checkChart(ctx context.Context, packed io.ReadSeeker, name, version string) error {
+func (s *Store) checkChart(b *budget, packed io.ReadSeeker, name, version string) error {
 	if _, err := packed.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
 	var metadata []byte
-	err := walkArchive(packed, s.budget(ctx), func(file string, content io.Reader) (err error) {
+	err := walkArchive(packed, b, func(file string, _ int64, content io.Reader) (err error) {
 		if file != chartFile {
 			return nil
 		}
@@ -81,11 +80,8 @@ func parseMetadata(data []byte) (*chart.Metadata, error) {
 	if data == nil {
 		return nil, fmt.Errorf("it has no %s", chartFile)
 	}
-	if signs(data) > mostMetadataNodes {
-		return nil, fmt.Errorf("its %s has more than about %d nodes of YAML", chartFile, mostMetadataNodes)
-	}
 	m := &chart.Metadata{}
-	if err := decode(withoutMark(data), m, mostMetadata); err != nil {
+	if err := decode(withoutMark(data), m, mostMetadata, mostMetadataNodes); err != nil {
 		return nil, fmt.Errorf("its %s cannot be read: %w", chartFile, plain(err))
 	}
 	if m.APIVersion == "" {
@@ -100,11 +96,6 @@ func parseMetadata(data []byte) (*chart.Metadata, error) {
 // loadFiles loads a chart of files. The charts in it are in the order of their names, as
 // Helm's loader gives them in another order each time.
 func loadFiles(b *budget, files []*archive.BufferedFile) (*chart.Chart, error) {
-	leave, err := b.decoding.Take(b.ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	if err := b.yaml.takeFiles(files); err != nil {
 		return nil, err
 	}
@@ -256,8 +247,9 @@ func (b *budget) member(tree gitops.Tree, at, name string) ([]*archive.BufferedF
 		return []*archive.BufferedFile{bufferedFile(name, data)}, nil
 	}
 	var files []*archive.BufferedFile
-	err = b.open(bytes.NewReader(data), name, "", 0, func(name string, content io.Reader) error {
-		data, err := io.ReadAll(content)
+	err = b.open(bytes.NewReader(data), int64(len(data)), name, "", 0, func(name string, size int64, content io.Reader) error {
+		data := make([]byte, size)
+		_, err := io.ReadFull(content, data)
 		files = append(files, bufferedFile(name, data))
 		return err
 	})

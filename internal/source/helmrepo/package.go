@@ -126,23 +126,60 @@ func (s *Store) packageTree(ctx context.Context, tree gitops.Tree, request Packa
 	if kept, ok, err := s.keepPackage(ctx, sh, tree, at, request, known); err != nil || ok {
 		return kept, err
 	}
+	fetched := &dependencyFiles{store: s, shelf: sh, request: request, files: map[string]string{}}
+	defer fetched.close()
+	for {
+		var made packedChart
+		var absent []*chart.Dependency
+		err := s.alone(ctx, &sh.turns.line, func(ctx context.Context) (err error) {
+			made, absent, err = s.packaged(ctx, sh, tree, at, request, fetched)
+			return err
+		})
+		switch {
+		case err != nil:
+			return Chart{}, err
+		case len(absent) == 0:
+			defer made.done()
+			return sh.enter(ctx, request.book(), made.file, made.state, known)
+		}
+		// Servers are asked while nothing of the chart is in memory. It is the same the second
+		// time, for the tree does not change.
+		if err := fetched.get(ctx, absent); err != nil {
+			return Chart{}, s.dependencyFailure(ctx, err)
+		}
+	}
+}
+
+// packaged loads a chart and packs it, or gives the dependencies that have to be fetched before.
+func (s *Store) packaged(ctx context.Context, sh *shelf, tree gitops.Tree, at string, request PackageRequest, fetched *dependencyFiles) (packedChart, []*chart.Dependency, error) {
 	budget := s.budget(ctx)
 	files, packed, err := s.loadTree(budget, tree, at)
 	if err != nil {
-		return Chart{}, s.unusable(ctx, ReasonReference, err)
+		return packedChart{}, nil, s.unusable(ctx, ReasonReference, err)
 	}
 	loaded, err := loadFiles(budget, files)
 	if err != nil {
-		return Chart{}, s.unusable(ctx, ReasonReference, err)
+		return packedChart{}, nil, s.unusable(ctx, ReasonReference, err)
 	}
 	state := chartState{Name: loaded.Name(), Packaged: true}
 	if state.Version, err = withMetadata(loaded.Metadata.Version, request.metadata()); err != nil {
-		return Chart{}, fault(gitops.Stalled, ReasonMetadata, err)
+		return packedChart{}, nil, fault(gitops.Stalled, ReasonMetadata, err)
 	}
 	if packed && request.metadata() == "" {
-		return s.copyPacked(ctx, sh, tree, at, request, state, known)
+		made, err := s.copyPacked(ctx, sh, tree, at, state)
+		return made, nil, err
 	}
-	return s.build(budget, sh, tree, at, packed, request, loaded, state, known)
+	if !packed {
+		absent, err := fetched.lacking(loaded)
+		if err != nil {
+			return packedChart{}, nil, s.dependencyFailure(ctx, err)
+		}
+		if len(absent) > 0 {
+			return packedChart{}, absent, nil
+		}
+	}
+	made, err := s.build(budget, sh, tree, at, packed, request, loaded, state, fetched)
+	return made, nil, err
 }
 
 // keepPackage gives the chart that the caller knows, where the one in the source still has
@@ -171,44 +208,44 @@ func (s *Store) keepPackage(ctx context.Context, sh *shelf, tree gitops.Tree, at
 }
 
 // build puts values, version and dependencies into a chart and packs it.
-func (s *Store) build(b *budget, sh *shelf, tree gitops.Tree, at string, packed bool, request PackageRequest, loaded *chart.Chart, state chartState, known string) (Chart, error) {
+func (s *Store) build(b *budget, sh *shelf, tree gitops.Tree, at string, packed bool, request PackageRequest, loaded *chart.Chart, state chartState, fetched *dependencyFiles) (packedChart, error) {
 	if len(mergedFiles(request.ValuesFiles)) > 0 {
 		values, merged, err := mergeValues(treeFiles(b, tree), request.ValuesFiles, request.IgnoreMissingValuesFiles)
 		if err == nil {
 			err = setValues(loaded, values)
 		}
 		if err != nil {
-			return Chart{}, s.unusable(b.ctx, ReasonValues, err)
+			return packedChart{}, s.unusable(b.ctx, ReasonValues, err)
 		}
 		state.ValuesFiles = merged
 	}
 	loaded.Metadata.Version = state.Version
 	if !packed {
-		added, err := s.addDependencies(b.ctx, b, tree, at, request, loaded)
+		added, err := s.addDependencies(b, tree, at, fetched, loaded)
 		if err != nil {
-			return Chart{}, s.dependencyFailure(b.ctx, err)
+			return packedChart{}, s.dependencyFailure(b.ctx, err)
 		}
 		state.Dependencies = added
 	}
-	return s.pack(b.ctx, sh, request.book(), loaded, state, known)
+	return s.pack(b.ctx, sh, loaded, state)
 }
 
 // copyPacked takes a packed chart of the source as it is.
-func (s *Store) copyPacked(ctx context.Context, sh *shelf, tree gitops.Tree, at string, request PackageRequest, state chartState, known string) (Chart, error) {
+func (s *Store) copyPacked(ctx context.Context, sh *shelf, tree gitops.Tree, at string, state chartState) (packedChart, error) {
 	data, err := tree.ReadFile(at)
 	if err != nil {
-		return Chart{}, err
+		return packedChart{}, err
 	}
 	file, name, done, err := sh.create()
 	if err != nil {
-		return Chart{}, err
+		return packedChart{}, err
 	}
-	defer done()
 	if _, err := artifact.CountedWriter(ctx, file).Write(data); err != nil {
-		return Chart{}, err
+		done()
+		return packedChart{}, err
 	}
 	state.Packaged, state.Size, state.Digest = false, int64(len(data)), sha256Digest(data)
-	return sh.enter(ctx, request.book(), name, state, known)
+	return packedChart{name, state, done}, nil
 }
 
 // LastPackage gives what a request made last, from the disk and without asking anybody. It

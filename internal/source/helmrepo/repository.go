@@ -124,7 +124,7 @@ type remote struct {
 	// own gives credential and client certificate to the repository's server only; all
 	// gives them to the server that is asked. The latter is nil without PassCredentials.
 	own, all *egress.Transport
-	polls    polls
+	polls    *polls
 }
 
 // newRemote makes a connection, which has no shelf yet.

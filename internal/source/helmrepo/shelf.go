@@ -15,7 +15,6 @@ import (
 	"sync"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
-	"github.com/plumb-gitops/plumb/internal/source"
 )
 
 // shelf is the folder of one repository as one credential sees it, or of the charts that
@@ -23,7 +22,7 @@ import (
 type shelf struct {
 	store *Store
 	key   string
-	turns source.Turns
+	turns turns
 
 	mu sync.Mutex // guards all below; held for a moment only
 	// dir is nil until the shelf was opened.

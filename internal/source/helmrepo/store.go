@@ -56,8 +56,10 @@ type Store struct {
 	unpacked *artifact.Cache
 	// dial makes the connection to a repository.
 	dial func(Repository) (*remote, error)
-	// decoding is the turn to decode the YAML of a chart.
-	decoding source.Turns
+	// packing is the turn to have the files of a chart in memory: see alone.
+	packing source.Turns
+	// indexes is the turn to convert an index, and smallIndexes that for small ones.
+	indexes, smallIndexes source.Turns
 
 	mu      sync.Mutex // guards all below
 	remotes map[string]*remote
@@ -74,7 +76,7 @@ func Open(path string, unpacked *artifact.Cache, o Options) (*Store, error) {
 	}
 	return &Store{
 		options: o.withDefaults(), folder: folder, unpacked: unpacked,
-		remotes: map[string]*remote{}, shelves: map[string]*shelf{}, dial: newRemote,
+		remotes: map[string]*remote{}, shelves: map[string]*shelf{}, dial: newRemote, smallIndexes: source.Turns{Places: smallIndexes},
 	}, nil
 }
 

@@ -116,13 +116,8 @@ func treeFiles(b *budget, tree gitops.Tree) readValues {
 
 // parseValues reads a values file, and takes its length off what is left.
 func parseValues(data []byte, b *budget) (map[string]any, error) {
-	leave, err := b.decoding.Take(b.ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	values := map[string]any{}
-	err = b.yaml.take(data, mostValues)
+	err := b.yaml.take(data, mostValues)
 	if err == nil {
 		err = yaml.Unmarshal(data, &values)
 	}

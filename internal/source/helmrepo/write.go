@@ -13,35 +13,68 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/source"
 	"helm.sh/helm/v4/pkg/chart/common"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"sigs.k8s.io/yaml"
 )
 
-// pack writes a chart as a packed one, stores it and shows it.
-func (s *Store) pack(ctx context.Context, sh *shelf, book string, c *chart.Chart, state chartState, known string) (Chart, error) {
+// packSlice is how long one chart may take from when it is read until it is packed.
+const packSlice = 2 * time.Minute
+
+// alone does the work that has all files of a chart in memory, some of them decoded, when it
+// is its turn. Whoever waits for the turn holds nothing, and who has it waits for no server.
+func (s *Store) alone(ctx context.Context, line *source.Line, work func(context.Context) error) error {
+	leave, err := s.packing.Take(ctx, line)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	limited, cancel := context.WithTimeout(ctx, packSlice)
+	defer cancel()
+	err = work(limited)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return fault(gitops.Invalid, ReasonPackage, fmt.Errorf("the chart is not packaged within %s, which is the most that one may take", packSlice))
+	}
+	return err
+}
+
+// packedChart is a file with a chart that is not followed yet.
+type packedChart struct {
+	file  string
+	state chartState
+	// done gives up the file, unless it was entered.
+	done func()
+}
+
+// pack writes a chart as a packed one.
+func (s *Store) pack(ctx context.Context, sh *shelf, c *chart.Chart, state chartState) (_ packedChart, err error) {
 	if err := c.Validate(); err != nil {
-		return Chart{}, fault(gitops.Invalid, ReasonPackage, plain(err))
+		return packedChart{}, fault(gitops.Invalid, ReasonPackage, plain(err))
 	}
 	if err := checkNames(c.Name(), c.Metadata.Version); err != nil {
-		return Chart{}, fault(gitops.Invalid, ReasonPackage, err)
+		return packedChart{}, fault(gitops.Invalid, ReasonPackage, err)
 	}
 	file, name, done, err := sh.create()
 	if err != nil {
-		return Chart{}, fault(gitops.Transient, ReasonPackage, disk(err))
+		return packedChart{}, fault(gitops.Transient, ReasonPackage, disk(err))
 	}
-	defer done()
+	defer func() {
+		if err != nil {
+			done()
+		}
+	}()
 	sum := sha256.New()
 	out := &bounded{out: artifact.CountedWriter(ctx, io.MultiWriter(file, sum)), most: s.options.ChartBytes}
 	if err := writeChart(ctx, out, c); err != nil {
 		if isDisk(err) || ctx.Err() != nil {
-			return Chart{}, fault(gitops.Transient, ReasonPackage, disk(err))
+			return packedChart{}, fault(gitops.Transient, ReasonPackage, disk(err))
 		}
-		return Chart{}, fault(gitops.Invalid, ReasonPackage, err)
+		return packedChart{}, fault(gitops.Invalid, ReasonPackage, err)
 	}
 	state.Name, state.Version, state.Packaged = c.Name(), c.Metadata.Version, true
 	state.Digest, state.Size = "sha256:"+hex.EncodeToString(sum.Sum(nil)), out.written
-	return sh.enter(ctx, book, name, state, known)
+	return packedChart{name, state, done}, nil
 }
 
 // bounded ends with an error where more is written than a packed chart may have.
