@@ -48,6 +48,7 @@ type Cache struct {
 	// own are the limits of what a Store has packed.
 	own    limits
 	tables *tables
+	vast   *vast
 
 	mu sync.Mutex
 	// held are the artifacts in use, by digest and scope; guarded by mu.
@@ -82,7 +83,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), own: ofOurs(), most: cacheLimits{limits: ofOthers(), unused: maxCache, pace: pace{slowBytes, slowTime}}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), vast: newVast(), own: ofOurs(), most: cacheLimits{limits: ofOthers(), unused: maxCache, pace: pace{slowBytes, slowTime}}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 
