@@ -25,8 +25,8 @@ const (
 // What is removed is not: where the sum comes to the limit the folder is measured, and the sum
 // begins at that. So the sum is never too small, and nothing is measured where there is room.
 //
-// What several namespaces use, such as the store of a Git repository that they follow without
-// a credential, counts for them in equal parts. A nil Rooms bounds nothing.
+// For whom it counts what several namespaces use, such as the store of a Git repository that
+// they follow without a credential, is up to the stores. A nil Rooms bounds nothing.
 type Rooms struct {
 	most int64
 	now  func() time.Time
