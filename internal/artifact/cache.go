@@ -8,12 +8,9 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
-	"maps"
 	"net/http"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,10 +45,13 @@ type Cache struct {
 	// own are the limits of what a Store has packed.
 	own    limits
 	tables *tables
+	vast   *vast
 
 	mu sync.Mutex
 	// held are the artifacts in use, by digest and scope; guarded by mu.
 	held map[string]*cached
+	// left are the namespaces that used artifacts last which nobody uses; guarded by mu.
+	left map[string]string
 }
 
 // cacheLimits bound an artifact of others, the bytes of those that nobody uses, and the time that a
@@ -66,8 +66,8 @@ type cacheLimits struct {
 type cached struct {
 	// users is guarded by Cache.mu.
 	users int
-	// tenants are the namespaces that have used it; guarded by Cache.mu.
-	tenants map[string]bool
+	// tenants counts the users of namespaces; guarded by Cache.mu.
+	tenants map[string]int
 	// loading has one place, which is taken while it is loaded; it guards tree.
 	loading chan struct{}
 	tree    *memory
@@ -82,7 +82,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, tables: newTables(mostTables), own: ofOurs(), most: cacheLimits{limits: ofOthers(), unused: maxCache, pace: pace{slowBytes, slowTime}}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, left: map[string]string{}, tables: newTables(mostTables), vast: newVast(), own: ofOurs(), most: cacheLimits{limits: ofOthers(), unused: maxCache, pace: pace{slowBytes, slowTime}}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 
@@ -148,16 +148,15 @@ func (c *Cache) Load(ctx context.Context, of Packed) (Unpacked, error) {
 	c.mu.Lock()
 	entry := c.held[name]
 	if entry == nil {
-		entry = &cached{loading: make(chan struct{}, 1), tenants: map[string]bool{}}
+		entry = &cached{loading: make(chan struct{}, 1), tenants: map[string]int{}}
 		c.held[name] = entry
 	}
 	entry.users++
-	if tenant := Tenant(ctx); tenant != "" {
-		entry.tenants[tenant] = true
-	}
+	tenant := Tenant(ctx)
+	entry.tenants[tenant]++
 	c.mu.Unlock()
 	var once sync.Once
-	release := func() { once.Do(func() { c.leave(name, entry) }) }
+	release := func() { once.Do(func() { c.leave(name, entry, tenant) }) }
 	// Whoever loads it may have more time than we have.
 	select {
 	case entry.loading <- struct{}{}:
@@ -193,104 +192,21 @@ func (of Packed) folder(name string) (string, error) {
 }
 
 // leave gives an artifact up for one user. Its files stay for a while.
-func (c *Cache) leave(name string, entry *cached) {
+func (c *Cache) leave(name string, entry *cached, tenant string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if entry.tenants[tenant]--; entry.tenants[tenant] == 0 {
+		delete(entry.tenants, tenant)
+	}
 	if entry.users--; entry.users == 0 && c.held[name] == entry {
 		delete(c.held, name)
 		if entry.tree != nil {
 			entry.tree.forget()
+			c.left[name] = tenant
 		}
 		now := c.now()
 		_ = c.root.Chtimes(name, now, now) // It is only kept for less long then.
 	}
-}
-
-// Collect removes artifacts that nobody has used for a while, and more where they take too
-// much of the disk.
-func (c *Cache) Collect() error {
-	old, err := c.excess()
-	if err != nil {
-		return err
-	}
-	return c.clean(func(name string) bool {
-		info, err := c.root.Stat(name)
-		return old[name] || err == nil && c.now().Sub(info.ModTime()) > keepUnused
-	})
-}
-
-// excess are the unused artifacts beyond maxCache bytes.
-func (c *Cache) excess() (map[string]bool, error) {
-	entries, err := fs.ReadDir(c.root.FS(), ".")
-	if err != nil {
-		return nil, own(err)
-	}
-	type kept struct {
-		name string
-		used time.Time
-		size int64
-	}
-	var all []kept
-	for _, e := range entries {
-		info, err := e.Info()
-		c.mu.Lock()
-		inUse := c.held[e.Name()] != nil
-		c.mu.Unlock()
-		if err != nil || inUse || strings.HasPrefix(e.Name(), unfinished) {
-			continue
-		}
-		k := kept{name: e.Name(), used: info.ModTime()}
-		if k.size, err = Size(c.root.FS(), e.Name()); err != nil {
-			return nil, err
-		}
-		all = append(all, k)
-	}
-	slices.SortFunc(all, func(a, b kept) int { return b.used.Compare(a.used) })
-	old, total := map[string]bool{}, int64(0)
-	for _, k := range all {
-		if total += k.size; total > c.most.unused {
-			old[k.name] = true
-		}
-	}
-	return old, nil
-}
-
-// Measure charges namespaces with the artifacts in use that they have used. The others are
-// bounded by themselves.
-func (c *Cache) Measure(charge func(namespace string, bytes int64)) error {
-	c.mu.Lock()
-	used := map[string]map[string]bool{}
-	for name, entry := range c.held {
-		used[name] = maps.Clone(entry.tenants)
-	}
-	c.mu.Unlock()
-	for name, tenants := range used {
-		for _, at := range []string{name, unfinished + name, unfinished + name + "-download"} {
-			size, err := Size(c.root.FS(), at)
-			if err != nil {
-				return err
-			}
-			Share(tenants, size, charge)
-		}
-	}
-	return nil
-}
-
-// clean removes folders of artifacts that nobody uses.
-func (c *Cache) clean(unwanted func(name string) bool) error {
-	entries, err := fs.ReadDir(c.root.FS(), ".")
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var errs []error
-	for _, e := range entries {
-		if c.held[e.Name()] == nil && unwanted(e.Name()) {
-			errs = append(errs, own(c.root.RemoveAll(e.Name())))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // parseDigest gives the name of a digest's folder, and what to sum with.

@@ -280,7 +280,7 @@ func TestCacheSize(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	c := openCache(t, folder)
-	c.most.unused = 250 // one with its index, and not two
+	c.most.unused = 200 // one with its index, and not two
 	now := time.Now()
 	var digests []string
 	for i := range 4 {
@@ -345,5 +345,36 @@ func TestCacheKeepsThePackedFile(t *testing.T) {
 	}
 	if opened != 2 {
 		t.Errorf("it was opened %d times", opened)
+	}
+}
+
+// TestCacheSizeIsShared: whoever leaves the most behind loses it first, not who came first.
+func TestCacheSizeIsShared(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	c := openCache(t, folder)
+	c.most.unused = 450 // three with their indexes, and not four
+	rooms, now := NewRooms(1<<30, time.Now), time.Now()
+	var digests []string
+	for i, namespace := range []string{"a", "b", "b", "b", "b"} {
+		content, opened := packedWith(t, file(strings.Repeat(string(rune('a'+i)), 20))), 0
+		digests = append(digests, strings.Replace(digestOf(content), ":", "-", 1))
+		c.now = func() time.Time { return now.Add(time.Duration(i) * time.Second) }
+		u, err := c.Load(rooms.In(t.Context(), namespace), Packed{Digest: digestOf(content), Open: from(content, &opened)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.Release()
+	}
+	if err := c.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{true, false, false, true, true} {
+		if _, err := os.Stat(filepath.Join(folder, digests[i])); (err == nil) != want {
+			t.Errorf("artifact %d: %v", i, err)
+		}
+	}
+	if len(c.left) != 3 {
+		t.Errorf("%v are counted", c.left)
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -168,19 +166,8 @@ func FuzzCached(f *testing.F) {
 	f.Add(good)
 	f.Add(good[:len(good)-1])
 	f.Add(good[1:])
-	for _, listed := range [][]any{
-		{index{}}, {index{Opaque: "no archive"}}, {index{}, indexed{Name: "a", Size: -1, Sum: make([]byte, 32)}}, {index{}, indexed{Name: "../a", Sum: make([]byte, 32)}},
-		{index{}, indexed{Name: "a", Size: 1 << 62, Sum: make([]byte, 32)}}, {index{}, indexed{Name: "a"}},
-	} {
-		var text []byte
-		for _, part := range listed {
-			more, err := json.Marshal(part)
-			if err != nil {
-				f.Fatal(err)
-			}
-			text = append(text, more...)
-		}
-		f.Add(binary.BigEndian.AppendUint64(text, uint64(len(text))))
+	for _, index := range damagedIndexes() {
+		f.Add(index)
 	}
 	f.Add(bytes.Repeat([]byte{0xff}, 16))
 	f.Fuzz(func(t *testing.T, content []byte) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -88,49 +89,113 @@ func TestCacheShowsNothingOfAnotherScope(t *testing.T) {
 }
 
 // TestCacheCounts what it unpacks for the namespaces that use it, as long as they do: many
-// bytes come of a few.
+// bytes come of a few. What nobody uses counts for the one that used it last, until it is
+// removed, which it is where the namespace needs the room.
 func TestCacheCounts(t *testing.T) {
 	t.Parallel()
 	content := packedOf(t, "a", make([]byte, 1<<20))
 	c := openCache(t, t.TempDir())
-	rooms := NewRooms(1<<20+1<<19, time.Now)
+	now := time.Now()
+	rooms := NewRooms(1<<20+5<<17, func() time.Time { return now })
 	rooms.Add(c)
-	measure := func() map[string]int64 {
+	later := func() { now = now.Add(time.Minute) }
+	measured := func(want map[string]int64) {
+		t.Helper()
 		got := map[string]int64{}
-		if err := c.Measure(func(namespace string, bytes int64) { got[namespace] += bytes }); err != nil {
+		if err := c.Measure(func(namespace string, bytes int64) { got[namespace] += (bytes + 1<<16) >> 17 }); err != nil {
 			t.Fatal(err)
 		}
-		return got
+		if !maps.Equal(got, want) {
+			t.Errorf("measured %v eighths of a MiB, want %v", got, want)
+		}
 	}
 	load := func(namespace, scope string) (Unpacked, error) {
 		opened := 0
 		return c.Load(rooms.In(t.Context(), namespace), Packed{Digest: digestOf(content), Scope: scope, Open: from(content, &opened)})
 	}
-	var users []Unpacked
-	for _, namespace := range []string{"a", "b"} {
-		u, err := load(namespace, "one")
+	loaded := func(namespace, scope string) Unpacked {
+		t.Helper()
+		later()
+		u, err := load(namespace, scope)
 		if err != nil {
 			t.Fatal(err)
 		}
-		users = append(users, u)
+		return u
 	}
-	if got := measure(); got["a"] != got["b"] || got["a"] < 1<<19 || got["a"] > 1<<19+1000 {
-		t.Errorf("measured %v", got)
-	}
+	a := loaded("a", "one")
+	measured(map[string]int64{"a": 8})
+	later()
 	var full *NoRoom
 	if _, err := load("a", "two"); !errors.As(err, &full) {
 		t.Errorf("what does not fit: %v", err)
 	}
-	if u, err := load("b", "two"); err != nil {
-		t.Errorf("another namespace: %v", err)
-	} else {
+	b, again := loaded("b", "one"), loaded("b", "one")
+	measured(map[string]int64{"a": 4, "b": 4})
+	other := loaded("b", "two")
+	measured(map[string]int64{"a": 4, "b": 12})
+	b.Release()
+	measured(map[string]int64{"a": 4, "b": 12})
+	again.Release()
+	measured(map[string]int64{"a": 8, "b": 8})
+	a.Release()
+	measured(map[string]int64{"a": 8, "b": 8})
+	other.Release()
+	measured(map[string]int64{"a": 8, "b": 8})
+
+	// It is used again, by another one.
+	b = loaded("b", "one")
+	measured(map[string]int64{"b": 16})
+	later()
+	if _, err := load("b", "three"); !errors.As(err, &full) {
+		t.Errorf("what does not fit beside what is in use: %v", err)
+	}
+	// Of a room that was full, what is not used is gone.
+	measured(map[string]int64{"b": 8})
+	b.Release()
+	loaded("b", "three").Release()
+	measured(map[string]int64{"b": 8})
+	c.now = func() time.Time { return time.Now().Add(2 * keepUnused) }
+	if err := c.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	measured(map[string]int64{})
+	if len(c.left) > 0 {
+		t.Errorf("%v are still counted", c.left)
+	}
+}
+
+// TestCacheCountsWhatIsNotTakenUp: who gives up before an unused artifact is read does not
+// have it counted for nobody.
+func TestCacheCountsWhatIsNotTakenUp(t *testing.T) {
+	t.Parallel()
+	content, opened := packedWith(t, file("a")), 0
+	c := openCache(t, t.TempDir())
+	rooms := NewRooms(1<<20, time.Now)
+	of := Packed{Digest: digestOf(content), Open: from(content, &opened)}
+	u, err := c.Load(rooms.In(t.Context(), "a"), of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Release()
+	ended, cancel := context.WithCancel(rooms.In(t.Context(), "b"))
+	cancel()
+	for range 100 { // whether it waits is up to the runtime
+		u, err := c.Load(ended, of)
+		if err != nil {
+			break
+		}
+		u.Release()
+		if u, err = c.Load(rooms.In(t.Context(), "a"), of); err != nil {
+			t.Fatal(err)
+		}
 		u.Release()
 	}
-	for _, u := range users {
-		u.Release()
+	got := map[string]int64{}
+	if err := c.Measure(func(namespace string, bytes int64) { got[namespace] += bytes }); err != nil {
+		t.Fatal(err)
 	}
-	if got := measure(); len(got) > 0 {
-		t.Errorf("measured %v though nobody uses it", got)
+	if got["a"] == 0 || len(got) != 1 {
+		t.Errorf("measured %v", got)
 	}
 }
 

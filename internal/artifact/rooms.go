@@ -25,8 +25,8 @@ const (
 // What is removed is not: where the sum comes to the limit the folder is measured, and the sum
 // begins at that. So the sum is never too small, and nothing is measured where there is room.
 //
-// What several namespaces use, such as the store of a Git repository that they follow without
-// a credential, counts for them in equal parts. A nil Rooms bounds nothing.
+// For whom it counts what several namespaces use, such as the store of a Git repository that
+// they follow without a credential, is up to the stores. A nil Rooms bounds nothing.
 type Rooms struct {
 	most int64
 	now  func() time.Time
@@ -45,6 +45,12 @@ type Rooms struct {
 type Measurer interface {
 	// Measure calls charge with how many bytes are kept for a namespace, any number of times.
 	Measure(charge func(namespace string, bytes int64)) error
+}
+
+// sparing is a Measurer that keeps what nobody needs.
+type sparing interface {
+	// Spare removes what nobody needs of what is counted for a namespace.
+	Spare(namespace string) error
 }
 
 // NewRooms gives each namespace so many bytes; nil for 0. Now is the clock.
@@ -86,6 +92,11 @@ func (r *Rooms) take(namespace string, bytes int64) error {
 	}
 	fits, lately := r.add(namespace, bytes)
 	if !lately {
+		if !fits {
+			if err := r.spare(namespace); err != nil {
+				return err
+			}
+		}
 		if err := r.measure(); err != nil {
 			return err
 		}
@@ -111,6 +122,21 @@ func (r *Rooms) add(namespace string, bytes int64) (fits, lately bool) {
 		r.taken[namespace] += bytes
 	}
 	return fits, true
+}
+
+// spare removes what a namespace does not need, before it is told that there is no room.
+func (r *Rooms) spare(namespace string) error {
+	r.mu.Lock()
+	stores := r.stores
+	r.mu.Unlock()
+	for _, store := range stores {
+		if s, ok := store.(sparing); ok {
+			if err := s.Spare(namespace); err != nil {
+				return fmt.Errorf("make room in the data folder: %w", own(err))
+			}
+		}
+	}
+	return nil
 }
 
 // measure begins the sums at what the folder holds, unless somebody just did.

@@ -87,11 +87,14 @@ func (c *Cache) write(ctx context.Context, of Packed, packed io.Reader, temporar
 	defer func() { err = errors.Join(err, own(out.Close())) }()
 	u = &unpacking{
 		files: listing{most: most}, out: bufio.NewWriterSize(CountedWriter(ctx, out), 32<<10), buffer: make([]byte, 32<<10),
+		list: growing{ctx: ctx, of: c.vast},
 	}
+	defer u.list.leave()
 	err = malformed(ctx, u.unpack(ctx, packed))
 	var bad *Malformed
 	if of.Keep && of.Opaque && errors.As(err, &bad) {
-		u.opaque, u.files = bad.Error(), listing{}
+		reason := bad.Error()
+		u.opaque, u.files, u.made = strings.ToValidUTF8(reason[:min(len(reason), mostReason)], ""), listing{}, nil
 		_, err = out.Seek(0, io.SeekStart)
 		u.out.Reset(out)
 		err = errors.Join(own(err), own(out.Truncate(0)))
@@ -99,7 +102,9 @@ func (c *Cache) write(ctx context.Context, of Packed, packed io.Reader, temporar
 	if err != nil {
 		return nil, err
 	}
-	return u, own(u.finish())
+	err = own(writeIndex(u.out, &u.files, u.made, u.opaque))
+	u.files = listing{} // it takes as much memory as the table
+	return u, err
 }
 
 // malformed says of an error of unpacking that it is one of the content, where it is

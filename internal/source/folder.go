@@ -1,7 +1,6 @@
 package source
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -11,6 +10,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
@@ -27,8 +27,8 @@ type Folder struct {
 	secret []byte
 
 	mu sync.Mutex
-	// tenants are the namespaces that have used a folder below; guarded by mu.
-	tenants map[string]map[string]bool
+	// uses say for whom the folders below count; guarded by mu.
+	uses map[string]*uses
 }
 
 const secretFile = "key"
@@ -47,7 +47,7 @@ func OpenFolder(path, what string) (*Folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", what, errors.Join(err, root.Close()))
 	}
-	return &Folder{root: root, secret: secret, tenants: map[string]map[string]bool{}}, nil
+	return &Folder{root: root, secret: secret, uses: map[string]*uses{}}, nil
 }
 
 func readSecret(root *os.Root) ([]byte, error) {
@@ -77,35 +77,25 @@ func (f *Folder) Name(parts ...string) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// Use has a folder below counted for the namespace of a context, until it is removed or the
-// process ends.
-func (f *Folder) Use(ctx context.Context, name string) {
-	tenant := artifact.Tenant(ctx)
-	if tenant == "" {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.tenants[name] == nil {
-		f.tenants[name] = map[string]bool{}
-	}
-	f.tenants[name][tenant] = true
-}
-
 // Measure charges namespaces with the folders below that they use.
 func (f *Folder) Measure(charge func(namespace string, bytes int64)) error {
 	f.mu.Lock()
-	used := map[string]map[string]bool{}
-	for name, tenants := range f.tenants {
-		used[name] = maps.Clone(tenants)
-	}
+	used := slices.Collect(maps.Keys(f.uses))
 	f.mu.Unlock()
-	for name, tenants := range used {
+	for _, name := range used {
 		total, err := artifact.Size(f.root.FS(), name)
 		if err != nil {
 			return err
 		}
-		artifact.Share(tenants, total, charge)
+		f.mu.Lock()
+		charges := map[string]int64{}
+		if u := f.uses[name]; u != nil {
+			charges = u.split(total)
+		}
+		f.mu.Unlock()
+		for namespace, bytes := range charges {
+			charge(namespace, bytes)
+		}
 	}
 	return nil
 }
@@ -123,7 +113,7 @@ func (f *Folder) Sweep(keep func(name string) bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	// Of what cannot be reached there never was a folder.
-	maps.DeleteFunc(f.tenants, func(name string, _ map[string]bool) bool { return !keep(name) })
+	maps.DeleteFunc(f.uses, func(name string, _ *uses) bool { return !keep(name) })
 	return errors.Join(errs...)
 }
 

@@ -24,6 +24,7 @@ func (s *Store) Fetch(ctx context.Context, request Request, known string) (sourc
 	if err != nil {
 		return source.Result{}, failure(ctx, request, err)
 	}
+	s.folder.Ask(ctx, t.remote.key, request.view(), t.bytes)
 	return t.result(known), nil
 }
 
@@ -46,6 +47,7 @@ func (s *Store) Last(ctx context.Context, request Request) (source.Result, error
 	if t == nil {
 		return source.Result{}, failure(ctx, request, &fault{text: "nothing was fetched before"})
 	}
+	s.folder.Ask(ctx, t.remote.key, request.view(), t.bytes)
 	return t.result(""), nil
 }
 
@@ -333,8 +335,10 @@ func (v *view) store(ctx context.Context, o object, in content) (_ entry, err er
 		return entry{}, err
 	}
 	placed := false
+	ctx, lost := r.store.folder.Bring(ctx, r.key)
 	defer func() {
 		if !placed {
+			lost()
 			err = errors.Join(err, r.discard(name))
 		}
 	}()
@@ -343,7 +347,7 @@ func (v *view) store(ctx context.Context, o object, in content) (_ entry, err er
 		most = r.store.options.ObjectBytes
 	}
 	h, crc := sha256.New(), crc32.New(crc32.MakeTable(crc32.Castagnoli))
-	n, err := io.Copy(io.MultiWriter(file, h, crc), io.LimitReader(artifact.Counted(ctx, in), most+1))
+	n, err := io.Copy(io.MultiWriter(file, h, crc), io.LimitReader(source.Counted(ctx, in), most+1))
 	if err := errors.Join(err, file.Close()); err != nil {
 		return entry{}, err
 	}

@@ -214,9 +214,10 @@ func (r *remote) thereLocked(e entry) bool {
 // there. The error is of the disk.
 func (v *view) restoreLocked() error {
 	r := v.remote
-	complete := true
+	complete, bytes := true, int64(0)
 	s, err := r.scanLocked(v.file(), func(e entry) error {
 		complete = complete && r.thereLocked(e)
+		bytes += e.size
 		return nil
 	})
 	if err != nil { // it is as good as missing
@@ -226,7 +227,7 @@ func (v *view) restoreLocked() error {
 		v.ignore = s.ignore
 	}
 	if complete {
-		v.current = r.newTreeLocked(s.revision, v.file(), nil)
+		v.current = r.newTreeLocked(s.revision, v.file(), bytes, nil)
 		return nil
 	}
 	var entries []entry

@@ -202,6 +202,7 @@ func (s *Store) Retain(requests []Request) error {
 			r.close()
 		}
 	}
+	s.folder.Forget(wanted)
 	errs = append(errs, s.folder.Sweep(func(key string) bool { return wanted[key] != nil || s.remotes[key] != nil }))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean bucket store: %w", err)

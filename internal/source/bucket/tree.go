@@ -19,6 +19,8 @@ type tree struct {
 	remote   *remote
 	revision string
 	paged    *paged
+	// bytes are those of all files.
+	bytes int64
 
 	// All below is guarded by the remote's mutex.
 
@@ -32,8 +34,8 @@ type tree struct {
 
 // newTreeLocked makes a tree with one user, who hands over one use of each content that the
 // file names. The table may be nil.
-func (r *remote) newTreeLocked(revision, file string, made *table) *tree {
-	t := &tree{remote: r, revision: revision, file: file, users: 1}
+func (r *remote) newTreeLocked(revision, file string, bytes int64, made *table) *tree {
+	t := &tree{remote: r, revision: revision, file: file, bytes: bytes, users: 1}
 	t.paged = r.store.tables.keep(made, t.load)
 	r.trees[t] = true
 	return t

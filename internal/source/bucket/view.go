@@ -229,7 +229,11 @@ func (v *view) publish(revision string, entries []entry, made *table) (*tree, er
 		_ = dir.Remove(name)
 		return nil, err
 	}
-	v.current = r.newTreeLocked(revision, v.file(), made)
+	bytes := int64(0)
+	for _, e := range entries {
+		bytes += e.size
+	}
+	v.current = r.newTreeLocked(revision, v.file(), bytes, made)
 	v.current.useLocked()
 	if before != nil {
 		before.giveLocked()

@@ -77,7 +77,10 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err == nil {
 		shown := result.Files.(*tree).within(ctx)
 		defer shown.over()
-		err = v.enter(ctx, shown, dirs)
+		before := v.total.bytes
+		if err = v.enter(ctx, shown, dirs); err == nil {
+			s.folder.Ask(ctx, r.key, request.tip(), v.total.bytes-before)
+		}
 	}
 	if err == nil && request.RecurseSubmodules {
 		err = s.addSubmodules(ctx, r, request, &result, objects, v)
@@ -235,7 +238,13 @@ func (r *remote) move(e *effort, request Request, found choice) (tip, *objects, 
 
 // update moves a tip to the chosen commit, and fetches what it needs. The
 // caller has the turn of the tip.
-func (r *remote) update(ctx context.Context, request Request, found choice) error {
+func (r *remote) update(ctx context.Context, request Request, found choice) (err error) {
+	ctx, lost := r.store.folder.Bring(ctx, r.key)
+	defer func() {
+		if err != nil {
+			lost()
+		}
+	}()
 	b, err := r.begin(ctx, len(request.Sparse) > 0)
 	if err != nil {
 		return err

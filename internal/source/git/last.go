@@ -36,7 +36,10 @@ func (s *Store) Last(ctx context.Context, request Request) (Result, error) {
 	if err == nil {
 		shown := result.Files.(*tree).within(ctx)
 		defer shown.over()
-		err = s.newVisit().enter(ctx, shown, dirs)
+		v := s.newVisit()
+		if err = v.enter(ctx, shown, dirs); err == nil {
+			s.folder.Ask(ctx, r.key, request.tip(), v.total.bytes)
+		}
 	}
 	if err == nil && len(request.Sparse) > 0 {
 		result.Files, err = source.Sparse(result.Files, request.Sparse)

@@ -8,7 +8,7 @@ import (
 	"os"
 	"slices"
 
-	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/source"
 	"github.com/plumb-gitops/plumb/internal/source/git/pack"
 	"github.com/plumb-gitops/plumb/internal/source/git/wire"
 )
@@ -82,7 +82,7 @@ func (r *remote) taker(ctx context.Context, g *gathering) func(io.Reader) error 
 	return func(in io.Reader) error {
 		limits := r.limits()
 		limits.Bytes, limits.Made = max(1, limits.Bytes-g.bytes), max(1, limits.Made-g.made)
-		p, err := pack.Receive(ctx, artifact.Counted(ctx, in), g.dir, r.name(), r.store.serial.Add(1), g.read, limits)
+		p, err := pack.Receive(ctx, source.Counted(ctx, in), g.dir, r.name(), r.store.serial.Add(1), g.read, limits)
 		if p != nil {
 			g.take(p)
 		}

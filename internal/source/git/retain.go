@@ -87,6 +87,7 @@ func (s *Store) sweep() error {
 		}
 		r.retain(m.wanted[key])
 	}
+	s.folder.Forget(m.wanted)
 	if err := s.folder.Sweep(func(key string) bool { return m.wanted[key] != nil }); err != nil {
 		return fmt.Errorf("clean git store: %w", err)
 	}

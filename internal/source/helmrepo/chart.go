@@ -203,17 +203,24 @@ func (s *shelf) keep(ctx context.Context, book string, chosen chartState, known 
 		release()
 		return Chart{}, false, nil
 	}
+	s.store.folder.Ask(ctx, s.key, book, c.Size)
 	shown, err := s.present(ctx, c, release, known)
 	return shown, err == nil, err
 }
 
 // bring gets a chart, checks it, changes it where that is asked for, and stores it.
-func (s *Store) bring(ctx context.Context, r *remote, request ChartRequest, found release, state chartState, known string) (Chart, error) {
+func (s *Store) bring(ctx context.Context, r *remote, request ChartRequest, found release, state chartState, known string) (_ Chart, err error) {
 	file, name, done, err := r.create()
 	if err != nil {
 		return Chart{}, err
 	}
 	defer done()
+	ctx, lost := s.folder.Bring(ctx, r.key)
+	defer func() {
+		if err != nil {
+			lost()
+		}
+	}()
 	sum := sha256.New()
 	if err := r.receive(ctx, request, found, io.MultiWriter(file, sum)); err != nil {
 		return Chart{}, err
@@ -243,7 +250,7 @@ func (r *remote) receive(ctx context.Context, request ChartRequest, found releas
 		return err
 	}
 	defer in.Close()
-	_, err = io.Copy(to, newLimited(artifact.Counted(ctx, in), r.store.options.ChartBytes, "the packed chart"))
+	_, err = io.Copy(to, newLimited(source.Counted(ctx, in), r.store.options.ChartBytes, "the packed chart"))
 	return err
 }
 
@@ -301,6 +308,7 @@ func (s *shelf) enter(ctx context.Context, book, file string, state chartState, 
 	if err != nil {
 		return Chart{}, err
 	}
+	s.store.folder.Ask(ctx, s.key, book, state.Size)
 	return s.present(ctx, state, release, known)
 }
 
@@ -349,6 +357,7 @@ func (s *shelf) last(ctx context.Context, book string, request fmt.Stringer) (Ch
 	if err != nil {
 		return Chart{}, fault(gitops.Transient, ReasonPull, fmt.Errorf("%s: %w", request, disk(err)))
 	}
+	s.store.folder.Ask(ctx, s.key, book, c.Size)
 	return s.present(ctx, c, release, "")
 }
 

@@ -71,6 +71,7 @@ func (r *remote) show(ctx context.Context, known string) (Index, bool, error) {
 	if index == nil {
 		return Index{}, false, nil
 	}
+	r.store.folder.Ask(ctx, r.key, indexBook, r.sizeOf(index.file()))
 	return Index{
 		Revision: index.Revision, Unchanged: index.Revision == known,
 		Warning: index.Warning, Release: release,

@@ -267,6 +267,20 @@ func (s *shelf) index() (*indexState, func(), error) {
 	return s.state.Index, s.hold(s.state.Index.file()), nil
 }
 
+// sizeOf is the length of a file that is held; 0 where it is not there.
+func (s *shelf) sizeOf(file string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dir == nil {
+		return 0
+	}
+	info, err := s.dir.Stat(file)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 // chart gives the chart of what is followed, and holds its file.
 func (s *shelf) chart(book string) (c chartState, release func(), ok bool, err error) {
 	s.mu.Lock()

@@ -218,6 +218,7 @@ func (s *Store) Retain(followed Followed) error {
 		delete(s.shelves, key)
 		errs = append(errs, sh.close())
 	}
+	s.folder.Forget(wanted)
 	errs = append(errs, s.folder.Sweep(func(key string) bool { return kept[key] || wanted[key] != nil }))
 	return errors.Join(errs...)
 }

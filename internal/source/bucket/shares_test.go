@@ -1,0 +1,79 @@
+package bucket_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/plumb-gitops/plumb/internal/artifact"
+	"github.com/plumb-gitops/plumb/internal/source/bucket"
+)
+
+// TestNamespacesShareABucket: who follows much of a bucket does not fill the room of another
+// namespace that follows a little of it.
+func TestNamespacesShareABucket(t *testing.T) {
+	t.Parallel()
+	w := s3World(t)
+	w.server.Fill(name, map[string]string{"small/1": "one", "large/2": strings.Repeat("x", 2<<20)})
+	small, large := w.request, w.request
+	small.Prefix, large.Prefix = "small/", "large/"
+	folder := t.TempDir()
+	s := openAt(t, folder, bucket.Options{})
+	rooms := artifact.NewRooms(1<<30, time.Now)
+	charged := func(when string) {
+		t.Helper()
+		got := map[string]int64{}
+		must(t, s.Measure(func(namespace string, bytes int64) { got[namespace] += bytes }))
+		if got["small"] > 1<<10 || got["large"] < 2<<20 {
+			t.Errorf("%s: %v", when, got)
+		}
+	}
+	for namespace, request := range map[string]bucket.Request{"small": small, "large": large} {
+		result, err := s.Fetch(rooms.In(t.Context(), namespace), request, "")
+		must(t, err)
+		result.Release()
+	}
+	charged("fetched")
+	must(t, s.Retain([]bucket.Request{small, large}))
+	charged("retained")
+	must(t, s.Close())
+	s = openAt(t, folder, bucket.Options{})
+	for namespace, request := range map[string]bucket.Request{"small": small, "large": large} {
+		result, err := s.Last(rooms.In(t.Context(), namespace), request)
+		must(t, err)
+		result.Release()
+	}
+	charged("after a restart")
+	must(t, s.Close())
+}
+
+// TestWhatAFailedFetchBroughtIsCounted for who fetched it, not for another who follows a
+// little of the bucket.
+func TestWhatAFailedFetchBroughtIsCounted(t *testing.T) {
+	t.Parallel()
+	w := s3World(t)
+	w.server.Fill(name, map[string]string{"small/1": "one", "large/2": strings.Repeat("x", 2<<20), "large/3": "x"})
+	small, large := w.request, w.request
+	small.Prefix, large.Prefix = "small/", "large/"
+	s := openStore(t, bucket.Options{Downloads: 1})
+	w.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		refused := strings.HasSuffix(r.URL.Path, "/3")
+		if refused {
+			http.Error(rw, "no", http.StatusForbidden)
+		}
+		return refused
+	})
+	rooms := artifact.NewRooms(1<<30, time.Now)
+	result, err := s.Fetch(rooms.In(t.Context(), "small"), small, "")
+	must(t, err)
+	defer result.Release()
+	if _, err := s.Fetch(rooms.In(t.Context(), "large"), large, ""); err == nil {
+		t.Fatal("what is refused is fetched")
+	}
+	got := map[string]int64{}
+	must(t, s.Measure(func(namespace string, bytes int64) { got[namespace] += bytes }))
+	if got["small"] > 1<<10 || got["large"] < 2<<20 {
+		t.Errorf("counted %v", got)
+	}
+}
