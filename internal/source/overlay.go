@@ -71,9 +71,16 @@ func Overlay(tree gitops.Tree, mounts ...Mount) (gitops.Tree, error) {
 // they are shown: those that are in those that it is joined of, too.
 func Parts(tree gitops.Tree) int { return shapeOf(tree).parts }
 
-// Depth is how deep the Trees of which a Tree is joined by Overlay stand in one another: 0
-// where it is joined of none.
+// Depth is how deep the Trees of which a Tree is made, by Overlay or as Made says, stand in one
+// another: 0 where it is made of none.
 func Depth(tree gitops.Tree) int { return shapeOf(tree).depth }
+
+// Made is a Tree that is made of others each time it is looked at.
+type Made interface {
+	gitops.Tree
+	// Depth is how deep they stand in one another: 1 where they are made of none.
+	Depth() int
+}
 
 // shape is what Parts and Depth say of a Tree.
 type shape struct{ parts, depth int }
@@ -86,6 +93,8 @@ func shapeOf(tree gitops.Tree) shape {
 		return shapeOf(t.tree)
 	case *sparse:
 		return shapeOf(t.tree)
+	case Made:
+		return shape{parts: 1, depth: t.Depth()}
 	}
 	return shape{parts: 1}
 }

@@ -71,5 +71,7 @@ func (w *wiring) addGenerators(ctx context.Context) (*generators, error) {
 			watches = append(watches, source.Kind(w.mgr.GetCache(), client.Object(empty()), g.advertised(kind)))
 		}
 	}
+	// A generator packs with its worker, for minutes where there is much.
+	g.triggers.shares = newShares(w.options.Concurrent, 1, w.parts.Clock)
 	return g, addController(w.mgr, swapi.ArtifactGeneratorKind, g.reconcile, g.triggers, w.options, w.parts, watches...)
 }

@@ -20,10 +20,14 @@ const (
 
 // shares divide the workers of a kind among namespaces, where one waits for another: how
 // long a reconciliation takes, and how often one is asked for, is up to whoever has the
-// object and the server that it names. While nobody waits, a namespace may have all of them.
+// object and the server that it names. While nobody waits, a namespace may have all of them
+// but those that are kept free.
 type shares struct {
 	workers int
-	clock   clock.PassiveClock
+	// free is how many are not for whoever has one already: where a reconciliation lasts for
+	// minutes, those who come next must not wait for all that are under way.
+	free  int
+	clock clock.PassiveClock
 
 	mu sync.Mutex
 	// running is how many workers a namespace has, and busy with what; due is since when, or
@@ -33,9 +37,9 @@ type shares struct {
 	due     map[types.NamespacedName]time.Time
 }
 
-func newShares(workers int, clock clock.PassiveClock) *shares {
+func newShares(workers, free int, clock clock.PassiveClock) *shares {
 	return &shares{
-		workers: workers, clock: clock,
+		workers: workers, free: free, clock: clock,
 		running: map[string]int{}, busy: map[types.NamespacedName]bool{}, due: map[types.NamespacedName]time.Time{},
 	}
 }
@@ -57,7 +61,7 @@ func (s *shares) take(key types.NamespacedName) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.clock.Now()
-	if has := s.running[key.Namespace]; has > 0 && has >= s.workers/max(s.wanting(key.Namespace, now), 1) {
+	if has := s.running[key.Namespace]; has > 0 && (has >= s.workers-s.free || has >= s.workers/max(s.wanting(key.Namespace, now), 1)) {
 		s.due[key] = now.Add(sharePause)
 		return false
 	}

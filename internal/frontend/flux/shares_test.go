@@ -14,7 +14,7 @@ import (
 func TestShares(t *testing.T) {
 	t.Parallel()
 	at := clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))
-	s := newShares(6, at)
+	s := newShares(6, 0, at)
 	key := func(namespace string, i int) types.NamespacedName {
 		return types.NamespacedName{Namespace: namespace, Name: fmt.Sprint(i)}
 	}
@@ -78,7 +78,7 @@ func TestShares(t *testing.T) {
 func TestSharesHaveAReconcilerGiveWay(t *testing.T) {
 	t.Parallel()
 	at := clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))
-	s := newShares(2, at)
+	s := newShares(2, 0, at)
 	runs := 0
 	run := s.among(func(context.Context, ctrl.Request) (ctrl.Result, error) {
 		runs++
@@ -94,5 +94,21 @@ func TestSharesHaveAReconcilerGiveWay(t *testing.T) {
 	s.take(types.NamespacedName{Namespace: "else", Name: "late"})
 	if result, err := run(t.Context(), ctrl.Request{NamespacedName: mine}); err != nil || runs != 1 || result.RequeueAfter != time.Hour {
 		t.Errorf("it ran %d times, %v, %v", runs, result, err)
+	}
+}
+
+// TestSharesKeepWorkersFree: a namespace never has all workers where some are kept free.
+func TestSharesKeepWorkersFree(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ workers, want int }{"four": {4, 3}, "two": {2, 1}, "one": {1, 1}} {
+		s, got := newShares(test.workers, 1, clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))), 0
+		for i := range 6 {
+			if s.take(types.NamespacedName{Namespace: "a", Name: fmt.Sprint(i)}) {
+				got++
+			}
+		}
+		if got != test.want {
+			t.Errorf("of %s workers a namespace has %d, want %d", name, got, test.want)
+		}
 	}
 }

@@ -195,8 +195,9 @@ type followed[R any] struct {
 // fetched is what an object's newest snapshot was made from.
 type fetched struct {
 	revision string
-	// content is that of its pursuit.
+	// content and terms are those of its pursuit.
 	content  string
+	terms    string
 	artifact gitops.Artifact
 	// file opens what is stored, where that is not what the files make when they are
 	// packed; it can be called while the snapshot is held.

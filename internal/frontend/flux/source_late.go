@@ -75,11 +75,12 @@ func (r *sourceReconciler[T, R]) late(obj T, following pursuit[R]) (fetched, boo
 	if o := r.overdue[uid]; o != nil && o.packed != nil {
 		of := *o.packed
 		o.packed = nil
-		return of, of.generation == obj.GetGeneration()
+		// Not one that was verified by keys that do not hold any more.
+		return of, of.generation == obj.GetGeneration() && of.terms == following.terms
 	}
 	// The newest one is packed, and is out of date again for its parts have moved on.
 	last := r.fetched[uid]
-	return last, last.untold(obj, last.content) && last.failure == nil && last.content != following.content && len(last.parts) > 0 && r.overtaken(uid)
+	return last, last.untold(obj, last.content) && last.failure == nil && last.content != following.content && last.terms == following.terms && len(last.parts) > 0 && r.overtaken(uid)
 }
 
 // tellLate writes the status of a revision, and has the object looked at for the newest.

@@ -120,6 +120,18 @@ func TestPartsThatMoveOn(t *testing.T) {
 			t.Errorf("step %d: told is %q, %t; want %t", i, of.revision, ok, step.want)
 		}
 	}
+	other := pursuit[GitRequest]{content: "parts of now", terms: "signed by other keys"}
+	if _, ok := r.late(obj, other); ok {
+		t.Error("it is told though its keys do not hold any more")
+	}
+	r.overdue["app"].packed = &made
+	if _, ok := r.late(obj, other); ok {
+		t.Error("what was packed late is told though its keys do not hold any more")
+	}
+	r.overdue["app"].packed = &made
+	if of, ok := r.late(obj, pursuit[GitRequest]{content: "parts of now"}); !ok || of.revision != "1" {
+		t.Errorf("what was packed late is not told: %q", of.revision)
+	}
 	r.told("app")
 	if _, ok := r.late(obj, pursuit[GitRequest]{content: "parts of now"}); ok {
 		t.Error("it is told again at once")

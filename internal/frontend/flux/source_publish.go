@@ -27,7 +27,7 @@ func (r *sourceReconciler[T, R]) publish(obj T, result source.Result, following 
 		}
 	}
 	next := fetched{
-		revision: result.Revision, content: following.content, generation: obj.GetGeneration(), request: requestOf(obj), started: obj,
+		revision: result.Revision, content: following.content, terms: following.terms, generation: obj.GetGeneration(), request: requestOf(obj), started: obj,
 		artifact: gitops.Artifact{Source: r.ref(obj), Revision: result.Revision, Time: r.clock.Now(), Metadata: r.kind.annotations(result.Metadata)},
 		metadata: result.Metadata, verified: result.Verified, rewritten: result.Rewritten, file: result.Packed,
 	}

@@ -88,6 +88,9 @@ const (
 	mostExtractedFiles = 100_000
 	// mostArchives is how many archives are unpacked.
 	mostArchives = 1000
+	// deepest is how deep artifacts may be made of others in the process: each that a file
+	// stands in is asked for it.
+	deepest = 10
 	// mostAlternatives is in how many ways the braces of a pattern can be read.
 	mostAlternatives = 1000
 )
@@ -120,6 +123,10 @@ type Composition struct {
 // cannot be followed and why.
 func (c *Composer) Compose(ctx context.Context, rules []Copy) (Composition, error) {
 	b := &composing{Composer: c, ctx: ctx, root: newDirectory()}
+	depth, err := c.depth()
+	if err != nil {
+		return Composition{}, b.failure(err)
+	}
 	for _, rule := range rules {
 		if err := b.copy(rule); err != nil {
 			b.release()
@@ -127,8 +134,19 @@ func (c *Composer) Compose(ctx context.Context, rules []Copy) (Composition, erro
 		}
 	}
 	b.root.prune()
-	all := &composed{root: b.root}
+	all := &composed{root: b.root, depth: depth}
 	return Composition{Files: source.FilterDefaults(all), Release: b.release, all: all}, nil
+}
+
+// depth is how deep an artifact is made of others.
+func (c *Composer) depth() (int, error) {
+	depth := 1
+	for alias, of := range c.sources {
+		if depth = max(depth, 1+source.Depth(of.Files)); depth > deepest {
+			return 0, fmt.Errorf("source @%s is made of artifacts that are made of others, %d deep already, which is the most that is allowed: copy from those", alias, deepest)
+		}
+	}
+	return depth, nil
 }
 
 // composing is one artifact that is being composed.

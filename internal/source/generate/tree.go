@@ -22,9 +22,13 @@ import (
 // composed is the Tree of a composed artifact. Its nodes do not change any more, but for
 // their sums.
 type composed struct {
-	root *node
-	mu   sync.Mutex // guards the sums of all nodes
+	root  *node
+	depth int
+	mu    sync.Mutex // guards the sums of all nodes
 }
+
+// Depth is how deep what it is made of stands in one another.
+func (c *composed) Depth() int { return c.depth }
 
 // place is a path of a composed artifact: a node, or a path in the Tree of a source.
 type place struct {
