@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/paging"
 )
 
 const (
@@ -44,7 +45,7 @@ type Cache struct {
 	most   cacheLimits
 	// own are the limits of what a Store has packed.
 	own    limits
-	tables *tables
+	tables *paging.Tables[table]
 	vast   *vast
 
 	mu sync.Mutex
@@ -82,7 +83,7 @@ func OpenCache(folder string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open artifact cache: %w", err)
 	}
-	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, left: map[string]string{}, tables: newTables(mostTables), vast: newVast(), own: ofOurs(), most: cacheLimits{limits: ofOthers(), unused: maxCache, pace: pace{slowBytes, slowTime}}}
+	c := &Cache{root: root, client: http.DefaultClient, now: time.Now, held: map[string]*cached{}, left: map[string]string{}, tables: paging.New(mostTables, (*table).cost), vast: newVast(), own: ofOurs(), most: cacheLimits{limits: ofOthers(), unused: maxCache, pace: pace{slowBytes, slowTime}}}
 	return c, c.clean(func(name string) bool { return strings.HasPrefix(name, unfinished) })
 }
 

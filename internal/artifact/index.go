@@ -224,7 +224,7 @@ func (c *Cache) readTree(of Packed, in *os.File, content string) *memory {
 // tree is that of a content file. Its table is made again from the index.
 func (c *Cache) tree(made *table, content string) *memory {
 	sum := made.root()
-	p := c.tables.keep(made, func() (*table, error) {
+	p := c.tables.Keep(made, func() (*table, error) {
 		in, err := c.root.Open(content)
 		if err != nil {
 			return nil, own(err)
@@ -236,5 +236,5 @@ func (c *Cache) tree(made *table, content string) *memory {
 		}
 		return made, err
 	})
-	return &memory{table: p.get, forget: p.forget, open: c.opener(content)}
+	return &memory{table: p.Get, forget: p.Forget, open: c.opener(content)}
 }

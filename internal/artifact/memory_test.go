@@ -60,7 +60,7 @@ func TestFilesTakeLittleMemory(t *testing.T) { //nolint:paralleltest // see abov
 	} {
 		packed := manyFiles(t, files, test.each)
 		c := openCache(t, t.TempDir())
-		c.tables.most = test.table
+		c.tables.Limit(test.table)
 		opened, before := 0, heap()
 		u, err := c.Load(t.Context(), Packed{Digest: digestOf(packed), Open: from(packed, &opened)})
 		if err != nil {
@@ -81,8 +81,8 @@ func TestFilesTakeLittleMemory(t *testing.T) { //nolint:paralleltest // see abov
 			t.Error(err)
 		}
 		u.Release()
-		if c.tables.total != 0 || c.tables.order.Len() != 0 {
-			t.Errorf("%s: %d bytes of %d tables are left", name, c.tables.total, c.tables.order.Len())
+		if number, bytes := c.tables.Held(); number != 0 || bytes != 0 {
+			t.Errorf("%s: %d bytes of %d tables are left", name, bytes, number)
 		}
 		runtime.KeepAlive(packed)
 	}
@@ -94,7 +94,7 @@ func TestTablesAreMadeAgain(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	c := openCache(t, folder)
-	c.tables.most = 1200 // two of them
+	c.tables.Limit(1200) // two of them
 	var trees []Unpacked
 	var digests []string
 	for i := range 4 {
@@ -137,8 +137,8 @@ func TestTablesAreMadeAgain(t *testing.T) {
 		}
 	}
 	all.Wait()
-	if c.tables.total > c.tables.most || c.tables.order.Len() != 2 {
-		t.Errorf("%d bytes of %d tables, want two of at most %d", c.tables.total, c.tables.order.Len(), c.tables.most)
+	if number, bytes := c.tables.Held(); bytes > 1200 || number != 2 {
+		t.Errorf("%d bytes of %d tables, want two of at most 1200", bytes, number)
 	}
 
 	// The first one is not in memory after the last ones were looked at.
@@ -179,7 +179,7 @@ func TestFailedLoadsHoldNothing(t *testing.T) {
 		u.Release()
 		t.Fatal("it is loaded")
 	}
-	if c.tables.total != 0 || c.tables.order.Len() != 0 || len(c.held) != 0 {
-		t.Errorf("%d bytes of %d tables, and %d artifacts, are held", c.tables.total, c.tables.order.Len(), len(c.held))
+	if number, bytes := c.tables.Held(); number != 0 || bytes != 0 || len(c.held) != 0 {
+		t.Errorf("%d bytes of %d tables, and %d artifacts, are held", bytes, number, len(c.held))
 	}
 }

@@ -104,11 +104,7 @@ func TestWhatWasPackedIsUnpacked(t *testing.T) {
 						t.Errorf("from %s: %d files of %d", from, n, len(test.names))
 					}
 					// The second time its table is made again.
-					c.tables.mu.Lock()
-					for at := c.tables.order.Front(); at != nil; at = c.tables.order.Front() {
-						at.Value.(*paged).drop()
-					}
-					c.tables.mu.Unlock()
+					c.tables.Drop()
 				}
 			}
 		})
@@ -186,7 +182,7 @@ func TestOwnLimits(t *testing.T) {
 func TestTheLastTableStays(t *testing.T) {
 	t.Parallel()
 	c := openCache(t, t.TempDir())
-	c.tables.most = 1
+	c.tables.Limit(1)
 	for i := range 2 {
 		packed := packedWith(t, file(fmt.Sprint("a", i)))
 		opened := 0
@@ -195,7 +191,7 @@ func TestTheLastTableStays(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer u.Release()
-		if n := c.tables.order.Len(); n != 1 {
+		if n, _ := c.tables.Held(); n != 1 {
 			t.Errorf("%d tables are in memory", n)
 		}
 	}

@@ -20,7 +20,7 @@ func rows() [][]string {
 		{"engine"},
 		{"source", "build", "apply", "release", "observe", "verify", "auth"},
 		{"event", "artifact", "cluster", "config", "egress", "telemetry", "gitserver", "terminal"},
-		{"plan", "health", "ownership"},
+		{"plan", "health", "ownership", "paging"},
 		{"gitops"},
 	}
 }

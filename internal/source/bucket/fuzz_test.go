@@ -14,6 +14,7 @@ import (
 
 	"github.com/plumb-gitops/plumb/internal/egress"
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/paging"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
 
@@ -46,7 +47,7 @@ func FuzzKeys(f *testing.F) {
 		if err != nil {
 			t.Fatalf("keys that were chosen make no tree: %v", err)
 		}
-		made := &tree{paged: newTables(1).keep(all, nil)}
+		made := &tree{paged: paging.New(1, func(t *table) int64 { return t.cost }).Keep(all, nil)}
 		files := 0
 		if err := fs.WalkDir(made, ".", func(name string, d fs.DirEntry, err error) error {
 			if !fs.ValidPath(name) || strings.ContainsAny(name, "\\\x00\n") {

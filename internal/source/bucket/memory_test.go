@@ -82,7 +82,7 @@ func TestBucketsTakeLittleMemory(t *testing.T) { //nolint:paralleltest // see ab
 	const buckets, files, most = 8, 8_000, 4 << 20
 	for name, each := range map[string]int{"all in one directory": files, "each in its own": 1} {
 		s := openEmpty(t)
-		s.tables.most = most
+		s.tables.Limit(most)
 		before := heap()
 		var trees []*tree
 		for i := range buckets {
@@ -103,8 +103,8 @@ func TestBucketsTakeLittleMemory(t *testing.T) { //nolint:paralleltest // see ab
 			tree.release()
 			tree.remote.view("v").forgetLocked()
 		}
-		if s.tables.total != 0 || s.tables.order.Len() != 0 {
-			t.Errorf("%s: %d bytes of %d tables are left", name, s.tables.total, s.tables.order.Len())
+		if number, bytes := s.tables.Held(); number != 0 || bytes != 0 {
+			t.Errorf("%s: %d bytes of %d tables are left", name, bytes, number)
 		}
 	}
 }
@@ -177,7 +177,7 @@ func listed(t gitops.Tree) (string, error) {
 func TestTablesAreMadeAgain(t *testing.T) {
 	t.Parallel()
 	s := openEmpty(t)
-	s.tables.most = 1
+	s.tables.Limit(1)
 	var trees []*tree
 	var want []string
 	for i := range 6 {
@@ -205,8 +205,8 @@ func TestTablesAreMadeAgain(t *testing.T) {
 		}
 	}
 	all.Wait()
-	if s.tables.order.Len() != 1 {
-		t.Errorf("%d tables are in memory, want the last one", s.tables.order.Len())
+	if number, _ := s.tables.Held(); number != 1 {
+		t.Errorf("%d tables are in memory, want the last one", number)
 	}
 	r := trees[1].remote
 	trees[0].release()

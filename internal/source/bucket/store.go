@@ -24,7 +24,7 @@
 //
 // A bucket may have 100,000 objects with long keys, and is followed for as long as its
 // object lives. So what is in memory of all of them together is bounded: the keys and sums
-// of those that were read last (see tables). The files have the rest, and are written and
+// of those that were read last (see package paging). The files have the rest, and are written and
 // read an entry at a time; which content is used by whom is counted when that changes.
 package bucket
 
@@ -37,6 +37,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plumb-gitops/plumb/internal/paging"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
 
@@ -77,6 +78,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// mostTables is how many bytes of keys and sums of buckets are in memory.
+const mostTables = 64 << 20
+
 // Store keeps the buckets that are followed, below one folder. It is safe for use by
 // several goroutines, and by one process at a time.
 type Store struct {
@@ -86,7 +90,9 @@ type Store struct {
 	dial func(context.Context, Request) (*connection, error)
 	// reading is held while a client certificate is read.
 	reading chan struct{}
-	tables  *tables
+	tables  *paging.Tables[table]
+	// loading is held while a long table is made again.
+	loading sync.Mutex
 
 	mu      sync.Mutex // guards all below
 	remotes map[string]*remote
@@ -99,7 +105,7 @@ func Open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{options: o.withDefaults(), folder: folder, remotes: map[string]*remote{}, reading: make(chan struct{}, 1), tables: newTables(mostTables)}
+	s := &Store{options: o.withDefaults(), folder: folder, remotes: map[string]*remote{}, reading: make(chan struct{}, 1), tables: paging.New(mostTables, func(t *table) int64 { return t.cost })}
 	s.dial = s.connect
 	return s, nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
+	"github.com/plumb-gitops/plumb/internal/paging"
 	"github.com/plumb-gitops/plumb/internal/source"
 )
 
@@ -18,7 +19,7 @@ import (
 type tree struct {
 	remote   *remote
 	revision string
-	paged    *paged
+	paged    *paging.Table[table]
 	// bytes are those of all files.
 	bytes int64
 
@@ -36,7 +37,7 @@ type tree struct {
 // file names. The table may be nil.
 func (r *remote) newTreeLocked(revision, file string, bytes int64, made *table) *tree {
 	t := &tree{remote: r, revision: revision, file: file, bytes: bytes, users: 1}
-	t.paged = r.store.tables.keep(made, t.load)
+	t.paged = r.store.tables.Keep(made, t.load)
 	r.trees[t] = true
 	return t
 }
@@ -59,8 +60,8 @@ func (t *tree) load() (*table, error) {
 	}
 	defer file.Close()
 	if info, err := file.Stat(); err != nil || info.Size() > smallState {
-		r.store.tables.loading.Lock()
-		defer r.store.tables.loading.Unlock()
+		r.store.loading.Lock()
+		defer r.store.loading.Unlock()
 	}
 	var entries []entry
 	s, err := scan(file, func(e entry) error {
@@ -105,7 +106,7 @@ func (t *tree) giveLocked() {
 		return
 	}
 	r := t.remote
-	t.paged.forget()
+	t.paged.Forget()
 	r.dropFileLocked(t.file, func() { delete(r.trees, t) })
 }
 
@@ -139,7 +140,7 @@ func (t *tree) lookup(op, name string) (*entry, *directory, error) {
 	if !fs.ValidPath(name) {
 		return nil, nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
 	}
-	all, err := t.paged.get()
+	all, err := t.paged.Get()
 	if err != nil {
 		return nil, nil, &fs.PathError{Op: op, Path: name, Err: err}
 	}
@@ -237,7 +238,7 @@ func (t *tree) Sum(name string) (string, error) {
 // FindFiles gives the paths of all files with a name, a directory's own before those
 // below it.
 func (t *tree) FindFiles(name string) ([]string, error) {
-	all, err := t.paged.get()
+	all, err := t.paged.Get()
 	if err != nil {
 		return nil, err
 	}
