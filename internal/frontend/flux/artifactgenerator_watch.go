@@ -41,19 +41,19 @@ func (g *generators) published(of gitops.OwnerRef, _ gitops.Snapshot) {
 }
 
 // generatorEvents enqueue a generator for its own changes.
-func generatorEvents() handler.EventHandler {
+func generatorEvents(self *triggers) handler.EventHandler {
 	return handler.Funcs{
-		CreateFunc: func(_ context.Context, e event.CreateEvent, q queue) {
-			enqueue(q, client.ObjectKeyFromObject(e.Object), urgent)
+		CreateFunc: func(_ context.Context, e event.CreateEvent, _ queue) {
+			self.add(client.ObjectKeyFromObject(e.Object), urgent)
 		},
-		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q queue) {
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, _ queue) {
 			before, after := e.ObjectOld.(*swapi.ArtifactGenerator), e.ObjectNew.(*swapi.ArtifactGenerator)
 			if wantsRun(before, after) || before.IsDisabled() != after.IsDisabled() {
-				enqueue(q, client.ObjectKeyFromObject(after), urgent)
+				self.add(client.ObjectKeyFromObject(after), urgent)
 			}
 		},
-		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q queue) {
-			enqueue(q, client.ObjectKeyFromObject(e.Object), urgent)
+		DeleteFunc: func(_ context.Context, e event.DeleteEvent, _ queue) {
+			self.add(client.ObjectKeyFromObject(e.Object), urgent)
 		},
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
@@ -36,6 +37,12 @@ type triggers struct {
 	// queue is nil until the controller starts; guarded by mu, as is early.
 	queue workqueue.TypedRateLimitingInterface[ctrl.Request]
 	early map[types.NamespacedName]priority
+}
+
+// divide has the workers of the controller divided among namespaces, but for those that are
+// kept free. It is called before the first key is added.
+func (t *triggers) divide(workers, free int, clock clock.PassiveClock) {
+	t.shares = newShares(workers, free, clock, func(key types.NamespacedName) { t.add(key, following) })
 }
 
 // start is the controller's event source.

@@ -59,7 +59,7 @@ func (w *wiring) addGenerators(ctx context.Context) (*generators, error) {
 	}
 	w.sources.follow(g.published)
 	watches := []source.Source{
-		source.Kind(w.mgr.GetCache(), client.Object(&swapi.ArtifactGenerator{}), generatorEvents(), selected(w.options.Selector)),
+		source.Kind(w.mgr.GetCache(), client.Object(&swapi.ArtifactGenerator{}), generatorEvents(g.triggers), selected(w.options.Selector)),
 		source.Kind(w.mgr.GetCache(), client.Object(&sourcev1.ExternalArtifact{}), g.externalEvents()),
 	}
 	for kind, empty := range generatorKinds() {
@@ -72,6 +72,6 @@ func (w *wiring) addGenerators(ctx context.Context) (*generators, error) {
 		}
 	}
 	// A generator packs with its worker, for minutes where there is much.
-	g.triggers.shares = newShares(w.options.Concurrent, 1, w.parts.Clock)
+	g.triggers.divide(w.options.Concurrent, 1, w.parts.Clock)
 	return g, addController(w.mgr, swapi.ArtifactGeneratorKind, g.reconcile, g.triggers, w.options, w.parts, watches...)
 }

@@ -196,7 +196,7 @@ func addSource[T sourceObject, R any](w *wiring, kind sourceKind[T, R], fetcher 
 	watch := source.Kind(w.mgr.GetCache(), client.Object(kind.empty()), w.k.sourceEvents(r.triggers, kind.name()), selected(w.options.Selector))
 	options := w.options
 	options.Concurrent *= sourceWorkers
-	r.triggers.shares = newShares(options.Concurrent, 0, w.parts.Clock)
+	r.triggers.divide(options.Concurrent, 0, w.parts.Clock)
 	return addController(w.mgr, kind.name(), r.reconcile, r.triggers, options, w.parts, watch)
 }
 

@@ -3,18 +3,22 @@ package flux
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 )
 
 func TestShares(t *testing.T) {
 	t.Parallel()
 	at := clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))
-	s := newShares(6, 0, at)
+	var back []types.NamespacedName
+	s := newShares(6, 0, at, func(key types.NamespacedName) { back = append(back, key) })
 	key := func(namespace string, i int) types.NamespacedName {
 		return types.NamespacedName{Namespace: namespace, Name: fmt.Sprint(i)}
 	}
@@ -37,6 +41,9 @@ func TestShares(t *testing.T) {
 	}
 	taken(false, key("many", 0), "another one waits, and three of two are half")
 	s.give(key("many", 3), 0)
+	if len(back) != 1 || back[0] != key("many", 0) {
+		t.Errorf("%v are back in the queue, want what gave way", back)
+	}
 	taken(true, key("many", 0), "less than half")
 	taken(true, key("few", 0), "there is one left")
 	for i := 1; i < 3; i++ {
@@ -63,37 +70,75 @@ func TestShares(t *testing.T) {
 	for _, k := range []types.NamespacedName{key("third", 0), key("many", 1), key("many", 2), key("many", 4), key("many", 5)} {
 		s.give(k, 0)
 	}
-	if len(s.running) != 0 || len(s.busy) != 0 {
-		t.Errorf("%v and %v are left", s.running, s.busy)
+	for _, k := range []types.NamespacedName{key("few", 0), key("many", 0)} {
+		s.take(k)
+		s.give(k, 0)
 	}
-	s.take(key("few", 0))
-	s.give(key("few", 0), 0)
-	s.take(key("many", 0))
-	s.give(key("many", 0), 0)
-	if len(s.due) != 0 {
-		t.Errorf("%v is due for ever", s.due)
+	if len(s.namespaces) != 0 {
+		t.Errorf("%v have or want something for ever", s.namespaces)
 	}
 }
 
-func TestSharesHaveAReconcilerGiveWay(t *testing.T) {
+// TestSharesLetAllHaveTheirTurn: what gives way runs as soon as it may, also where much does.
+func TestSharesLetAllHaveTheirTurn(t *testing.T) {
 	t.Parallel()
-	at := clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))
-	s := newShares(2, 0, at)
-	runs := 0
-	run := s.among(func(context.Context, ctrl.Request) (ctrl.Result, error) {
-		runs++
-		return ctrl.Result{RequeueAfter: time.Hour}, nil
+	const workers, each = 4, 300
+	q := priorityqueue.New[ctrl.Request]("test")
+	self := &triggers{}
+	self.divide(workers, 1, clock.RealClock{})
+	var mu sync.Mutex
+	running, most, ended := map[string]int{}, 0, map[types.NamespacedName]int{}
+	done := make(chan struct{})
+	run := self.shares.among(func(_ context.Context, req ctrl.Request) (ctrl.Result, error) {
+		mu.Lock()
+		running[req.Namespace]++
+		most = max(most, running[req.Namespace])
+		mu.Unlock()
+		time.Sleep(time.Millisecond)
+		mu.Lock()
+		defer mu.Unlock()
+		running[req.Namespace]--
+		if ended[req.NamespacedName]++; len(ended) == 2*each {
+			close(done)
+		}
+		return ctrl.Result{}, nil
 	})
-	mine := types.NamespacedName{Namespace: "mine", Name: "one"}
-	s.take(types.NamespacedName{Namespace: "mine", Name: "other"})
-	s.asked(types.NamespacedName{Namespace: "else", Name: "late"})
-	at.Step(time.Second)
-	if result, err := run(t.Context(), ctrl.Request{NamespacedName: mine}); err != nil || runs != 0 || result.RequeueAfter != sharePause {
-		t.Errorf("it ran %d times, %v, %v", runs, result, err)
+	if err := self.start(t.Context(), q); err != nil {
+		t.Fatal(err)
 	}
-	s.take(types.NamespacedName{Namespace: "else", Name: "late"})
-	if result, err := run(t.Context(), ctrl.Request{NamespacedName: mine}); err != nil || runs != 1 || result.RequeueAfter != time.Hour {
-		t.Errorf("it ran %d times, %v, %v", runs, result, err)
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() {
+			for {
+				req, shut := q.Get()
+				if shut {
+					return
+				}
+				if _, err := run(t.Context(), req); err != nil {
+					t.Error(err)
+				}
+				q.Done(req)
+			}
+		})
+	}
+	for i := range each {
+		self.add(types.NamespacedName{Namespace: "a", Name: fmt.Sprint(i)}, urgent)
+	}
+	for i := range each {
+		self.add(types.NamespacedName{Namespace: "b", Name: fmt.Sprint(i)}, routine)
+	}
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second): // half a second for each, at six in a second
+		t.Errorf("%d of %d had their turn", len(ended), 2*each)
+	}
+	q.ShutDown()
+	all.Wait()
+	if most != workers-1 {
+		t.Errorf("a namespace had %d of %d workers, want all but one", most, workers)
+	}
+	if len(self.shares.namespaces) != 0 {
+		t.Errorf("%v have or want something for ever", self.shares.namespaces)
 	}
 }
 
@@ -101,7 +146,7 @@ func TestSharesHaveAReconcilerGiveWay(t *testing.T) {
 func TestSharesKeepWorkersFree(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ workers, want int }{"four": {4, 3}, "two": {2, 1}, "one": {1, 1}} {
-		s, got := newShares(test.workers, 1, clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))), 0
+		s, got := newShares(test.workers, 1, clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)), nil), 0
 		for i := range 6 {
 			if s.take(types.NamespacedName{Namespace: "a", Name: fmt.Sprint(i)}) {
 				got++
