@@ -13,6 +13,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/plumb-gitops/plumb/internal/config"
 	"github.com/plumb-gitops/plumb/internal/testenv"
@@ -178,4 +179,45 @@ func TestLostGeneratedArtifactIsWithdrawn(t *testing.T) {
 	}
 	w.ready("a", before.Status.Artifact.Revision)
 	w.told("not advertised any more", 1)
+}
+
+// TestGeneratorMadeHalf: where one artifact of a generator is made and the next cannot be, the
+// first is advertised and served, also after a restart, and nothing is written again and again.
+func TestGeneratorMadeHalf(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.push(testenv.Files{"a/a.yaml": configMap("a", "1"), "new/a.yaml": configMap("a", "2"), "b/b.yaml": configMap("b", "1")})
+	w.source(func(s *sourcev1.GitRepository) { w.owned(s) })
+	gen := w.generator(makes("a", "@repo/a/** @artifact/"), makes("b", "@repo/b/** @artifact/"), func(g *swapi.ArtifactGenerator) { w.owned(g) })
+	dir := t.TempDir()
+	run := func() (stop func()) { return w.runOwn(dir, func(*config.Operator) {}) }
+	stop := run()
+	first := w.generated("gen", "a", "b")
+	w.patch(gen, `{"spec":{"artifacts":[{"name":"a","copy":[{"from":"@repo/new/**","to":"@artifact/"}]},{"name":"b","copy":[{"from":"@repo/missing/","to":"@artifact/"}]}]}}`)
+	fails := func(when string) {
+		t.Helper()
+		asked := w.request(gen)
+		waitFor(w, w.namedGenerator("gen"), "handled", func(g *swapi.ArtifactGenerator) bool { return g.Status.LastHandledReconcileAt == asked })
+		w.refuses("gen", "BuildFailed", `artifact 'b'|no file or directory "missing"`, false)
+		a := w.external("a")
+		w.check(w.client.Get(w.context(), w.key("a"), a))
+		if a.Status.Artifact == nil || a.Status.Artifact.Digest == first["a"].Status.Artifact.Digest {
+			t.Fatalf("%s: what was made is not advertised: %+v", when, a.Status)
+		}
+		if diff := cmp.Diff(map[string]string{"a.yaml": configMap("a", "2")}, w.load(a.Status.Artifact)); diff != "" {
+			t.Errorf("%s: files of the artifact (-want +got):\n%s", when, diff)
+		}
+	}
+	fails("once")
+	a, now := w.external("a"), w.external("a")
+	w.check(w.client.Get(w.context(), w.key("a"), a))
+	fails("again")
+	w.check(w.client.Get(w.context(), w.key("a"), now))
+	if now.ResourceVersion != a.ResourceVersion {
+		t.Errorf("its object was written again (-before +now):\n%s", cmp.Diff(a, now))
+	}
+	stop()
+	stop = run()
+	fails("after a restart")
+	stop()
 }

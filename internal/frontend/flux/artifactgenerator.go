@@ -3,6 +3,7 @@ package flux
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -260,10 +261,10 @@ func (g *generators) resume(ctx context.Context, obj *swapi.ArtifactGenerator) {
 			continue
 		}
 		ea, err := g.external.get(ctx, types.NamespacedName{Namespace: obj.Namespace, Name: entry.Name})
-		if err != nil || ea.Status.Artifact == nil || ea.Status.Artifact.Digest != entry.Digest || !g.makes(ea) {
+		if err != nil || ea.Status.Artifact == nil || !g.makes(ea) {
 			continue
 		}
-		if err := g.restore(ctx, obj, ea, entry.Filename); err != nil {
+		if err := g.restore(ctx, obj, ea, fileAdvertised(ea)); err != nil {
 			ctrl.LoggerFrom(ctx).Error(err, "Using the last artifact failed", "artifact", entry.Name)
 		}
 	}
@@ -279,6 +280,9 @@ func (g *generators) restore(ctx context.Context, obj *swapi.ArtifactGenerator, 
 	if whole, err := g.packed.store.Adopt(a, file); err != nil || !whole {
 		return err
 	}
+	if err := g.packed.store.Keep(a.Source, file); err != nil {
+		return err
+	}
 	unpacked, err := g.packed.load(ctx, g.cache, a, file)
 	if err != nil {
 		return err
@@ -287,6 +291,10 @@ func (g *generators) restore(ctx context.Context, obj *swapi.ArtifactGenerator, 
 	g.sources.publish(a.Source, gitops.Snapshot{Artifact: a, Files: unpacked.Files, Release: unpacked.Release})
 	return nil
 }
+
+// fileAdvertised is the name of the file that an object advertises. The inventory of its
+// generator has that of the last run that came to its end.
+func fileAdvertised(ea *sourcev1.ExternalArtifact) string { return path.Base(ea.Status.Artifact.Path) }
 
 func (g *generators) remember(obj *swapi.ArtifactGenerator, name string, m made) {
 	g.mu.Lock()

@@ -119,7 +119,7 @@ func (g *generators) withdrawLost(ctx context.Context, obj *swapi.ArtifactGenera
 		return nil
 	}
 	var damaged *artifact.Damaged
-	if !errors.As(g.packed.store.Check(ctx, artifactOf(externalRef(obj, entry.Name), ea.Status.Artifact), entry.Filename), &damaged) {
+	if !errors.As(g.packed.store.Check(ctx, artifactOf(externalRef(obj, entry.Name), ea.Status.Artifact), fileAdvertised(ea)), &damaged) {
 		return nil
 	}
 	after := ea.DeepCopy()

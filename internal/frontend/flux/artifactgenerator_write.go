@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -41,6 +42,9 @@ func (g *generators) write(ctx context.Context, obj *swapi.ArtifactGenerator, th
 	c.set(meta.ReadyCondition, metav1.ConditionTrue, meta.SucceededReason, "Artifact is ready")
 	if _, err := g.external.patchStatus(ctx, there, after); err != nil {
 		return fmt.Errorf("ExternalArtifact '%s/%s': %w", there.Namespace, there.Name, err)
+	}
+	if err := g.packed.store.Keep(m.artifact.Source, m.file); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Removing older artifacts failed", "artifact", name)
 	}
 	return nil
 }
