@@ -175,6 +175,8 @@ type sourceReconciler[T sourceObject, R any] struct {
 	// packers is how many are packing for an object; guarded by mu, as is adopted.
 	packers map[types.UID]int
 	adopted adopted
+	// unstored is the revision of an object that could not be stored, until it is; guarded by mu.
+	unstored map[types.UID]string
 	// overdue are objects whose status could not be told for a while; guarded by mu.
 	overdue map[types.UID]*overdue
 	// fetched is what was published last of each object; guarded by mu, as is

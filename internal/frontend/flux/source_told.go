@@ -128,15 +128,17 @@ func (r *sourceReconciler[T, R]) inForce(obj T) string {
 	if a := obj.GetArtifact(); a != nil {
 		told = a.Revision
 	}
+	// It is not asked whether it is being packed: that it could not be is news once, and not at
+	// each try.
 	r.mu.Lock()
-	packing := r.packers[obj.GetUID()] > 0
+	stored := r.unstored[obj.GetUID()] != used
 	r.mu.Unlock()
 	switch {
 	case used == "" && told == "":
 		return ""
 	case used == "" || used == told:
 		return fmt.Sprintf("; revision '%s' stays in force", told)
-	case packing:
+	case stored:
 		return fmt.Sprintf("; revision '%s' stays in force", used)
 	case told == "":
 		return fmt.Sprintf("; revision '%s' is in use, but is not stored for others", used)
