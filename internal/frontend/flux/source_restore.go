@@ -81,9 +81,13 @@ func (r *sourceReconciler[T, R]) restore(ctx context.Context, obj T) {
 // restoreUnlessQuiet restores where an object cannot be followed, unless it will be known in
 // a moment what it follows.
 func (r *sourceReconciler[T, R]) restoreUnlessQuiet(ctx context.Context, obj T, err error) {
-	var b *blocked
-	if errors.As(err, &b) && b.quiet {
-		return
+	if !hasQuiet(err) {
+		r.restore(ctx, obj)
 	}
-	r.restore(ctx, obj)
+}
+
+// hasQuiet tells whether an error is one of which nothing is said yet.
+func hasQuiet(err error) bool {
+	var b *blocked
+	return errors.As(err, &b) && b.quiet
 }
