@@ -52,6 +52,7 @@ func (r *sourceReconciler[T, R]) adopt(ctx context.Context, obj T) {
 	r.mu.Lock()
 	r.adopted[obj.GetUID()] = whole
 	r.mu.Unlock()
+	r.sources.looked(r.ref(obj), r.clock.Now())
 }
 
 // restore gives the consumers the files of the artifact that an object advertises, from its
