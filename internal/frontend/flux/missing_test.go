@@ -33,7 +33,7 @@ func TestMissing(t *testing.T) {
 		if step.do != nil {
 			step.do()
 		}
-		if got := s.missing(step.of, now); got != step.want {
+		if got, _ := s.missing(step.of, now); got != step.want {
 			t.Errorf("step %d: it is missing for %s, want %s", i, got, step.want)
 		}
 	}

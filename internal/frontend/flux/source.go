@@ -175,6 +175,8 @@ type sourceReconciler[T sourceObject, R any] struct {
 	// packers is how many are packing for an object; guarded by mu, as is adopted.
 	packers map[types.UID]int
 	adopted adopted
+	// unstored is the revision of an object that could not be stored, until it is; guarded by mu.
+	unstored map[types.UID]string
 	// overdue are objects whose status could not be told for a while; guarded by mu.
 	overdue map[types.UID]*overdue
 	// fetched is what was published last of each object; guarded by mu, as is
@@ -441,35 +443,45 @@ func (r *sourceReconciler[T, R]) timeout(obj T, other time.Duration) time.Durati
 }
 
 // rest leaves a suspended object as it is: nothing is fetched, and nothing is written but the
-// end of what was under way when it was suspended. What an earlier process fetched is given to
-// the consumers, which are not suspended.
+// end of what was under way when it was suspended, and what its consumers have. What an earlier
+// process fetched is given to the consumers, which are not suspended.
 func (r *sourceReconciler[T, R]) rest(ctx context.Context, obj T) (ctrl.Result, error) {
 	r.flights.abandon(obj.GetUID())
 	if err := r.conclude(ctx, obj); err != nil {
 		return ctrl.Result{}, err
 	}
+	result, known := r.reuse(ctx, obj)
+	if !known {
+		return result, nil
+	}
+	return result, r.restate(ctx, client.ObjectKeyFromObject(obj))
+}
+
+// reuse gives the consumers of a suspended object what is there, unless they have it. Known is
+// not set while it will be known in a moment what that is.
+func (r *sourceReconciler[T, R]) reuse(ctx context.Context, obj T) (result ctrl.Result, known bool) {
 	if r.kind.refuse(obj) != nil {
 		r.follows(ctx, obj.GetUID(), nil)
 		r.restore(ctx, obj)
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, true
 	}
 	switch last := r.last(obj.GetUID()); {
 	case last.failure != nil:
-		return ctrl.Result{RequeueAfter: mendPause}, nil
+		return ctrl.Result{RequeueAfter: mendPause}, true
 	case last.revision != "":
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, true
 	}
 	following, err := r.kind.follow(obj)
 	if err != nil {
 		r.followsUnknown(ctx, obj.GetUID(), err)
 		r.restoreUnlessQuiet(ctx, obj, err)
-		return ctrl.Result{RequeueAfter: r.options.RequeueDependency}, nil
+		return ctrl.Result{RequeueAfter: r.options.RequeueDependency}, !hasQuiet(err)
 	}
 	defer func() { following.parts.release() }()
 	r.follows(ctx, obj.GetUID(), &following.request)
 	r.resume(ctx, obj, &following)
 	r.restore(ctx, obj)
-	return ctrl.Result{}, nil
+	return ctrl.Result{}, true
 }
 
 // resume gives the consumers at once what an earlier process fetched, so that they keep
@@ -486,8 +498,12 @@ func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *p
 	if told == nil || r.sources.revision(r.ref(obj)) != "" {
 		return fetched{}
 	}
-	if obj.GetGeneration() != *r.kind.status(obj).generation {
-		// What is stored was made as the object was then.
+	r.mu.Lock()
+	ours := r.adopted[obj.GetUID()]
+	r.mu.Unlock()
+	if obj.GetGeneration() != *r.kind.status(obj).generation && (!ours || r.kind.settings(obj).suspended) {
+		// What is stored was made as the object was then. Others who follow the same may have
+		// fetched newer ones, which one that is suspended must not get.
 		r.restore(ctx, obj)
 		return fetched{}
 	}
@@ -499,9 +515,6 @@ func (r *sourceReconciler[T, R]) resume(ctx context.Context, obj T, following *p
 		r.restore(ctx, obj)
 		return fetched{}
 	}
-	r.mu.Lock()
-	ours := r.adopted[obj.GetUID()]
-	r.mu.Unlock()
 	if result.Revision != told.Revision && !ours {
 		result.Release()
 		return fetched{}

@@ -68,6 +68,7 @@ func (r *sourceReconciler[T, R]) forgetUID(uid types.UID) {
 	delete(r.requests, uid)
 	delete(r.adopted, uid)
 	delete(r.overdue, uid)
+	delete(r.unstored, uid)
 }
 
 // forgetOthers drops what is known of objects that are gone though nobody has seen that, such as

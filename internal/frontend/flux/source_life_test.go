@@ -169,6 +169,13 @@ func (r *recorded) count(name, revision string) (n int) {
 	return n
 }
 
+// all is how many events of an object there are.
+func (r *recorded) all(name string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.of[name])
+}
+
 func newLife(t *testing.T, objects ...*sourcev1.GitRepository) *life {
 	t.Helper()
 	scheme := kruntime.NewScheme()

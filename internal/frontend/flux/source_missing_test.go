@@ -2,6 +2,7 @@ package flux
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -88,5 +89,66 @@ func TestQuietForAWhile(t *testing.T) {
 				t.Errorf("%s, %s later: %+v, want quiet %t", name, step.after, b, step.quiet)
 			}
 		}
+	}
+}
+
+// TestQuietUntilLookedAt: after a start nothing is said of a source that has not had its turn
+// yet, while others have theirs; nor for a while after it had. Of one whose turn does not come
+// that is said all the same.
+func TestQuietUntilLookedAt(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		// others have their first look every few seconds for this long, and then lib has where
+		// it is looked at.
+		others time.Duration
+		looked bool
+		// quiet is for how long nothing is said.
+		quiet time.Duration
+	}{
+		"nobody is looked at":          {0, false, longestQuiet},
+		"it is looked at once":         {10 * time.Second, true, 10*time.Second + longestQuiet},
+		"it has its turn late":         {5 * time.Minute, true, 5*time.Minute + longestQuiet},
+		"its turn does not come":       {5 * time.Minute, false, 5*time.Minute + longestQuiet},
+		"others have theirs for ever":  {time.Hour, false, longestStart},
+		"others have, and it has late": {longestStart - 10*time.Second, true, longestStart - 10*time.Second + longestQuiet},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			lib := repository("lib")
+			l := newLife(t, lib, repository("app", "lib"))
+			l.push("lib", "1", map[string]string{"a": "1"})
+			l.look("lib")
+			l.edit("lib", func(obj *sourcev1.GitRepository) { obj.Spec.Suspend = true })
+			l.lose()
+			l.restart()
+			begun := l.clock.Now()
+			for i := 0; ; i++ {
+				since := l.clock.Since(begun)
+				switch {
+				case since == test.others && test.looked:
+					l.look("lib")
+				case since < test.others:
+					other := repository(fmt.Sprintf("other%d", i))
+					if err := l.client.Create(t.Context(), other); err != nil {
+						t.Fatal(err)
+					}
+					l.look(other.Name)
+				}
+				_, err := l.kind.follow(repository("app", "lib"))
+				var b *blocked
+				// The last of the others is looked at ten seconds before their time is over.
+				told := test.quiet
+				if !test.looked && test.others > 0 && test.others < longestStart {
+					told -= 10 * time.Second
+				}
+				if !errors.As(err, &b) || b.quiet != (since < told) || b.waited != since {
+					t.Fatalf("after %s: %+v, want quiet %t", since, b, since < told)
+				}
+				if !b.quiet {
+					break
+				}
+				l.clock.Step(10 * time.Second)
+			}
+		})
 	}
 }

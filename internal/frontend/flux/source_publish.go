@@ -82,6 +82,7 @@ func (r *sourceReconciler[T, R]) beginPacking(ctx context.Context, obj T, next f
 			if f.artifact, f.failure = packed, err; err != nil {
 				f.mended = r.clock.Now()
 			}
+			r.notStored(uid, next.revision, err != nil)
 		}) || err == nil && r.packedLate(uid, next, packed))
 		if begin := r.afterwards(uid); begin != nil {
 			begin()
@@ -151,6 +152,18 @@ func (r *sourceReconciler[T, R]) pack(ctx context.Context, name string, of fetch
 		return of.artifact, &gitops.Error{Stage: gitops.StageFetch, Kind: gitops.Transient, Reason: reason, Cause: fmt.Errorf("store artifact of %s: %w", name, err)}
 	}
 	return packed, nil
+}
+
+// notStored notes whether a revision of an object could not be stored. The caller has mu.
+func (r *sourceReconciler[T, R]) notStored(uid types.UID, revision string, failed bool) {
+	switch {
+	case !failed:
+		delete(r.unstored, uid)
+	case r.unstored == nil:
+		r.unstored = map[types.UID]string{uid: revision}
+	default:
+		r.unstored[uid] = revision
+	}
 }
 
 // packedAs changes what is remembered of an object, unless a newer revision has taken

@@ -52,6 +52,7 @@ func (r *sourceReconciler[T, R]) adopt(ctx context.Context, obj T) {
 	r.mu.Lock()
 	r.adopted[obj.GetUID()] = whole
 	r.mu.Unlock()
+	r.sources.looked(r.ref(obj), r.clock.Now())
 }
 
 // restore gives the consumers the files of the artifact that an object advertises, from its
@@ -81,9 +82,13 @@ func (r *sourceReconciler[T, R]) restore(ctx context.Context, obj T) {
 // restoreUnlessQuiet restores where an object cannot be followed, unless it will be known in
 // a moment what it follows.
 func (r *sourceReconciler[T, R]) restoreUnlessQuiet(ctx context.Context, obj T, err error) {
-	var b *blocked
-	if errors.As(err, &b) && b.quiet {
-		return
+	if !hasQuiet(err) {
+		r.restore(ctx, obj)
 	}
-	r.restore(ctx, obj)
+}
+
+// hasQuiet tells whether an error is one of which nothing is said yet.
+func hasQuiet(err error) bool {
+	var b *blocked
+	return errors.As(err, &b) && b.quiet
 }

@@ -3,11 +3,14 @@ package flux
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"strings"
 
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
 )
@@ -122,21 +125,50 @@ func (r *sourceReconciler[T, R]) conclude(ctx context.Context, obj T) error {
 	return nil
 }
 
+// restate has the failure of a suspended object, which is not told again, say what the consumers
+// have now: after a restart that may be an older revision than it says, and what could not be
+// stored may be by now.
+func (r *sourceReconciler[T, R]) restate(ctx context.Context, key client.ObjectKey) error {
+	before, err := r.objects.get(ctx, key)
+	if err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	ready := conditioned{list: r.kind.status(before).conditions}.get(meta.ReadyCondition)
+	said := forceWords.FindString(ready.Message)
+	if said == "" || ready.Status != metav1.ConditionFalse {
+		return nil
+	}
+	after := before.DeepCopyObject().(T)
+	list := *r.kind.status(after).conditions
+	for i := range list {
+		if list[i].Message == ready.Message {
+			list[i].Message = strings.TrimSuffix(ready.Message, said) + r.inForce(before)
+		}
+	}
+	_, err = r.objects.patchStatus(ctx, before, after)
+	return err
+}
+
+// forceWords are those of inForce.
+var forceWords = regexp.MustCompile(`; revision '[^']*' (stays in force|is in use, but is not stored for others(, who are still given '[^']*')?)$`)
+
 // inForce says at the end of a failure what the consumers go on with; empty for nothing.
 func (r *sourceReconciler[T, R]) inForce(obj T) string {
 	told, used := "", r.sources.revision(r.ref(obj))
 	if a := obj.GetArtifact(); a != nil {
 		told = a.Revision
 	}
+	// It is not asked whether it is being packed: that it could not be is news once, and not at
+	// each try.
 	r.mu.Lock()
-	packing := r.packers[obj.GetUID()] > 0
+	stored := r.unstored[obj.GetUID()] != used
 	r.mu.Unlock()
 	switch {
 	case used == "" && told == "":
 		return ""
 	case used == "" || used == told:
 		return fmt.Sprintf("; revision '%s' stays in force", told)
-	case packing:
+	case stored:
 		return fmt.Sprintf("; revision '%s' stays in force", used)
 	case told == "":
 		return fmt.Sprintf("; revision '%s' is in use, but is not stored for others", used)

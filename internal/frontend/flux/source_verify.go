@@ -92,6 +92,11 @@ func (r *sourceReconciler[T, R]) unserved(ctx context.Context, obj T) error {
 // what they have applied, and those in the process what they were given.
 func (r *sourceReconciler[T, R]) withdraw(after T) {
 	status := r.kind.status(after)
+	if revision := (*status.artifact).Revision; r.sources.revision(r.ref(after)) == revision {
+		r.mu.Lock()
+		r.notStored(after.GetUID(), revision, true)
+		r.mu.Unlock()
+	}
 	*status.artifact = nil
 	if status.url != nil {
 		*status.url = ""

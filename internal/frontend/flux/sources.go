@@ -18,6 +18,10 @@ type sources struct {
 	failures map[gitops.OwnerRef]error
 	// missed is since when somebody has asked in vain for a snapshot; guarded by mu.
 	missed map[gitops.OwnerRef]time.Time
+	// looks is when a source had its first look since the start, and lastFirst when the last
+	// one of a kind had; guarded by mu.
+	looks     map[gitops.OwnerRef]time.Time
+	lastFirst map[string]time.Time
 	// followers are told of every new snapshot, in the order in which they
 	// were added; set before the first publish.
 	followers []func(source gitops.OwnerRef, snapshot gitops.Snapshot)
@@ -30,7 +34,10 @@ type held struct {
 }
 
 func newSources() *sources {
-	return &sources{current: map[gitops.OwnerRef]*held{}, failures: map[gitops.OwnerRef]error{}, missed: map[gitops.OwnerRef]time.Time{}}
+	return &sources{
+		current: map[gitops.OwnerRef]*held{}, failures: map[gitops.OwnerRef]error{}, missed: map[gitops.OwnerRef]time.Time{},
+		looks: map[gitops.OwnerRef]time.Time{}, lastFirst: map[string]time.Time{},
+	}
 }
 
 // follow has f called after each publish.
@@ -83,6 +90,7 @@ func (s *sources) remove(source gitops.OwnerRef) {
 	old := s.current[key]
 	delete(s.current, key)
 	delete(s.missed, key)
+	delete(s.looks, key)
 	s.mu.Unlock()
 	s.drop(old)
 }
