@@ -198,7 +198,7 @@ func TestFolderMeasures(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, tenant := range tenants {
-			f.Use(rooms.In(t.Context(), tenant), name)
+			f.Ask(rooms.In(t.Context(), tenant), name, "part", 100)
 		}
 	}
 	f.Use(t.Context(), "nobody's")

@@ -55,7 +55,13 @@ func TestFolderShares(t *testing.T) {
 		want  map[string]int64
 	}{
 		"nobody uses it": {nil, 100, map[string]int64{}},
-		"one asks for a part of it, and the rest is its too":            {[]step{ask("a", "x", 10)}, 100, map[string]int64{"a": 100}},
+		"one asks for a part of it, and the rest is its too":            {[]step{ask("a", "x", 10), wanted("x")}, 100, map[string]int64{"a": 100}},
+		"one asks for a part, before it is known what others want":      {[]step{ask("a", "x", 10)}, 100, map[string]int64{"a": 20}},
+		"one asks for a part, and another part is wanted":               {[]step{ask("a", "x", 10), wanted("x", "y")}, 100, map[string]int64{"a": 20}},
+		"one asks for a part, another uses it":                          {[]step{ask("a", "x", 10), use("b"), wanted("x")}, 100, map[string]int64{"a": 20}},
+		"one asks for little, and what another asks for is joined":      {[]step{ask("a", "x", 990), ask("b", "y", 10), wanted("x", "y")}, 2000, map[string]int64{"a": 1980, "b": 20}},
+		"and takes more than twice as much":                             {[]step{ask("a", "x", 990), ask("b", "y", 10), wanted("x", "y")}, 3000, map[string]int64{"a": 1980, "b": 20}},
+		"one that brings much is charged for it, and for the rest":      {[]step{bring("a", 900, true), ask("b", "y", 10), wanted("y")}, 1001, map[string]int64{"a": 990, "b": 11}},
 		"one asks for more than there is":                               {[]step{ask("a", "x", 1000)}, 100, map[string]int64{"a": 100}},
 		"two ask for the same":                                          {[]step{bring("a", 100, true), ask("a", "x", 100), ask("b", "x", 100)}, 100, map[string]int64{"a": 50, "b": 50}},
 		"two ask for the same, and a third one for as much":             {[]step{ask("a", "x", 100), ask("b", "x", 100), ask("c", "y", 100)}, 200, map[string]int64{"a": 50, "b": 50, "c": 100}},
@@ -69,12 +75,13 @@ func TestFolderShares(t *testing.T) {
 		"that was seen before another came":                             {[]step{bring("a", 1000, true), ask("a", "x", 100), measure, bring("b", 50, true)}, 150, map[string]int64{"a": 112, "b": 37}},
 		"one brings what is under way":                                  {[]step{bring("a", 60, true), ask("b", "y", 40)}, 100, map[string]int64{"a": 60, "b": 40}},
 		"one has brought what was lost":                                 {[]step{bring("a", 60, false), bring("b", 60, true)}, 60, map[string]int64{"b": 60}},
-		"what came from nobody known counts for those who ask":          {[]step{use("c"), ask("a", "x", 10), ask("b", "y", 30)}, 100, map[string]int64{"a": 40, "b": 60}},
-		"and for those who use it where nobody asks":                    {[]step{use("a"), use("b")}, 100, map[string]int64{"a": 50, "b": 50}},
+		"what came from nobody known counts for those who ask":          {[]step{use("c"), ask("a", "x", 10), ask("b", "y", 30)}, 60, map[string]int64{"a": 15, "b": 45}},
+		"and for nobody who only uses it":                               {[]step{use("a"), use("b")}, 100, map[string]int64{}},
+		"one leaves behind most of it":                                  {[]step{ask("a", "x", 90), ask("a", "x", 1), ask("b", "y", 10)}, 100, map[string]int64{"a": 90, "b": 10}},
 		"one leaves behind what it did not bring":                       {[]step{ask("a", "x", 90), ask("b", "y", 10), wanted("y")}, 100, map[string]int64{"a": 90, "b": 10}},
 		"one that follows no more is not counted with what others want": {[]step{ask("a", "x", 100), wanted("y"), ask("b", "y", 100)}, 100, map[string]int64{"b": 100}},
 		"sizes that no disk has":                                        {[]step{ask("a", "x", 1<<62), ask("b", "y", 1<<62), ask("c", "z", -1)}, 100, map[string]int64{"a": 50, "b": 50}},
-		"who is not counted asks for nothing, and brings nothing ":      {[]step{ask("", "x", 10), bring("", 100, true), ask("a", "y", 10)}, 100, map[string]int64{"a": 100}},
+		"who is not counted asks for nothing, and brings nothing ":      {[]step{ask("", "x", 10), bring("", 100, true), ask("a", "y", 10), wanted("y")}, 100, map[string]int64{"a": 100}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
