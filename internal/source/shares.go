@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
 )
@@ -35,7 +36,14 @@ type uses struct {
 // demand is what a namespace asks for of a part.
 type demand struct {
 	bytes int64
+	// at is when it was asked for last.
+	at time.Time
 }
+
+// demandLasts is how long a namespace is counted among those who ask for the same without
+// asking again: longer than objects that are followed usually wait. Who is the last one to have
+// asked is counted until Forget.
+const demandLasts = 25 * time.Hour
 
 // of gives the uses of a folder. The caller holds the mutex.
 func (f *Folder) of(name string) *uses {
@@ -56,7 +64,7 @@ func (f *Folder) Use(ctx context.Context, name string) {
 }
 
 // Ask says that a part of a folder below is asked for in the namespace of a context, and how
-// large it is. It counts until Forget.
+// large it is. It counts until Forget, or until others alone have asked for it for long.
 func (f *Folder) Ask(ctx context.Context, name, part string, bytes int64) {
 	tenant := artifact.Tenant(ctx)
 	if tenant == "" {
@@ -69,11 +77,12 @@ func (f *Folder) Ask(ctx context.Context, name, part string, bytes int64) {
 	if u.asked[part] == nil {
 		u.asked[part] = map[string]demand{}
 	}
-	by, bytes := u.asked[part], max(0, bytes)
+	by, bytes, now := u.asked[part], max(0, bytes), time.Now()
 	if before := by[tenant].bytes; before > bytes {
 		u.left(tenant, before/int64(len(by)))
 	}
-	by[tenant] = demand{bytes}
+	by[tenant] = demand{bytes, now}
+	maps.DeleteFunc(by, func(_ string, d demand) bool { return now.Sub(d.at) > demandLasts })
 }
 
 // left has a namespace pay for what it no longer asks for, as far as that stays.

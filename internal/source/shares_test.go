@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -107,4 +108,42 @@ func TestFolderShares(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhoStopsToAskIsNotCharged with what others go on to ask for, and is where nobody does.
+func TestWhoStopsToAskIsNotCharged(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f, rooms := openFolder(t, path), artifact.NewRooms(1<<62, time.Now)
+		if err := errors.Join(f.Root().Mkdir("shared", 0o700), f.Root().WriteFile("shared/x", make([]byte, 100), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		expect := func(when string, want map[string]int64) {
+			t.Helper()
+			got := map[string]int64{}
+			if err := f.Measure(func(namespace string, bytes int64) { got[namespace] += bytes }); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("charged %s (-want +got):\n%s", when, diff)
+			}
+		}
+		for _, namespace := range []string{"goes", "stays"} {
+			f.Ask(rooms.In(t.Context(), namespace), "shared", "x", 100)
+		}
+		for range 24 {
+			time.Sleep(time.Hour)
+			f.Ask(rooms.In(t.Context(), "stays"), "shared", "x", 100)
+		}
+		expect("for a day", map[string]int64{"goes": 50, "stays": 50})
+		time.Sleep(2 * time.Hour)
+		expect("when nobody asks", map[string]int64{"goes": 50, "stays": 50})
+		f.Ask(rooms.In(t.Context(), "stays"), "shared", "x", 100)
+		expect("when another asks after that", map[string]int64{"stays": 100})
+		time.Sleep(1000 * time.Hour)
+		expect("when the last one asks no more", map[string]int64{"stays": 100})
+		f.Ask(rooms.In(t.Context(), "goes"), "shared", "x", 100)
+		expect("when another begins again", map[string]int64{"goes": 100})
+	})
 }
