@@ -37,8 +37,9 @@ type Rooms struct {
 	mu       sync.Mutex // guards what follows
 	stores   []Measurer
 	measured time.Time
-	// used is what was measured, by namespace, and taken what was written since that began.
-	used, taken map[string]int64
+	// used is what was measured, by namespace, and taken what was written since that began;
+	// before is what was written until it began, while it goes on.
+	used, taken, before map[string]int64
 }
 
 // Measurer is where something is kept for namespaces.
@@ -114,7 +115,7 @@ func (r *Rooms) add(namespace string, bytes int64) (fits, lately bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	age := r.now().Sub(r.measured)
-	fits = r.used[namespace]+r.taken[namespace]+bytes <= r.most
+	fits = r.used[namespace]+r.before[namespace]+r.taken[namespace]+bytes <= r.most
 	if age > measuredOld || !fits && age > measuredLately {
 		return fits, false
 	}
@@ -149,8 +150,7 @@ func (r *Rooms) measure() error {
 		return nil
 	}
 	// Whoever writes meanwhile is counted in any case, and perhaps twice.
-	before := r.taken
-	r.taken = map[string]int64{}
+	r.before, r.taken = r.taken, map[string]int64{}
 	stores := r.stores
 	r.mu.Unlock()
 	used := map[string]int64{}
@@ -162,6 +162,8 @@ func (r *Rooms) measure() error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	before := r.before
+	r.before = nil
 	if err != nil {
 		for namespace, bytes := range before {
 			r.taken[namespace] += bytes
