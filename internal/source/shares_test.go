@@ -16,6 +16,9 @@ import (
 	"github.com/plumb-gitops/plumb/internal/source"
 )
 
+// block is what the tests count in: what a disk gives to a file at least.
+const block = 4 << 10
+
 // TestFolderShares says for whom a folder counts that several namespaces use.
 func TestFolderShares(t *testing.T) {
 	t.Parallel()
@@ -26,14 +29,14 @@ func TestFolderShares(t *testing.T) {
 	ask := func(namespace, part string, bytes int64) step {
 		return func(f *source.Folder, in func(string) context.Context) {
 			f.Use(in(namespace), "shared")
-			f.Ask(in(namespace), "shared", part, bytes)
+			f.Ask(in(namespace), "shared", part, bytes*block)
 		}
 	}
 	bring := func(namespace string, size int, kept bool) step {
 		return func(f *source.Folder, in func(string) context.Context) {
 			f.Use(in(namespace), "shared")
 			ctx, lost := f.Bring(in(namespace), "shared")
-			_, _ = io.Copy(io.Discard, source.Counted(ctx, bytes.NewReader(make([]byte, size))))
+			_, _ = io.Copy(io.Discard, source.Counted(ctx, bytes.NewReader(make([]byte, size*block))))
 			if !kept {
 				lost()
 				lost()
@@ -81,13 +84,13 @@ func TestFolderShares(t *testing.T) {
 		"one leaves behind most of it":                                  {[]step{ask("a", "x", 90), ask("a", "x", 1), ask("b", "y", 10)}, 100, map[string]int64{"a": 90, "b": 10}},
 		"one leaves behind what it did not bring":                       {[]step{ask("a", "x", 90), ask("b", "y", 10), wanted("y")}, 100, map[string]int64{"a": 90, "b": 10}},
 		"one that follows no more is not counted with what others want": {[]step{ask("a", "x", 100), wanted("y"), ask("b", "y", 100)}, 100, map[string]int64{"b": 100}},
-		"sizes that no disk has":                                        {[]step{ask("a", "x", 1<<62), ask("b", "y", 1<<62), ask("c", "z", -1)}, 100, map[string]int64{"a": 50, "b": 50}},
+		"sizes that no disk has":                                        {[]step{ask("a", "x", 1<<50), ask("b", "y", 1<<50), ask("c", "z", -1)}, 100, map[string]int64{"a": 50, "b": 50}},
 		"who is not counted asks for nothing, and brings nothing ":      {[]step{ask("", "x", 10), bring("", 100, true), ask("a", "y", 10), wanted("y")}, 100, map[string]int64{"a": 100}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f, rooms := openFolder(t, t.TempDir()), artifact.NewRooms(1<<62, time.Now)
-			if err := errors.Join(f.Root().MkdirAll("shared/below", 0o700), f.Root().WriteFile("shared/below/x", make([]byte, test.bytes), 0o600)); err != nil {
+			if err := errors.Join(f.Root().MkdirAll("shared/below", 0o700), f.Root().WriteFile("shared/below/x", make([]byte, test.bytes*block), 0o600)); err != nil {
 				t.Fatal(err)
 			}
 			for _, s := range test.steps {
@@ -99,7 +102,7 @@ func TestFolderShares(t *testing.T) {
 				})
 			}
 			got := map[string]int64{}
-			if err := f.Measure(func(namespace string, bytes int64) { got[namespace] += bytes }); err != nil {
+			if err := f.Measure(func(namespace string, bytes int64) { got[namespace] += bytes / block }); err != nil {
 				t.Fatal(err)
 			}
 			maps.DeleteFunc(got, func(_ string, bytes int64) bool { return bytes == 0 })
@@ -116,13 +119,13 @@ func TestWhoStopsToAskIsNotCharged(t *testing.T) {
 	path := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		f, rooms := openFolder(t, path), artifact.NewRooms(1<<62, time.Now)
-		if err := errors.Join(f.Root().Mkdir("shared", 0o700), f.Root().WriteFile("shared/x", make([]byte, 100), 0o600)); err != nil {
+		if err := errors.Join(f.Root().Mkdir("shared", 0o700), f.Root().WriteFile("shared/x", make([]byte, 100*block), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		expect := func(when string, want map[string]int64) {
 			t.Helper()
 			got := map[string]int64{}
-			if err := f.Measure(func(namespace string, bytes int64) { got[namespace] += bytes }); err != nil {
+			if err := f.Measure(func(namespace string, bytes int64) { got[namespace] += bytes / block }); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -130,20 +133,20 @@ func TestWhoStopsToAskIsNotCharged(t *testing.T) {
 			}
 		}
 		for _, namespace := range []string{"goes", "stays"} {
-			f.Ask(rooms.In(t.Context(), namespace), "shared", "x", 100)
+			f.Ask(rooms.In(t.Context(), namespace), "shared", "x", 100*block)
 		}
 		for range 24 {
 			time.Sleep(time.Hour)
-			f.Ask(rooms.In(t.Context(), "stays"), "shared", "x", 100)
+			f.Ask(rooms.In(t.Context(), "stays"), "shared", "x", 100*block)
 		}
 		expect("for a day", map[string]int64{"goes": 50, "stays": 50})
 		time.Sleep(2 * time.Hour)
 		expect("when nobody asks", map[string]int64{"goes": 50, "stays": 50})
-		f.Ask(rooms.In(t.Context(), "stays"), "shared", "x", 100)
+		f.Ask(rooms.In(t.Context(), "stays"), "shared", "x", 100*block)
 		expect("when another asks after that", map[string]int64{"stays": 100})
 		time.Sleep(1000 * time.Hour)
 		expect("when the last one asks no more", map[string]int64{"stays": 100})
-		f.Ask(rooms.In(t.Context(), "goes"), "shared", "x", 100)
+		f.Ask(rooms.In(t.Context(), "goes"), "shared", "x", 100*block)
 		expect("when another begins again", map[string]int64{"goes": 100})
 	})
 }
