@@ -135,7 +135,7 @@ func (v *view) try(ctx context.Context, request Request) (*tree, error) {
 	}
 	t, err := v.publish(revision, entries, made)
 	if err != nil {
-		v.remote.drop(entries)
+		v.remote.dropAll(entries)
 	}
 	return t, err
 }
@@ -234,13 +234,14 @@ func parsePatterns(file, own string) (source.Patterns, error) {
 // entries.
 func (v *view) withIgnore(entries []entry) ([]entry, error) {
 	r := v.remote
+	defer r.change()()
+	uses := r.count()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if v.ignore == nil {
 		return entries, nil
 	}
 	at, _ := slices.BinarySearchFunc(entries, source.IgnoreFile, func(e entry, key string) int { return strings.Compare(e.key, key) })
-	uses := r.usesLocked()
 	if uses[v.ignore.sum] == 0 || r.damaged[v.ignore.sum] {
 		return entries, &fault{code: codeChanged, text: "the bucket changes while it is fetched"}
 	}
@@ -257,7 +258,10 @@ func (v *view) withIgnore(entries []entry) ([]entry, error) {
 // disk, each for one use. Of an
 // error it gives those that are.
 func (v *view) bring(ctx context.Context, objects []object) ([]entry, error) {
-	entries, missing := v.remote.reuse(objects)
+	entries, missing, err := v.reuse(ctx, objects)
+	if err != nil {
+		return nil, err
+	}
 	brought, err := v.download(ctx, missing)
 	entries = append(entries, brought...)
 	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.key, b.key) })
