@@ -116,24 +116,24 @@ func (v *view) try(ctx context.Context, request Request) (*tree, error) {
 	listed = nil //nolint:ineffassign,wastedassign // all of them need not outlive the choice
 	revision := revisionOf(chosen)
 	if t := v.at(revision); t != nil {
-		v.keep(nil) // what failed fetches of other revisions have brought
+		v.keep(ctx, nil) // what failed fetches of other revisions have brought
 		return t, nil
 	}
 	entries, err := v.bring(ctx, chosen)
 	if err != nil {
-		v.keep(entries)
+		v.keep(ctx, entries)
 		return nil, err
 	}
 	if entries, err = v.withIgnore(entries); err != nil {
-		v.keep(entries)
+		v.keep(ctx, entries)
 		return nil, err
 	}
 	made, err := newTable(entries)
 	if err != nil {
-		v.keep(entries)
+		v.keep(ctx, entries)
 		return nil, refused("the objects cannot stand side by side: %s", err)
 	}
-	t, err := v.publish(revision, entries, made)
+	t, err := v.publish(ctx, revision, entries, made)
 	if err != nil {
 		v.remote.dropAll(entries)
 	}
@@ -363,6 +363,9 @@ func (v *view) store(ctx context.Context, o object, in content) (_ entry, err er
 		return entry{}, &fault{code: codeServer, text: fmt.Sprintf("the server lists %d bytes and sends another number", o.size)}
 	case o.crc != nil && crc.Sum32() != *o.crc:
 		return entry{}, &fault{code: codeServer, text: "what the server sends does not have the checksum that it lists"}
+	}
+	if err := artifact.Filled(ctx, n); err != nil {
+		return entry{}, err
 	}
 	e := entry{key: o.key, etag: o.etag, size: n, sum: sum(h.Sum(nil))}
 	if err := r.place(name, e.sum); err != nil {

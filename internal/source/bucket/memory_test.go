@@ -50,7 +50,7 @@ func follow(t *testing.T, r *remote, revision string, entries []entry) *tree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	published, err := v.publish(revision, entries, made)
+	published, err := v.publish(t.Context(), revision, entries, made)
 	if err != nil {
 		t.Fatal(err)
 	}

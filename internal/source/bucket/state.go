@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"bufio"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/plumb-gitops/plumb/internal/artifact"
 )
 
 const stateVersion = 1
@@ -181,14 +184,30 @@ func writeState(to io.Writer, revision string, entries []entry, ignore *entry) e
 	return out.Flush()
 }
 
-// writeStateFile writes a state to a new file.
-func writeStateFile(dir *os.Root, name, revision string, entries []entry, ignore *entry) (err error) {
+// writeStateFile writes a state to a new file, and gives what it takes on the disk. It is
+// counted as contents are.
+func writeStateFile(ctx context.Context, dir *os.Root, name, revision string, entries []entry, ignore *entry) (size int64, err error) {
 	file, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	return writeState(file, revision, entries, ignore)
+	if err := writeState(artifact.CountedWriter(ctx, file), revision, entries, ignore); err != nil {
+		return 0, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return artifact.OnDisk(info.Size()), artifact.Filled(ctx, info.Size())
+}
+
+// diskSize is about what a tree takes on the disk, with a state of a size.
+func diskSize(entries []entry, state int64) int64 {
+	for _, e := range entries {
+		state += artifact.OnDisk(e.size)
+	}
+	return state
 }
 
 // scanFile reads a state of a folder.
@@ -214,7 +233,7 @@ type restored struct {
 	ignore  *entry
 
 	revision string
-	bytes    int64
+	bytes    int64 // see tree.bytes
 }
 
 // read takes the state over that a process before has left, as far as its contents are there.
@@ -224,7 +243,7 @@ func (v *restored) read(dir *os.Root, view string) error {
 	complete, bytes := true, int64(0)
 	s, err := scanFile(dir, name, func(e entry) error {
 		complete = complete && there(dir, e)
-		bytes += e.size
+		bytes += artifact.OnDisk(e.size)
 		return nil
 	})
 	if err != nil { // it is as good as missing
@@ -234,7 +253,11 @@ func (v *restored) read(dir *os.Root, view string) error {
 		v.ignore = s.ignore
 	}
 	if complete {
-		v.current, v.revision, v.bytes = true, s.revision, bytes
+		info, err := dir.Stat(name)
+		if err != nil {
+			return err
+		}
+		v.current, v.revision, v.bytes = true, s.revision, bytes+artifact.OnDisk(info.Size())
 		return nil
 	}
 	var entries []entry
@@ -255,7 +278,8 @@ func (v *restored) read(dir *os.Root, view string) error {
 		entries = slices.CompactFunc(entries, func(a, b entry) bool { return a.key == b.key })
 	}
 	incoming := path.Join(incomingFolder, "restored") // no other writes before the folder is open
-	if err := writeStateFile(dir, incoming, "", entries, nil); err != nil {
+	// It is for nobody that is known, and takes no more than what it stands for.
+	if _, err := writeStateFile(context.Background(), dir, incoming, "", entries, nil); err != nil {
 		return err
 	}
 	if err := dir.Rename(incoming, partial); err != nil {

@@ -21,7 +21,7 @@ type tree struct {
 	remote   *remote
 	revision string
 	paged    *paging.Table[table]
-	// bytes are those of all files.
+	// bytes are about those that all files and the state take on the disk.
 	bytes int64
 
 	// All below is guarded by the remote's mutex.

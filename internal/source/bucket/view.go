@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"context"
 	"errors"
 	"sync"
 
@@ -122,13 +123,17 @@ func (r *remote) asideLocked(k *kept, stays bool) {
 }
 
 // keep keeps what a fetch brought before it failed, instead of what earlier ones did. What
-// cannot be kept is fetched again.
-func (v *view) keep(entries []entry) {
+// cannot be kept, for which there may be no room, is fetched again.
+func (v *view) keep(ctx context.Context, entries []entry) {
 	r := v.remote
 	r.mu.Lock()
 	dir, name := r.dir, r.incomingLocked()
 	r.mu.Unlock()
-	written := dir != nil && len(entries) > 0 && writeStateFile(dir, name, "", entries, nil) == nil
+	written := false
+	if dir != nil && len(entries) > 0 {
+		_, err := writeStateFile(ctx, dir, name, "", entries, nil)
+		written = err == nil
+	}
 	defer r.change()()
 	r.count()
 	r.mu.Lock()
@@ -193,7 +198,7 @@ func unfollowed() error { return &fault{code: codeClosed, text: "the bucket is n
 
 // publish makes the current tree of entries, on disk first, whose uses it takes over. It gives
 // it to a reader.
-func (v *view) publish(revision string, entries []entry, made *table) (*tree, error) {
+func (v *view) publish(ctx context.Context, revision string, entries []entry, made *table) (*tree, error) {
 	r := v.remote
 	r.mu.Lock()
 	dir, ignore := r.dir, v.ignore
@@ -202,12 +207,9 @@ func (v *view) publish(revision string, entries []entry, made *table) (*tree, er
 	if dir == nil {
 		return nil, unfollowed()
 	}
-	if err := writeStateFile(dir, name, revision, entries, ignore); err != nil {
+	size, err := writeStateFile(ctx, dir, name, revision, entries, ignore)
+	if err != nil {
 		return nil, errors.Join(err, r.discard(name))
-	}
-	bytes := int64(0)
-	for _, e := range entries {
-		bytes += e.size
 	}
 	defer r.change()()
 	r.count() // of what there was
@@ -226,7 +228,7 @@ func (v *view) publish(revision string, entries []entry, made *table) (*tree, er
 		_ = dir.Remove(name)
 		return nil, err
 	}
-	t := r.newTreeLocked(revision, v.file(), bytes, made)
+	t := r.newTreeLocked(revision, v.file(), diskSize(entries, size), made)
 	t.useLocked()
 	v.current, v.partial = t, nil
 	r.mu.Unlock()
