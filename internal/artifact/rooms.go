@@ -174,7 +174,16 @@ func (r *Rooms) measure() error {
 	return nil
 }
 
-// Size is the length of the files at a name and below it, together. What goes meanwhile does
+// block is what file systems give to files at least.
+const block = 4 << 10
+
+// OnDisk is about what a file of a length takes on the disk: many small files take much more
+// than their lengths.
+func OnDisk(length int64) int64 {
+	return length + (block-length%block)%block
+}
+
+// Size is what the files at a name and below it take, together. What goes meanwhile does
 // not count, and keeps nothing else from counting.
 func Size(files fs.FS, name string) (total int64, err error) {
 	err = fs.WalkDir(files, name, func(_ string, entry fs.DirEntry, err error) error {
@@ -183,7 +192,7 @@ func Size(files fs.FS, name string) (total int64, err error) {
 		}
 		info, err := entry.Info()
 		if err == nil {
-			total += info.Size()
+			total += OnDisk(info.Size())
 		}
 		return ignoreMissing(err)
 	})
@@ -273,6 +282,16 @@ func CountedWriter(ctx context.Context, out io.Writer) io.Writer {
 		return out
 	}
 	return countedWriter{out, at}
+}
+
+// Filled counts for the namespace of a context what a file takes beside its length, which was
+// counted. The error is NoRoom where it does not fit.
+func Filled(ctx context.Context, length int64) error {
+	at, ok := ctx.Value(roomKey{}).(*room)
+	if !ok {
+		return nil
+	}
+	return at.take(OnDisk(length) - length)
 }
 
 type countedWriter struct {

@@ -262,10 +262,10 @@ func (broken) Open(string) (fs.File, error) { return nil, errors.New("no disk") 
 func TestSize(t *testing.T) {
 	t.Parallel()
 	files := vanishing{fstest.MapFS{
-		"a/1": {Data: make([]byte, 10)}, "a/gone": {Data: make([]byte, 100)}, "a/z/2": {Data: make([]byte, 20)}, "b": {Data: make([]byte, 5)},
+		"a/1": {Data: make([]byte, 10)}, "a/gone": {Data: make([]byte, 100)}, "a/z/2": {Data: make([]byte, 20)}, "b": {Data: make([]byte, 4<<10+1)}, "c": {},
 		"a/link": {Data: make([]byte, 100), Mode: fs.ModeSymlink},
 	}}
-	for name, want := range map[string]int64{"a": 30, "a/z": 20, "b": 5, "nothing": 0, ".": 35} {
+	for name, want := range map[string]int64{"a": 8 << 10, "a/z": 4 << 10, "b": 8 << 10, "c": 0, "nothing": 0, ".": 16 << 10} {
 		if got, err := artifact.Size(files, name); err != nil || got != want {
 			t.Errorf("%q has %d bytes, %v; want %d", name, got, err, want)
 		}
