@@ -125,3 +125,38 @@ func TestNothingIsKeptUncounted(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatFailedFetchesListIsCounted too, also when the data folder has been measured since.
+func TestWhatFailedFetchesListIsCounted(t *testing.T) {
+	t.Parallel()
+	const room, objects, views = 256 << 10, 400, 10
+	w := s3World(t)
+	files := map[string]string{"z": "never sent"}
+	for i := range objects {
+		files[fmt.Sprintf("%d/%s", i, strings.Repeat("k", 100))] = ""
+	}
+	w.server.Fill(name, files)
+	w.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/z") {
+			return false
+		}
+		rw.WriteHeader(http.StatusForbidden)
+		return true
+	})
+	folder, now := t.TempDir(), time.Unix(1, 0)
+	s := openAt(t, folder, bucket.Options{Downloads: 1})
+	defer func() { must(t, s.Close()) }()
+	rooms := artifact.NewRooms(room, func() time.Time { return now })
+	rooms.Add(s)
+	for i := range views {
+		now = now.Add(time.Minute)
+		request := w.request
+		request.Ignore = fmt.Sprint("# ", i)
+		if _, err := s.Fetch(rooms.In(t.Context(), "a"), request, ""); err == nil {
+			t.Fatal("what is never sent has come")
+		}
+	}
+	if taken, err := artifact.Size(os.DirFS(folder), "."); err != nil || taken > room+16<<10 {
+		t.Errorf("%d bytes are taken of a room of %d, error %v", taken, room, err)
+	}
+}

@@ -129,10 +129,10 @@ func (v *view) keep(ctx context.Context, entries []entry) {
 	r.mu.Lock()
 	dir, name := r.dir, r.incomingLocked()
 	r.mu.Unlock()
-	written := false
+	written, bytes := false, int64(0)
 	if dir != nil && len(entries) > 0 {
-		_, err := writeStateFile(ctx, dir, name, "", entries, nil)
-		written = err == nil
+		size, err := writeStateFile(ctx, dir, name, "", entries, nil)
+		written, bytes = err == nil, diskSize(entries, size)
 	}
 	defer r.change()()
 	r.count()
@@ -147,6 +147,11 @@ func (v *view) keep(ctx context.Context, entries []entry) {
 	if written && r.dir != nil && !r.closed && !v.forgotten && r.dir.Rename(name, v.partialFile()) == nil {
 		v.partial = &kept{file: v.partialFile()}
 		entries = nil
+		if v.current != nil {
+			bytes += v.current.bytes
+		}
+		// Nobody else is charged for it, nor is it free.
+		r.store.folder.Ask(ctx, r.key, v.name, bytes)
 	} else if dir != nil {
 		_ = dir.Remove(name) // else it goes when the folder is opened next
 	}
