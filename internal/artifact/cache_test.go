@@ -280,7 +280,7 @@ func TestCacheSize(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	c := openCache(t, folder)
-	c.most.unused = 200 // one with its index, and not two
+	c.most.unused = 6 << 10 // one with its index, and not two
 	now := time.Now()
 	var digests []string
 	for i := range 4 {
@@ -353,7 +353,7 @@ func TestCacheSizeIsShared(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	c := openCache(t, folder)
-	c.most.unused = 450 // three with their indexes, and not four
+	c.most.unused = 14 << 10 // three with their indexes, and not four
 	rooms, now := NewRooms(1<<30, time.Now), time.Now()
 	var digests []string
 	for i, namespace := range []string{"a", "b", "b", "b", "b"} {

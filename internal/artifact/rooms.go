@@ -37,8 +37,9 @@ type Rooms struct {
 	mu       sync.Mutex // guards what follows
 	stores   []Measurer
 	measured time.Time
-	// used is what was measured, by namespace, and taken what was written since that began.
-	used, taken map[string]int64
+	// used is what was measured, by namespace, and taken what was written since that began;
+	// before is what was written until it began, while it goes on.
+	used, taken, before map[string]int64
 }
 
 // Measurer is where something is kept for namespaces.
@@ -114,7 +115,7 @@ func (r *Rooms) add(namespace string, bytes int64) (fits, lately bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	age := r.now().Sub(r.measured)
-	fits = r.used[namespace]+r.taken[namespace]+bytes <= r.most
+	fits = r.used[namespace]+r.before[namespace]+r.taken[namespace]+bytes <= r.most
 	if age > measuredOld || !fits && age > measuredLately {
 		return fits, false
 	}
@@ -149,8 +150,7 @@ func (r *Rooms) measure() error {
 		return nil
 	}
 	// Whoever writes meanwhile is counted in any case, and perhaps twice.
-	before := r.taken
-	r.taken = map[string]int64{}
+	r.before, r.taken = r.taken, map[string]int64{}
 	stores := r.stores
 	r.mu.Unlock()
 	used := map[string]int64{}
@@ -162,6 +162,8 @@ func (r *Rooms) measure() error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	before := r.before
+	r.before = nil
 	if err != nil {
 		for namespace, bytes := range before {
 			r.taken[namespace] += bytes
@@ -172,7 +174,16 @@ func (r *Rooms) measure() error {
 	return nil
 }
 
-// Size is the length of the files at a name and below it, together. What goes meanwhile does
+// block is what file systems give to files at least.
+const block = 4 << 10
+
+// OnDisk is about what a file of a length takes on the disk: many small files take much more
+// than their lengths.
+func OnDisk(length int64) int64 {
+	return length + (block-length%block)%block
+}
+
+// Size is what the files at a name and below it take, together. What goes meanwhile does
 // not count, and keeps nothing else from counting.
 func Size(files fs.FS, name string) (total int64, err error) {
 	err = fs.WalkDir(files, name, func(_ string, entry fs.DirEntry, err error) error {
@@ -181,7 +192,7 @@ func Size(files fs.FS, name string) (total int64, err error) {
 		}
 		info, err := entry.Info()
 		if err == nil {
-			total += info.Size()
+			total += OnDisk(info.Size())
 		}
 		return ignoreMissing(err)
 	})
@@ -271,6 +282,16 @@ func CountedWriter(ctx context.Context, out io.Writer) io.Writer {
 		return out
 	}
 	return countedWriter{out, at}
+}
+
+// Filled counts for the namespace of a context what a file takes beside its length, which was
+// counted. The error is NoRoom where it does not fit.
+func Filled(ctx context.Context, length int64) error {
+	at, ok := ctx.Value(roomKey{}).(*room)
+	if !ok {
+		return nil
+	}
+	return at.take(OnDisk(length) - length)
 }
 
 type countedWriter struct {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -66,6 +67,56 @@ func TestRooms(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// measurer is a store that measures with a function.
+type measurer func(charge func(namespace string, bytes int64)) error
+
+// Measure calls it.
+func (m measurer) Measure(charge func(namespace string, bytes int64)) error { return m(charge) }
+
+// TestRoomsWhileMeasured: what was written before counts on while the folder is measured.
+func TestRoomsWhileMeasured(t *testing.T) {
+	t.Parallel()
+	var looked atomic.Pointer[chan struct{}]
+	now := time.Unix(1, 0)
+	rooms := artifact.NewRooms(100, func() time.Time {
+		if c := looked.Swap(nil); c != nil {
+			close(*c)
+		}
+		return now
+	})
+	write := func(bytes int) error {
+		_, err := artifact.CountedWriter(rooms.In(t.Context(), "a"), io.Discard).Write(make([]byte, bytes))
+		return err
+	}
+	beside, measured := make(chan error, 1), 0
+	rooms.Add(measurer(func(charge func(string, int64)) error {
+		if measured++; measured == 1 {
+			return nil
+		}
+		charge("a", 60)
+		if err := write(40); err != nil {
+			t.Errorf("what fits is not written while the folder is measured: %v", err)
+		}
+		// The next one looks at the clock as soon as it has the sum to itself.
+		c := make(chan struct{})
+		looked.Store(&c)
+		go func() { beside <- write(1) }()
+		<-c
+		return nil
+	}))
+	must(t, write(60))
+	now = now.Add(time.Minute)
+	for what, err := range map[string]error{"before": write(41), "meanwhile": <-beside} {
+		var full *artifact.NoRoom
+		if !errors.As(err, &full) {
+			t.Errorf("a byte too many that was to be written %s: %v", what, err)
+		}
+	}
+	if err := write(1); err == nil {
+		t.Error("it is forgotten afterwards")
 	}
 }
 
@@ -211,10 +262,10 @@ func (broken) Open(string) (fs.File, error) { return nil, errors.New("no disk") 
 func TestSize(t *testing.T) {
 	t.Parallel()
 	files := vanishing{fstest.MapFS{
-		"a/1": {Data: make([]byte, 10)}, "a/gone": {Data: make([]byte, 100)}, "a/z/2": {Data: make([]byte, 20)}, "b": {Data: make([]byte, 5)},
+		"a/1": {Data: make([]byte, 10)}, "a/gone": {Data: make([]byte, 100)}, "a/z/2": {Data: make([]byte, 20)}, "b": {Data: make([]byte, 4<<10+1)}, "c": {},
 		"a/link": {Data: make([]byte, 100), Mode: fs.ModeSymlink},
 	}}
-	for name, want := range map[string]int64{"a": 30, "a/z": 20, "b": 5, "nothing": 0, ".": 35} {
+	for name, want := range map[string]int64{"a": 8 << 10, "a/z": 4 << 10, "b": 8 << 10, "c": 0, "nothing": 0, ".": 16 << 10} {
 		if got, err := artifact.Size(files, name); err != nil || got != want {
 			t.Errorf("%q has %d bytes, %v; want %d", name, got, err, want)
 		}

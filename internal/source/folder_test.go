@@ -194,11 +194,11 @@ func TestFolderMeasures(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(path, name, "below"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(path, name, "below", "x"), make([]byte, 100), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(path, name, "below", "x"), make([]byte, 100*block), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		for _, tenant := range tenants {
-			f.Use(rooms.In(t.Context(), tenant), name)
+			f.Ask(rooms.In(t.Context(), tenant), name, "part", 100*block)
 		}
 	}
 	f.Use(t.Context(), "nobody's")
@@ -212,7 +212,7 @@ func TestFolderMeasures(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := map[string]int64{}
-	if err := f.Measure(func(namespace string, bytes int64) { got[namespace] += bytes }); err != nil {
+	if err := f.Measure(func(namespace string, bytes int64) { got[namespace] += bytes / block }); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[string]int64{"a": 50, "b": 150}, got); diff != "" {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/plumb-gitops/plumb/internal/artifact"
 )
@@ -12,21 +13,42 @@ import (
 // uses say for whom a folder counts. A namespace is charged for what its own objects ask for,
 // with equal parts where several ask for the same, whoever has brought it. What nobody asks
 // for, such as what a branch left behind, is charged to those who have brought more than they
-// ask for, and the rest, such as files under way, to those who ask, or else to those who use
-// it, in equal parts. So no namespace can fill the room of another by following the same.
+// ask for. So everything that was written since the start is charged, and no namespace can fill
+// the room of another by following the same.
+//
+// The rest is what no namespace is known for: the second copy while packs are joined, what
+// whole directories take beside their files, and, after a restart, what is asked for by objects
+// that have not been looked at again, such as suspended ones. Everybody pays of it in proportion
+// to what it is charged, and at most as much again, so that who asks for little pays little. What
+// is above that is charged to nobody: it was charged before the restart, and is again once it is
+// asked for. Only who is known to be alone in a folder pays for all of it.
 type uses struct {
 	// users are the namespaces that have used it.
 	users map[string]bool
-	// asked is how many bytes the objects of namespaces ask for, by part and namespace.
-	asked map[string]map[string]int64
+	// asked is what the objects of namespaces ask for, by part and namespace.
+	asked map[string]map[string]demand
+	// wanted are the parts that Forget was called with last; nil before that.
+	wanted map[string]bool
 	// brought is how many bytes have come for namespaces, and may be there still.
 	brought map[string]int64
 }
 
+// demand is what a namespace asks for of a part.
+type demand struct {
+	bytes int64
+	// at is when it was asked for last.
+	at time.Time
+}
+
+// demandLasts is how long a namespace is counted among those who ask for the same without
+// asking again: longer than objects that are followed usually wait. Who is the last one to have
+// asked is counted until Forget.
+const demandLasts = 25 * time.Hour
+
 // of gives the uses of a folder. The caller holds the mutex.
 func (f *Folder) of(name string) *uses {
 	if f.uses[name] == nil {
-		f.uses[name] = &uses{users: map[string]bool{}, asked: map[string]map[string]int64{}, brought: map[string]int64{}}
+		f.uses[name] = &uses{users: map[string]bool{}, asked: map[string]map[string]demand{}, brought: map[string]int64{}}
 	}
 	return f.uses[name]
 }
@@ -42,7 +64,7 @@ func (f *Folder) Use(ctx context.Context, name string) {
 }
 
 // Ask says that a part of a folder below is asked for in the namespace of a context, and how
-// large it is. It counts until Forget.
+// large it is. It counts until Forget, or until others alone have asked for it for long.
 func (f *Folder) Ask(ctx context.Context, name, part string, bytes int64) {
 	tenant := artifact.Tenant(ctx)
 	if tenant == "" {
@@ -53,9 +75,19 @@ func (f *Folder) Ask(ctx context.Context, name, part string, bytes int64) {
 	u := f.of(name)
 	u.users[tenant] = true
 	if u.asked[part] == nil {
-		u.asked[part] = map[string]int64{}
+		u.asked[part] = map[string]demand{}
 	}
-	u.asked[part][tenant] = max(0, bytes)
+	by, bytes, now := u.asked[part], max(0, bytes), time.Now()
+	if before := by[tenant].bytes; before > bytes {
+		u.left(tenant, before/int64(len(by)))
+	}
+	by[tenant] = demand{bytes, now}
+	maps.DeleteFunc(by, func(_ string, d demand) bool { return now.Sub(d.at) > demandLasts })
+}
+
+// left has a namespace pay for what it no longer asks for, as far as that stays.
+func (u *uses) left(tenant string, bytes int64) {
+	u.brought[tenant] = max(u.brought[tenant], bytes)
 }
 
 // Forget drops what was asked for, but for the wanted parts of each folder. Who asked for it
@@ -64,12 +96,13 @@ func (f *Folder) Forget(wanted map[string]map[string]bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for name, u := range f.uses {
-		maps.DeleteFunc(u.asked, func(part string, by map[string]int64) bool {
+		u.wanted = maps.Clone(wanted[name])
+		maps.DeleteFunc(u.asked, func(part string, by map[string]demand) bool {
 			if wanted[name][part] {
 				return false
 			}
-			for tenant, bytes := range by {
-				u.brought[tenant] = max(u.brought[tenant], bytes/int64(len(by)))
+			for tenant, d := range by {
+				u.left(tenant, d.bytes/int64(len(by)))
 			}
 			return true
 		})
@@ -133,8 +166,8 @@ func (u *uses) split(total int64) map[string]int64 {
 	charges, rest := map[string]float64{}, float64(total)
 	asked, sum := map[string]float64{}, 0.0
 	for _, by := range u.asked {
-		for tenant, bytes := range by {
-			part := float64(bytes) / float64(len(by))
+		for tenant, d := range by {
+			part := float64(d.bytes) / float64(len(by))
 			asked[tenant] += part
 			sum += part
 		}
@@ -165,17 +198,29 @@ func (u *uses) split(total int64) map[string]int64 {
 	}
 	give(beyond, sum)
 
-	if len(asked) == 0 {
+	give(maps.Clone(charges), float64(total)-rest)
+	if u.alone() {
 		for tenant := range u.users {
-			asked[tenant] = 0
+			charges[tenant] += rest
 		}
-	}
-	for tenant := range asked {
-		charges[tenant] += rest / float64(len(asked))
 	}
 	whole := map[string]int64{}
 	for tenant, bytes := range charges {
 		whole[tenant] = int64(bytes)
 	}
 	return whole
+}
+
+// alone tells whether a folder can be kept for one namespace only: no other has used it since
+// the start, and all that is wanted of it has been asked for since.
+func (u *uses) alone() bool {
+	if len(u.users) != 1 || u.wanted == nil {
+		return false
+	}
+	for part := range u.wanted {
+		if u.asked[part] == nil {
+			return false
+		}
+	}
+	return true
 }

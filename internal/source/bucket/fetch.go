@@ -116,26 +116,26 @@ func (v *view) try(ctx context.Context, request Request) (*tree, error) {
 	listed = nil //nolint:ineffassign,wastedassign // all of them need not outlive the choice
 	revision := revisionOf(chosen)
 	if t := v.at(revision); t != nil {
-		v.keep(nil) // what failed fetches of other revisions have brought
+		v.keep(ctx, nil) // what failed fetches of other revisions have brought
 		return t, nil
 	}
 	entries, err := v.bring(ctx, chosen)
 	if err != nil {
-		v.keep(entries)
+		v.keep(ctx, entries)
 		return nil, err
 	}
 	if entries, err = v.withIgnore(entries); err != nil {
-		v.keep(entries)
+		v.keep(ctx, entries)
 		return nil, err
 	}
 	made, err := newTable(entries)
 	if err != nil {
-		v.keep(entries)
+		v.keep(ctx, entries)
 		return nil, refused("the objects cannot stand side by side: %s", err)
 	}
-	t, err := v.publish(revision, entries, made)
+	t, err := v.publish(ctx, revision, entries, made)
 	if err != nil {
-		v.remote.drop(entries)
+		v.remote.dropAll(entries)
 	}
 	return t, err
 }
@@ -234,13 +234,14 @@ func parsePatterns(file, own string) (source.Patterns, error) {
 // entries.
 func (v *view) withIgnore(entries []entry) ([]entry, error) {
 	r := v.remote
+	defer r.change()()
+	uses := r.count()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if v.ignore == nil {
 		return entries, nil
 	}
 	at, _ := slices.BinarySearchFunc(entries, source.IgnoreFile, func(e entry, key string) int { return strings.Compare(e.key, key) })
-	uses := r.usesLocked()
 	if uses[v.ignore.sum] == 0 || r.damaged[v.ignore.sum] {
 		return entries, &fault{code: codeChanged, text: "the bucket changes while it is fetched"}
 	}
@@ -257,7 +258,10 @@ func (v *view) withIgnore(entries []entry) ([]entry, error) {
 // disk, each for one use. Of an
 // error it gives those that are.
 func (v *view) bring(ctx context.Context, objects []object) ([]entry, error) {
-	entries, missing := v.remote.reuse(objects)
+	entries, missing, err := v.reuse(ctx, objects)
+	if err != nil {
+		return nil, err
+	}
 	brought, err := v.download(ctx, missing)
 	entries = append(entries, brought...)
 	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.key, b.key) })
@@ -359,6 +363,9 @@ func (v *view) store(ctx context.Context, o object, in content) (_ entry, err er
 		return entry{}, &fault{code: codeServer, text: fmt.Sprintf("the server lists %d bytes and sends another number", o.size)}
 	case o.crc != nil && crc.Sum32() != *o.crc:
 		return entry{}, &fault{code: codeServer, text: "what the server sends does not have the checksum that it lists"}
+	}
+	if err := artifact.Filled(ctx, n); err != nil {
+		return entry{}, err
 	}
 	e := entry{key: o.key, etag: o.etag, size: n, sum: sum(h.Sum(nil))}
 	if err := r.place(name, e.sum); err != nil {

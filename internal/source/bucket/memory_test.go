@@ -41,16 +41,16 @@ func follow(t *testing.T, r *remote, revision string, entries []entry) *tree {
 	v := r.view("v")
 	r.fetchBegins()
 	defer r.fetchEnds()
-	r.mu.Lock()
+	end := r.change()
 	for _, e := range entries {
-		r.usesLocked()[e.sum]++
+		r.count()[e.sum]++
 	}
-	r.mu.Unlock()
+	end()
 	made, err := newTable(entries)
 	if err != nil {
 		t.Fatal(err)
 	}
-	published, err := v.publish(revision, entries, made)
+	published, err := v.publish(t.Context(), revision, entries, made)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,10 @@ func TestBucketsTakeLittleMemory(t *testing.T) { //nolint:paralleltest // see ab
 		}
 		for _, tree := range trees {
 			tree.release()
-			tree.remote.view("v").forgetLocked()
+			if _, err := tree.remote.retain(map[string]bool{}); err != nil {
+				t.Error(err)
+			}
+			tree.remote.settle()
 		}
 		if number, bytes := s.tables.Held(); number != 0 || bytes != 0 {
 			t.Errorf("%s: %d bytes of %d tables are left", name, bytes, number)
@@ -210,6 +213,7 @@ func TestTablesAreMadeAgain(t *testing.T) {
 	}
 	r := trees[1].remote
 	trees[0].release()
+	r.settle()
 	if files, err := fs.ReadDir(r.dir.FS(), incomingFolder); err != nil || len(files) != 0 {
 		t.Errorf("%v is left of the revision before, %v", files, err)
 	}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,19 +47,30 @@ type remote struct {
 	key        string
 	connection *connection
 
-	mu     sync.Mutex // guards all below; held for moments, and while the folder is opened
-	dir    *os.Root   // nil until the folder was opened
+	// counting is held by who changes which content is used by whom, or opens the folder. It
+	// takes as long as all states take to read, and is only waited for by those who bring
+	// something of this bucket. Who holds mu must not wait for it. It guards the two below.
+	counting chan struct{}
+	// uses counts for each content who needs it: views, trees and fetches. What has no use
+	// has no file. It is nil while nothing changes: see count.
+	uses map[sum]int
+	// uncounted is set where a state could not be read, so that nothing is removed.
+	uncounted bool
+
+	// mu guards all below. Everybody waits for it, others' buckets too: it is held for
+	// moments, never while a state is read.
+	mu     sync.Mutex
+	dir    *os.Root // nil until the folder was opened
 	views  map[string]*view
 	closed bool
 	// readers counts the results that were not released yet.
 	readers int
-	// trees are those that a view or a reader uses.
+	// trees are those that a view or a reader uses, or that are leaving.
 	trees map[*tree]bool
-	// uses counts for each content who needs it: views, trees and fetches. What has no use
-	// has no file. It is nil while nothing changes: see usesLocked.
-	uses map[sum]int
-	// uncounted is set where a state could not be read, so that nothing is removed.
-	uncounted bool
+	// leaving is what was given up and is counted still. Clearing is closed when all of it is
+	// gone; nil where nothing is.
+	leaving  []left
+	clearing chan struct{}
 	// fetching is how many fetches are under way.
 	fetching int
 	// damaged are contents that were found to be others than their names say.
@@ -69,7 +79,7 @@ type remote struct {
 }
 
 func newRemote(s *Store, key string, c *connection) *remote {
-	return &remote{store: s, key: key, connection: c, views: map[string]*view{}, trees: map[*tree]bool{}, damaged: map[sum]bool{}}
+	return &remote{store: s, key: key, connection: c, counting: make(chan struct{}, 1), views: map[string]*view{}, trees: map[*tree]bool{}, damaged: map[sum]bool{}}
 }
 
 // view gives what is kept under a name.
@@ -91,11 +101,19 @@ func (r *remote) viewLocked(name string) *view {
 // open opens the folder once, and removes what a killed process has left in it.
 func (r *remote) open() error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
+	there := r.dir != nil && !r.closed
+	r.mu.Unlock()
+	if there {
+		return nil
+	}
+	defer r.change()()
+	r.mu.Lock()
+	there, closed := r.dir != nil, r.closed
+	r.mu.Unlock()
+	if closed {
 		return unfollowed()
 	}
-	if r.dir != nil {
+	if there {
 		return nil
 	}
 	root := r.store.folder.Root()
@@ -106,65 +124,87 @@ func (r *remote) open() error {
 	if err != nil {
 		return err
 	}
-	r.dir = dir
+	var found map[string]*restored
 	err = errors.Join(dir.RemoveAll(incomingFolder), dir.MkdirAll(incomingFolder, 0o700), dir.MkdirAll(contentsFolder, 0o700))
 	if err == nil {
-		err = r.load()
+		found, err = load(dir)
 	}
 	if err == nil {
-		err = r.sweep()
+		err = sweep(dir, found)
 	}
 	if err != nil {
-		r.dir = nil
-		r.unloadLocked()
 		return errors.Join(err, dir.Close())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return errors.Join(unfollowed(), dir.Close())
+	}
+	r.dir = dir
+	for name, f := range found {
+		v := r.viewLocked(name)
+		v.ignore = f.ignore
+		if f.partial {
+			v.partial = &kept{file: v.partialFile()}
+		}
+		if f.current {
+			v.current = r.newTreeLocked(f.revision, v.file(), f.bytes, nil)
+		}
 	}
 	return nil
 }
 
-// unloadLocked forgets what was read of the folder.
-func (r *remote) unloadLocked() {
-	clear(r.trees)
-	r.uses = nil
-	for _, v := range r.views {
-		v.current, v.ignore, v.partial = nil, nil, false
-	}
-}
-
-// load reads the views. What cannot be read is as good as missing, and what was read before
-// the folder could not be opened to the end is read again.
-func (r *remote) load() error {
-	r.unloadLocked()
-	files, err := fs.ReadDir(r.dir.FS(), ".")
+// load reads the views of a folder. What cannot be read is as good as missing.
+func load(dir *os.Root) (map[string]*restored, error) {
+	found := map[string]*restored{}
+	files, err := fs.ReadDir(dir.FS(), ".")
 	if err != nil {
-		return err
+		return nil, err
+	}
+	of := func(name string) *restored {
+		if found[name] == nil {
+			found[name] = &restored{}
+		}
+		return found[name]
 	}
 	for _, f := range files { // partial ones come before the views
 		if f.Name() == contentsFolder || f.Name() == incomingFolder {
 			continue
 		}
 		if name, ok := strings.CutPrefix(f.Name(), partialPrefix); ok {
-			err = r.viewLocked(name).restorePartialLocked()
+			err = of(name).readPartial(dir, f.Name())
 		} else if name, ok := strings.CutPrefix(f.Name(), viewPrefix); ok {
-			err = r.viewLocked(name).restoreLocked()
+			err = of(name).read(dir, name)
 		} else {
-			err = r.dir.RemoveAll(f.Name())
+			err = dir.RemoveAll(f.Name())
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return found, nil
 }
 
-// sweep removes contents that nothing names.
-func (r *remote) sweep() error {
-	uses := r.usesLocked()
-	defer r.idleLocked()
-	if r.uncounted {
-		return nil
+// sweep removes contents that nothing names. It removes none where that is not known.
+func sweep(dir *os.Root, found map[string]*restored) error {
+	uses := map[sum]bool{}
+	for name, f := range found {
+		if f.ignore != nil {
+			uses[f.ignore.sum] = true
+		}
+		for file, there := range map[string]bool{viewPrefix + name: f.current, partialPrefix + name: f.partial} {
+			if !there {
+				continue
+			}
+			if _, err := scanFile(dir, file, func(e entry) error {
+				uses[e.sum] = true
+				return nil
+			}); err != nil {
+				return nil //nolint:nilerr // who looks at it says so
+			}
+		}
 	}
-	return fs.WalkDir(r.dir.FS(), contentsFolder, func(name string, d fs.DirEntry, err error) error {
+	return fs.WalkDir(dir.FS(), contentsFolder, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -172,10 +212,10 @@ func (r *remote) sweep() error {
 		if raw, err := hex.DecodeString(d.Name()); err == nil && len(raw) == len(s) {
 			s = sum(raw)
 		}
-		if uses[s] > 0 && s.file() == name {
+		if uses[s] && s.file() == name {
 			return nil
 		}
-		return r.dir.Remove(name)
+		return dir.Remove(name)
 	})
 }
 
@@ -196,137 +236,11 @@ func (r *remote) endLocked() {
 	}
 }
 
-// usesLocked counts who needs which content, unless that is known: it is counted when something
-// is about to change, and forgotten when nothing does, for it takes much memory.
-func (r *remote) usesLocked() map[sum]int {
-	if r.uses != nil {
-		return r.uses
-	}
-	r.uses, r.uncounted = map[sum]int{}, false
-	count := func(e entry) error {
-		r.uses[e.sum]++
-		return nil
-	}
-	for t := range r.trees {
-		if _, err := r.scanLocked(t.file, count); err != nil {
-			t.broken, r.uncounted = true, true
-		}
-	}
-	for _, v := range r.views {
-		if v.ignore != nil {
-			r.uses[v.ignore.sum]++
-		}
-		if v.partial {
-			if _, err := r.scanLocked(v.partialFile(), count); err != nil {
-				r.uncounted = true
-			}
-		}
-	}
-	return r.uses
-}
-
-// idleLocked forgets what is counted where no fetch needs it.
-func (r *remote) idleLocked() {
-	if r.fetching == 0 {
-		r.uses = nil
-	}
-}
-
-// fetchBegins and fetchEnds say when contents may have uses that no file names.
-func (r *remote) fetchBegins() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.fetching++
-}
-
-func (r *remote) fetchEnds() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.fetching--
-	r.idleLocked()
-}
-
-// dropLocked gives a content up for one user.
-func (r *remote) dropLocked(e entry) {
-	uses := r.usesLocked()
-	if uses[e.sum]--; uses[e.sum] > 0 {
-		return
-	}
-	delete(uses, e.sum)
-	delete(r.damaged, e.sum)
-	if r.dir != nil && !r.uncounted {
-		_ = r.dir.Remove(e.sum.file()) // what is left is swept when the folder is opened next
-	}
-}
-
-// dropFileLocked gives up what a file names, and removes it; gone forgets whose it is.
-func (r *remote) dropFileLocked(name string, gone func()) {
-	if r.dir == nil {
-		gone()
-		return
-	}
-	r.usesLocked() // with the file's own
-	_, _ = r.scanLocked(name, func(e entry) error {
-		r.dropLocked(e)
-		return nil
-	})
-	gone()
-	_ = r.dir.Remove(name) // else it goes when the folder is opened next
-}
-
-// drop gives up contents that a fetch has brought.
-func (r *remote) drop(entries []entry) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range entries {
-		r.dropLocked(e)
-	}
-}
-
 // spoil says that a content is not what its name says; the next fetch gets it again.
 func (r *remote) spoil(s sum) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.damaged[s] = true
-}
-
-// reuse gives the contents that are there of objects, which are in the order of their keys,
-// each for one use, and the objects of which there is none.
-func (r *remote) reuse(objects []object) (entries []entry, missing []object) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.dir == nil {
-		return nil, objects
-	}
-	uses, found := r.usesLocked(), make([]bool, len(objects))
-	take := func(e entry) error {
-		i, ok := slices.BinarySearchFunc(objects, e.key, func(o object, key string) int { return strings.Compare(o.key, key) })
-		if !ok || found[i] || e.etag == "" || objects[i].etag != e.etag || uses[e.sum] == 0 || r.damaged[e.sum] {
-			return nil
-		}
-		uses[e.sum]++
-		found[i] = true
-		entries = append(entries, entry{key: objects[i].key, etag: objects[i].etag, size: e.size, sum: e.sum})
-		return nil
-	}
-	for _, v := range r.views {
-		// What cannot be read is fetched again.
-		if v.ignore != nil {
-			_ = take(*v.ignore)
-		}
-		if v.current != nil {
-			_, _ = r.scanLocked(v.current.file, take)
-		}
-		if v.partial {
-			_, _ = r.scanLocked(v.partialFile(), take)
-		}
-	}
-	for i, o := range objects {
-		if !found[i] {
-			missing = append(missing, o)
-		}
-	}
-	return entries, missing
 }
 
 // create opens a new file for a content whose name is not known yet.
@@ -350,12 +264,13 @@ func (r *remote) incomingLocked() string {
 // place puts a file that is whole under the name of its content, which it keeps for one
 // user.
 func (r *remote) place(name string, s sum) error {
+	defer r.change()()
+	uses := r.count()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.dir == nil || r.closed {
 		return unfollowed()
 	}
-	uses := r.usesLocked()
 	if uses[s] > 0 && !r.damaged[s] {
 		if err := r.dir.Remove(name); err != nil {
 			return err
@@ -407,20 +322,22 @@ func (r *remote) read(s sum) (io.ReadCloser, error) {
 	return &checked{file: file, hash: sha256.New(), sum: s, remote: r}, nil
 }
 
-// retain forgets the views that are not wanted, and tells whether nobody reads.
+// retain forgets the views that are not wanted, and tells whether nobody reads. What they kept
+// is removed a little later, for that takes a while.
 func (r *remote) retain(wanted map[string]bool) (unread bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	defer r.idleLocked()
 	for name, v := range r.views {
 		if !wanted[name] {
 			v.forgetLocked()
 			delete(r.views, name)
 		}
 	}
-	if r.dir == nil {
-		return r.readers == 0, nil
+	unread = r.readers == 0
+	if r.dir == nil || unread && wanted == nil {
+		return unread, nil // all of it is about to be removed
 	}
+	r.clearLocked()
 	files, err := fs.ReadDir(r.dir.FS(), ".")
 	errs := []error{err}
 	for _, f := range files {
@@ -432,5 +349,5 @@ func (r *remote) retain(wanted map[string]bool) (unread bool, err error) {
 			errs = append(errs, r.dir.Remove(f.Name()))
 		}
 	}
-	return r.readers == 0, errors.Join(errs...)
+	return unread, errors.Join(errs...)
 }

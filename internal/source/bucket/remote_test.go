@@ -19,6 +19,7 @@ func TestFailedPlacesAreNoUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.close()
+	r.fetchBegins()
 	place := func(lost bool) error {
 		file, name, err := r.create()
 		if err != nil {
@@ -67,12 +68,19 @@ func TestOpenedTwiceCountsOnce(t *testing.T) {
 	first.close()
 
 	r := newRemote(s, "bucket", &connection{})
+	root, contents := s.folder.Root(), "bucket/"+contentsFolder
+	must(root.Rename(contents, "aside"))
+	must(root.WriteFile(contents, nil, 0o600))
+	if err := r.open(); err == nil {
+		t.Error("a folder without contents is open")
+	}
+	must(root.Remove(contents))
+	must(root.Rename("aside", contents))
 	must(r.open())
 	defer r.close()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	must(r.load())
-	if uses := r.usesLocked()[of]; uses != 1 || r.views["v"].current == nil {
+	must(r.open())
+	defer r.change()()
+	if uses := r.count()[of]; uses != 1 || r.views["v"].current == nil {
 		t.Errorf("%d uses", uses)
 	}
 }

@@ -2,15 +2,18 @@ package bucket
 
 import (
 	"bufio"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
+
+	"github.com/plumb-gitops/plumb/internal/artifact"
 )
 
 const stateVersion = 1
@@ -181,22 +184,35 @@ func writeState(to io.Writer, revision string, entries []entry, ignore *entry) e
 	return out.Flush()
 }
 
-// writeStateFile writes a state to a new file.
-func writeStateFile(dir *os.Root, name, revision string, entries []entry, ignore *entry) (err error) {
+// writeStateFile writes a state to a new file, and gives what it takes on the disk. It is
+// counted as contents are.
+func writeStateFile(ctx context.Context, dir *os.Root, name, revision string, entries []entry, ignore *entry) (size int64, err error) {
 	file, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	return writeState(file, revision, entries, ignore)
+	if err := writeState(artifact.CountedWriter(ctx, file), revision, entries, ignore); err != nil {
+		return 0, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return artifact.OnDisk(info.Size()), artifact.Filled(ctx, info.Size())
 }
 
-// scanLocked reads a state of a file.
-func (r *remote) scanLocked(name string, each func(entry) error) (state, error) {
-	if r.dir == nil {
-		return state{}, fs.ErrClosed
+// diskSize is about what a tree takes on the disk, with a state of a size.
+func diskSize(entries []entry, state int64) int64 {
+	for _, e := range entries {
+		state += artifact.OnDisk(e.size)
 	}
-	file, err := r.dir.Open(name)
+	return state
+}
+
+// scanFile reads a state of a folder.
+func scanFile(dir *os.Root, name string, each func(entry) error) (state, error) {
+	file, err := dir.Open(name)
 	if err != nil {
 		return state{}, err
 	}
@@ -204,70 +220,84 @@ func (r *remote) scanLocked(name string, each func(entry) error) (state, error) 
 	return scan(file, each)
 }
 
-// thereLocked tells whether a content is there, as far as its length tells.
-func (r *remote) thereLocked(e entry) bool {
-	info, err := r.dir.Stat(e.sum.file())
+// there tells whether a content is there, as far as its length tells.
+func there(dir *os.Root, e entry) bool {
+	info, err := dir.Stat(e.sum.file())
 	return err == nil && info.Mode().IsRegular() && info.Size() == e.size
 }
 
-// restoreLocked takes the state over that a process before has left, as far as its contents are
-// there. The error is of the disk.
-func (v *view) restoreLocked() error {
-	r := v.remote
+// restored is a view as a process before has left it.
+type restored struct {
+	current bool // whether there is a tree, of the revision and so many bytes
+	partial bool // whether there is what fetches brought that failed
+	ignore  *entry
+
+	revision string
+	bytes    int64 // see tree.bytes
+}
+
+// read takes the state over that a process before has left, as far as its contents are there.
+// The error is of the disk.
+func (v *restored) read(dir *os.Root, view string) error {
+	name, partial := viewPrefix+view, partialPrefix+view
 	complete, bytes := true, int64(0)
-	s, err := r.scanLocked(v.file(), func(e entry) error {
-		complete = complete && r.thereLocked(e)
-		bytes += e.size
+	s, err := scanFile(dir, name, func(e entry) error {
+		complete = complete && there(dir, e)
+		bytes += artifact.OnDisk(e.size)
 		return nil
 	})
 	if err != nil { // it is as good as missing
-		return r.dir.RemoveAll(v.file())
+		return dir.RemoveAll(name)
 	}
-	if s.ignore != nil && r.thereLocked(*s.ignore) {
+	if s.ignore != nil && there(dir, *s.ignore) {
 		v.ignore = s.ignore
 	}
 	if complete {
-		v.current = r.newTreeLocked(s.revision, v.file(), bytes, nil)
+		info, err := dir.Stat(name)
+		if err != nil {
+			return err
+		}
+		v.current, v.revision, v.bytes = true, s.revision, bytes+artifact.OnDisk(info.Size())
 		return nil
 	}
 	var entries []entry
-	there := func(e entry) error {
-		if r.thereLocked(e) {
+	take := func(e entry) error {
+		if there(dir, e) {
 			entries = append(entries, e)
 		}
 		return nil
 	}
-	if _, err := r.scanLocked(v.file(), there); err != nil {
+	if _, err := scanFile(dir, name, take); err != nil {
 		return err
 	}
 	if v.partial {
-		if _, err := r.scanLocked(v.partialFile(), there); err != nil {
+		if _, err := scanFile(dir, partial, take); err != nil {
 			return err
 		}
 		slices.SortStableFunc(entries, func(a, b entry) int { return strings.Compare(a.key, b.key) })
 		entries = slices.CompactFunc(entries, func(a, b entry) bool { return a.key == b.key })
 	}
-	name := r.incomingLocked()
-	if err := writeStateFile(r.dir, name, "", entries, nil); err != nil {
+	incoming := path.Join(incomingFolder, "restored") // no other writes before the folder is open
+	// It is for nobody that is known, and takes no more than what it stands for.
+	if _, err := writeStateFile(context.Background(), dir, incoming, "", entries, nil); err != nil {
 		return err
 	}
-	if err := r.dir.Rename(name, v.partialFile()); err != nil {
+	if err := dir.Rename(incoming, partial); err != nil {
 		return err
 	}
 	v.partial = true
-	return r.dir.Remove(v.file())
+	return dir.Remove(name)
 }
 
-// restorePartialLocked takes over what fetches brought that failed.
-func (v *view) restorePartialLocked() error {
-	r := v.remote
-	if _, err := r.scanLocked(v.partialFile(), func(e entry) error {
-		if !r.thereLocked(e) {
+// readPartial takes over what fetches brought that failed.
+func (v *restored) readPartial(dir *os.Root, name string) error {
+	if _, err := scanFile(dir, name, func(e entry) error {
+		if !there(dir, e) {
 			return errors.New("a content is missing")
 		}
 		return nil
 	}); err != nil {
-		return r.dir.RemoveAll(v.partialFile())
+		return dir.RemoveAll(name)
 	}
 	v.partial = true
 	return nil

@@ -185,7 +185,8 @@ func (s *Store) known(key string, request Request, made *connection) (*remote, *
 }
 
 // Retain removes the buckets, and what is kept of them for a prefix, that none of the
-// requests needs. It must be given everything that is still followed.
+// requests needs. It must be given everything that is still followed. Contents of a bucket
+// that is still followed go a little later: nobody waits until states are read.
 func (s *Store) Retain(requests []Request) error {
 	wanted := map[string]map[string]bool{}
 	for _, request := range requests {

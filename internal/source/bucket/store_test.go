@@ -318,6 +318,7 @@ func TestRetainRemovesWhatIsNotFollowed(t *testing.T) {
 	kept, gone, elsewhere := fetch(t, s, part, ""), fetch(t, s, all, ""), fetch(t, s, other, "")
 	check := func(when string, wantContents, wantOther int) {
 		t.Helper()
+		s.Settle()
 		if contents, others := contentsOf(t, folder); len(contents) != wantContents || len(others) != wantOther {
 			t.Errorf("%s: contents %q and files %q, want %d and %d", when, contents, others, wantContents, wantOther)
 		}

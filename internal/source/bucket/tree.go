@@ -7,6 +7,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 
 	"github.com/plumb-gitops/plumb/internal/gitops"
@@ -20,13 +21,12 @@ type tree struct {
 	remote   *remote
 	revision string
 	paged    *paging.Table[table]
-	// bytes are those of all files.
+	// bytes are about those that all files and the state take on the disk.
 	bytes int64
 
 	// All below is guarded by the remote's mutex.
 
-	// file is where the state is.
-	file string
+	kept
 	// users counts the view and the readers.
 	users int
 	// broken is set when the file is found to be damaged.
@@ -36,7 +36,7 @@ type tree struct {
 // newTreeLocked makes a tree with one user, who hands over one use of each content that the
 // file names. The table may be nil.
 func (r *remote) newTreeLocked(revision, file string, bytes int64, made *table) *tree {
-	t := &tree{remote: r, revision: revision, file: file, bytes: bytes, users: 1}
+	t := &tree{remote: r, revision: revision, kept: kept{file: file}, bytes: bytes, users: 1}
 	t.paged = r.store.tables.Keep(made, t.load)
 	r.trees[t] = true
 	return t
@@ -48,13 +48,10 @@ const smallState = 1 << 20
 // load reads the table from the file.
 func (t *tree) load() (*table, error) {
 	r := t.remote
-	r.mu.Lock()
-	if r.dir == nil {
-		r.mu.Unlock()
-		return nil, fs.ErrClosed
+	file, err := r.openState(&t.kept)
+	if errors.Is(err, fs.ErrClosed) {
+		return nil, err
 	}
-	file, err := r.dir.Open(t.file)
-	r.mu.Unlock()
 	if err != nil {
 		return nil, t.unread(err)
 	}
@@ -100,36 +97,34 @@ func (t *tree) useLocked() {
 	t.remote.readers++
 }
 
-// giveLocked counts a user less. What nobody uses any more is removed.
-func (t *tree) giveLocked() {
-	if t.users--; t.users > 0 {
-		return
-	}
-	r := t.remote
-	t.paged.Forget()
-	r.dropFileLocked(t.file, func() { delete(r.trees, t) })
-}
-
-// release counts a reader less.
+// release counts a reader less. What nobody uses any more is removed a little later.
 func (t *tree) release() {
 	r := t.remote
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t.giveLocked()
+	if t.users > 1 {
+		t.users--
+	} else {
+		r.leaveLocked(left{tree: t})
+		r.clearLocked()
+	}
 	r.readers--
-	r.idleLocked()
 	r.endLocked()
 }
 
-// damagedLocked tells whether a content, or what says which there are, was found to be damaged.
-func (t *tree) damagedLocked() bool {
+// damaged tells whether a content, or what says which there are, was found to be damaged. The
+// caller uses the tree.
+func (t *tree) damaged() bool {
 	r := t.remote
-	if t.broken || len(r.damaged) == 0 {
-		return t.broken
+	r.mu.Lock()
+	broken, damaged := t.broken, maps.Clone(r.damaged)
+	r.mu.Unlock()
+	if broken || len(damaged) == 0 {
+		return broken
 	}
 	found := false
-	_, err := r.scanLocked(t.file, func(e entry) error {
-		found = found || r.damaged[e.sum]
+	_, err := r.scan(&t.kept, func(e entry) error {
+		found = found || damaged[e.sum]
 		return nil
 	})
 	return found || err != nil

@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"context"
 	"errors"
 	"sync"
 
@@ -23,8 +24,8 @@ type view struct {
 	current *tree
 	// ignore is the .sourceignore file at the root; nil where there is none.
 	ignore *entry
-	// partial is set where there is a file of what fetches brought that failed since.
-	partial bool
+	// partial is what fetches brought that failed since; nil for nothing.
+	partial *kept
 
 	// clock counts calls and fetches; asked is when the last fetch began that has
 	// ended, with err.
@@ -43,17 +44,17 @@ func (v *view) stamp() uint64 {
 // since gives what a fetch found that began after a time, so that all who wait at the
 // same moment share one listing, and nobody sees a state from before their call.
 func (v *view) since(arrived uint64) (t *tree, err error, shared bool) { //nolint:revive // the error is a value that is shared
-	r := v.remote
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if v.asked <= arrived || v.err == nil && (v.current == nil || v.current.damagedLocked()) {
+	v.remote.mu.Lock()
+	asked, err := v.asked, v.err
+	v.remote.mu.Unlock()
+	if asked <= arrived {
 		return nil, nil, false
 	}
-	if v.err != nil {
-		return nil, v.err, true
+	if err != nil {
+		return nil, err, true
 	}
-	v.current.useLocked()
-	return v.current, nil, true
+	t = v.last()
+	return t, nil, t != nil
 }
 
 // end says how a fetch ended, to be shared.
@@ -66,12 +67,18 @@ func (v *view) end(asked uint64, err error) {
 // last gives what the last fetch brought, if it is all there.
 func (v *view) last() *tree {
 	v.remote.mu.Lock()
-	defer v.remote.mu.Unlock()
-	if v.current == nil || v.current.damagedLocked() {
+	t := v.current
+	if t == nil {
+		v.remote.mu.Unlock()
 		return nil
 	}
-	v.current.useLocked()
-	return v.current
+	t.useLocked()
+	v.remote.mu.Unlock()
+	if t.damaged() {
+		t.release()
+		return nil
+	}
+	return t
 }
 
 // at gives the current tree if it is of a revision.
@@ -88,102 +95,96 @@ func (v *view) at(revision string) *tree {
 func (v *view) file() string        { return viewPrefix + v.name }
 func (v *view) partialFile() string { return partialPrefix + v.name }
 
-// forgetLocked gives up all that the view keeps.
+// forgetLocked gives up all that the view keeps. Others may use its files' names from then on.
 func (v *view) forgetLocked() {
 	r := v.remote
 	if v.current != nil {
-		if v.current.users > 1 {
-			r.asideLocked(v.current)
-		}
-		v.current.giveLocked()
-		v.current = nil
+		r.asideLocked(&v.current.kept, false)
 	}
-	if v.ignore != nil {
-		r.usesLocked()
-		e := *v.ignore
-		v.ignore = nil
-		r.dropLocked(e)
+	if v.partial != nil {
+		r.asideLocked(v.partial, false)
 	}
-	v.dropPartialLocked()
+	r.leaveLocked(left{tree: v.current, ignore: v.ignore, partial: v.partial})
+	v.current, v.ignore, v.partial = nil, nil, nil
 	v.forgotten = true
 }
 
-func (v *view) dropPartialLocked() {
-	if v.partial {
-		v.remote.dropFileLocked(v.partialFile(), func() { v.partial = false })
-	}
-}
-
-// asideLocked gives a tree that readers use another file than that of its view.
-func (r *remote) asideLocked(t *tree) {
+// asideLocked gives a state another file than that of its view, which may stay for now. One
+// whose file cannot be renamed is not found, and so nothing is removed.
+func (r *remote) asideLocked(k *kept, stays bool) {
 	if r.dir == nil {
 		return
 	}
 	name := r.incomingLocked()
-	err := r.dir.Link(t.file, name)
-	if err != nil { // not all file systems have links
-		err = r.dir.Rename(t.file, name)
+	if !stays || r.dir.Link(k.file, name) != nil { // not all file systems have links
+		_ = r.dir.Rename(k.file, name)
 	}
-	if err != nil {
-		t.broken = true
-	}
-	t.file = name
+	k.file = name
 }
 
 // keep keeps what a fetch brought before it failed, instead of what earlier ones did. What
-// cannot be kept is fetched again.
-func (v *view) keep(entries []entry) {
+// cannot be kept, for which there may be no room, is fetched again.
+func (v *view) keep(ctx context.Context, entries []entry) {
 	r := v.remote
 	r.mu.Lock()
 	dir, name := r.dir, r.incomingLocked()
 	r.mu.Unlock()
-	if dir == nil || len(entries) == 0 || writeStateFile(dir, name, "", entries, nil) != nil {
-		r.drop(entries)
-		entries = nil
+	written, bytes := false, int64(0)
+	if dir != nil && len(entries) > 0 {
+		size, err := writeStateFile(ctx, dir, name, "", entries, nil)
+		written, bytes = err == nil, diskSize(entries, size)
+	}
+	defer r.change()()
+	r.count()
+	r.mu.Lock()
+	before := v.partial
+	v.partial = nil
+	r.mu.Unlock()
+	if before != nil {
+		r.dropState(before, func() {})
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.dir == nil {
-		return
-	}
-	if v.forgotten || r.closed {
-		for _, e := range entries {
-			r.dropLocked(e)
+	if written && r.dir != nil && !r.closed && !v.forgotten && r.dir.Rename(name, v.partialFile()) == nil {
+		v.partial = &kept{file: v.partialFile()}
+		entries = nil
+		if v.current != nil {
+			bytes += v.current.bytes
 		}
-		_ = r.dir.Remove(name)
-		return
+		// Nobody else is charged for it, nor is it free.
+		r.store.folder.Ask(ctx, r.key, v.name, bytes)
+	} else if dir != nil {
+		_ = dir.Remove(name) // else it goes when the folder is opened next
 	}
-	r.usesLocked()
-	v.dropPartialLocked()
-	if len(entries) == 0 {
-		_ = r.dir.Remove(name)
-		return
+	r.mu.Unlock()
+	for _, e := range entries {
+		r.drop(e)
 	}
-	if r.dir.Rename(name, v.partialFile()) != nil {
-		for _, e := range entries {
-			r.dropLocked(e)
-		}
-		return
-	}
-	v.partial = true
 }
 
 // setIgnore takes over a .sourceignore file; nil for none.
 func (v *view) setIgnore(e *entry) error {
 	r := v.remote
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if e != nil && v.forgotten {
-		r.dropLocked(*e)
+	same := v.ignore == nil && e == nil
+	r.mu.Unlock()
+	if same {
+		return nil
+	}
+	defer r.change()()
+	r.count()
+	r.mu.Lock()
+	before, forgotten := v.ignore, v.forgotten
+	if forgotten {
+		before = e
+	} else {
+		v.ignore = e
+	}
+	r.mu.Unlock()
+	if before != nil {
+		r.drop(*before)
+	}
+	if forgotten && e != nil {
 		return unfollowed()
-	}
-	before := v.ignore
-	if before != nil {
-		r.usesLocked()
-	}
-	v.ignore = e
-	if before != nil {
-		r.dropLocked(*before)
 	}
 	return nil
 }
@@ -202,7 +203,7 @@ func unfollowed() error { return &fault{code: codeClosed, text: "the bucket is n
 
 // publish makes the current tree of entries, on disk first, whose uses it takes over. It gives
 // it to a reader.
-func (v *view) publish(revision string, entries []entry, made *table) (*tree, error) {
+func (v *view) publish(ctx context.Context, revision string, entries []entry, made *table) (*tree, error) {
 	r := v.remote
 	r.mu.Lock()
 	dir, ignore := r.dir, v.ignore
@@ -211,35 +212,38 @@ func (v *view) publish(revision string, entries []entry, made *table) (*tree, er
 	if dir == nil {
 		return nil, unfollowed()
 	}
-	if err := writeStateFile(dir, name, revision, entries, ignore); err != nil {
+	size, err := writeStateFile(ctx, dir, name, revision, entries, ignore)
+	if err != nil {
 		return nil, errors.Join(err, r.discard(name))
 	}
+	defer r.change()()
+	r.count() // of what there was
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.closed || v.forgotten {
+		r.mu.Unlock()
 		_ = dir.Remove(name) // else it goes when the folder is opened next
 		return nil, unfollowed()
 	}
-	r.usesLocked() // of what there was
-	before := v.current
+	before, partial := v.current, v.partial
 	if before != nil {
-		r.asideLocked(before)
+		r.asideLocked(&before.kept, true)
 	}
 	if err := dir.Rename(name, v.file()); err != nil {
+		r.mu.Unlock()
 		_ = dir.Remove(name)
 		return nil, err
 	}
-	bytes := int64(0)
-	for _, e := range entries {
-		bytes += e.size
-	}
-	v.current = r.newTreeLocked(revision, v.file(), bytes, made)
-	v.current.useLocked()
+	t := r.newTreeLocked(revision, v.file(), diskSize(entries, size), made)
+	t.useLocked()
+	v.current, v.partial = t, nil
+	r.mu.Unlock()
 	if before != nil {
-		before.giveLocked()
+		r.give(before)
 	}
-	v.dropPartialLocked()
-	return v.current, nil
+	if partial != nil {
+		r.dropState(partial, func() {})
+	}
+	return t, nil
 }
 
 // result shows a tree that the caller uses.

@@ -161,7 +161,7 @@ func TestManyDirectoriesOfHollowOnes(t *testing.T) {
 	cancel()
 	shown := result.Files.(*tree)
 	again := newTree(shown.objects, shown.root)
-	if err := s.newVisit().enter(ended, again.within(ended), dirs); wire.CodeOf(err) != wire.CodeCanceled {
+	if _, err := measured(ended, again.within(ended), dirs); wire.CodeOf(err) != wire.CodeCanceled {
 		t.Errorf("looking up directories ends with %v when its context has ended", err)
 	}
 	if err := shown.objects.filesBelow(ended, shown.root, dirs, func(pack.ID) {}); wire.CodeOf(err) != wire.CodeCanceled {

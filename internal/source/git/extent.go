@@ -37,6 +37,14 @@ func (e *extent) add(other extent) {
 	e.entries, e.bytes = saturated(e.entries, other.entries), saturated(e.bytes, other.bytes)
 }
 
+// entryBytes is about what a file or a directory takes beside its content.
+const entryBytes = 100
+
+// room is about how much of the disk it takes at most.
+func (e extent) room() int64 {
+	return saturated(e.bytes, min(e.entries, math.MaxInt64/entryBytes)*entryBytes)
+}
+
 // saturated is a sum that stays at the largest number instead of passing it.
 func saturated(a, b int64) int64 {
 	if a > math.MaxInt64-b {
@@ -124,8 +132,27 @@ func (s *Store) newVisit() *visit {
 }
 
 // enter counts the files of a tree, or of those directories that will be shown, and
-// refuses it before anything walks through it.
-func (v *visit) enter(ctx context.Context, t *tree, dirs []string) error {
+// refuses it before anything walks through it. What is refused is kept too, so that the
+// namespace of the context is charged for it like for what is shown.
+func (v *visit) enter(ctx context.Context, r *remote, request Request, t *tree, dirs []string) error {
+	size, err := measured(ctx, t, dirs)
+	if err == nil {
+		r.store.folder.Ask(ctx, r.key, request.tip(), size.room())
+		v.total.add(size)
+	}
+	switch {
+	case err != nil:
+		return err
+	case v.total.entries > v.limit.entries:
+		return invalid(fmt.Errorf("the revision has more than %d files and directories, which is the most that is taken", v.limit.entries))
+	case v.total.bytes > v.limit.bytes:
+		return invalid(fmt.Errorf("the files of the revision have more than %d bytes, which is the most that is taken", v.limit.bytes))
+	}
+	return nil
+}
+
+// measured is the extent of a tree, or of some directories of it.
+func measured(ctx context.Context, t *tree, dirs []string) (total extent, err error) {
 	roots := []pack.ID{t.root}
 	if len(dirs) > 0 {
 		roots = nil
@@ -135,7 +162,7 @@ func (v *visit) enter(ctx context.Context, t *tree, dirs []string) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
-			return endedOr(ctx, err)
+			return extent{}, endedOr(ctx, err)
 		case e.kind == kindDir:
 			roots = append(roots, e.id)
 		}
@@ -144,17 +171,11 @@ func (v *visit) enter(ctx context.Context, t *tree, dirs []string) error {
 	for _, root := range roots {
 		size, err := m.tree(root, 0)
 		if err != nil {
-			return err
+			return extent{}, err
 		}
-		v.total.add(size)
+		total.add(size)
 	}
-	switch {
-	case v.total.entries > v.limit.entries:
-		return invalid(fmt.Errorf("the revision has more than %d files and directories, which is the most that is taken", v.limit.entries))
-	case v.total.bytes > v.limit.bytes:
-		return invalid(fmt.Errorf("the files of the revision have more than %d bytes, which is the most that is taken", v.limit.bytes))
-	}
-	return nil
+	return total, nil
 }
 
 // descend goes from a commit of a repository to a submodule of it.

@@ -77,10 +77,7 @@ func (s *Store) fetch(ctx context.Context, request Request, v *visit) (Result, e
 	if err == nil {
 		shown := result.Files.(*tree).within(ctx)
 		defer shown.over()
-		before := v.total.bytes
-		if err = v.enter(ctx, shown, dirs); err == nil {
-			s.folder.Ask(ctx, r.key, request.tip(), v.total.bytes-before)
-		}
+		err = v.enter(ctx, r, request, shown, dirs)
 	}
 	if err == nil && request.RecurseSubmodules {
 		err = s.addSubmodules(ctx, r, request, &result, objects, v)

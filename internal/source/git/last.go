@@ -14,9 +14,6 @@ import (
 // server is away. It is an error where there is nothing, and for a request with
 // submodules, whose other repositories would have to be asked.
 func (s *Store) Last(ctx context.Context, request Request) (Result, error) {
-	if request.RecurseSubmodules {
-		return Result{}, fmt.Errorf("the last revision of %q has submodules", redacted(request.URL))
-	}
 	dirs, err := request.sparse()
 	if err != nil {
 		return Result{}, err
@@ -36,10 +33,11 @@ func (s *Store) Last(ctx context.Context, request Request) (Result, error) {
 	if err == nil {
 		shown := result.Files.(*tree).within(ctx)
 		defer shown.over()
-		v := s.newVisit()
-		if err = v.enter(ctx, shown, dirs); err == nil {
-			s.folder.Ask(ctx, r.key, request.tip(), v.total.bytes)
-		}
+		err = s.newVisit().enter(ctx, r, request, shown, dirs)
+	}
+	if err == nil && request.RecurseSubmodules {
+		// It is kept for the namespace nevertheless, which enter has said.
+		err = fmt.Errorf("the last revision of %q has submodules", redacted(request.URL))
 	}
 	if err == nil && len(request.Sparse) > 0 {
 		result.Files, err = source.Sparse(result.Files, request.Sparse)

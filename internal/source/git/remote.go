@@ -269,9 +269,13 @@ func (r *remote) retain(tips map[string]bool) {
 	maps.DeleteFunc(r.refusals, func(key string, _ refused) bool { return !tips[key] })
 	next := r.state.clone()
 	maps.DeleteFunc(next.Tips, func(key string, _ tip) bool { return !tips[key] })
-	if len(next.Tips) == len(r.state.Tips) || r.dir == nil || writeState(r.dir, next) != nil {
+	if len(next.Tips) == len(r.state.Tips) || r.dir == nil {
 		return
 	}
-	next.Stale = true
-	r.state = next
+	for key, gone := range r.state.Tips {
+		next.Stale = next.Stale || !tips[key] && !next.needs(gone)
+	}
+	if writeState(r.dir, next) == nil {
+		r.state = next
+	}
 }

@@ -86,6 +86,7 @@ func (s *Store) sweep() error {
 			continue
 		}
 		r.retain(m.wanted[key])
+		r.tidies()
 	}
 	s.folder.Forget(m.wanted)
 	if err := s.folder.Sweep(func(key string) bool { return m.wanted[key] != nil }); err != nil {

@@ -23,7 +23,7 @@ type state struct {
 	Tips map[string]tip `json:"tips"`
 	// Base is the length of all packs in bytes when they were joined last.
 	Base int64 `json:"base"`
-	// Stale is set when tips were forgotten since.
+	// Stale is set when tips were forgotten since that no other one stands for.
 	Stale bool `json:"stale,omitempty"`
 }
 
@@ -78,6 +78,16 @@ func (s state) clone() state {
 		s.Tips = map[string]tip{}
 	}
 	return s
+}
+
+// needs tells whether some tip has all that another one has.
+func (s state) needs(other tip) bool {
+	for _, t := range s.Tips {
+		if t.Want == other.Want && t.covers(other.Paths) {
+			return true
+		}
+	}
+	return false
 }
 
 func readState(dir *os.Root) (state, error) {

@@ -21,25 +21,28 @@ const tooManyPacks = 4
 
 // tidy joins packs in the background where it is time.
 func (r *remote) tidy() {
-	if !r.untidy() {
-		return
-	}
 	r.store.mu.Lock()
 	defer r.store.mu.Unlock()
-	if r.store.closed || !r.joining.CompareAndSwap(false, true) {
+	r.tidies()
+}
+
+// tidies is tidy for who has the mutex of the store.
+func (r *remote) tidies() {
+	if !r.untidy() || r.store.closed || !r.joining.CompareAndSwap(false, true) {
 		return
 	}
 	r.store.work.Go(func() {
 		defer r.joining.Store(false)
 		// A failure, of a full disk for one, leaves the store as it was; the
-		// next fetch tries again.
+		// next fetch, or what is forgotten next, tries again.
 		_ = r.join(r.store.life)
 	})
 }
 
 // untidy tells whether packs are to be joined: there are many, or they hold much more than
-// when they were joined last. While they are joined there are the old ones, the new one and
-// what comes in meanwhile, together three times as much at most.
+// when they were joined last, or what tips needed that were forgotten since. While they are
+// joined there are the old ones, the new one and what comes in meanwhile, together three times
+// as much at most.
 func (r *remote) untidy() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -47,7 +50,7 @@ func (r *remote) untidy() bool {
 		return false
 	}
 	packs, disk := len(r.state.Packs), r.set.Disk()
-	return packs >= r.store.options.Packs || packs > fewPacks && 4*disk > 7*r.state.Base || r.state.Stale && packs > 1
+	return packs >= r.store.options.Packs || packs > fewPacks && 4*disk > 7*r.state.Base || r.state.Stale && packs > 0 && len(r.state.Tips) > 0
 }
 
 // join copies everything that the tips need into one pack and drops the others. Few are
