@@ -121,6 +121,7 @@ func TestOthersDoNotWaitForStates(t *testing.T) {
 	w.server.Put(name, "a/1", "changed")
 	result := checkBeside(t, path, get(one),
 		does("the last revision of the bucket", last(one)), does("the last revision of another prefix", last(two)),
+		does("a look that finds the other prefix as it was", get(two)),
 		does("a fetch of another bucket", get(other)), clean,
 		step{"the release of what is not followed", func() error { read.Release(); return nil }},
 		does("a fetch of another bucket after that", get(other)))

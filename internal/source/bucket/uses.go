@@ -49,8 +49,17 @@ func (r *remote) fetchBegins() {
 func (r *remote) fetchEnds() {
 	r.mu.Lock()
 	r.fetching--
+	last := r.fetching == 0
 	r.mu.Unlock()
-	r.change()()
+	if !last {
+		return
+	}
+	select {
+	case r.counting <- struct{}{}:
+		r.changed()
+	default:
+		go func() { r.change()() }() // who only looked does not wait
+	}
 }
 
 // count counts who needs which content, unless that is known: it is counted when something

@@ -101,11 +101,8 @@ func (v *view) forgetLocked() {
 	if v.current != nil {
 		r.asideLocked(&v.current.kept, false)
 	}
-	if v.partial != nil {
-		r.asideLocked(v.partial, false)
-	}
-	r.leaveLocked(left{tree: v.current, ignore: v.ignore, partial: v.partial})
-	v.current, v.ignore, v.partial = nil, nil, nil
+	r.leaveLocked(left{tree: v.current, ignore: v.ignore, partial: v.takePartialLocked()})
+	v.current, v.ignore = nil, nil
 	v.forgotten = true
 }
 
@@ -122,13 +119,27 @@ func (r *remote) asideLocked(k *kept, stays bool) {
 	k.file = name
 }
 
+// takePartialLocked takes what fetches brought that failed, to be given up. Nobody finds it by
+// the view's name any more.
+func (v *view) takePartialLocked() *kept {
+	p := v.partial
+	if p != nil {
+		v.remote.asideLocked(p, false)
+		v.partial = nil
+	}
+	return p
+}
+
 // keep keeps what a fetch brought before it failed, instead of what earlier ones did. What
 // cannot be kept, for which there may be no room, is fetched again.
 func (v *view) keep(ctx context.Context, entries []entry) {
 	r := v.remote
 	r.mu.Lock()
-	dir, name := r.dir, r.incomingLocked()
+	dir, name, nothing := r.dir, r.incomingLocked(), len(entries) == 0 && v.partial == nil
 	r.mu.Unlock()
+	if nothing {
+		return // as most looks at a bucket end: no state is read for that
+	}
 	written, bytes := false, int64(0)
 	if dir != nil && len(entries) > 0 {
 		size, err := writeStateFile(ctx, dir, name, "", entries, nil)
@@ -137,8 +148,7 @@ func (v *view) keep(ctx context.Context, entries []entry) {
 	defer r.change()()
 	r.count()
 	r.mu.Lock()
-	before := v.partial
-	v.partial = nil
+	before := v.takePartialLocked()
 	r.mu.Unlock()
 	if before != nil {
 		r.dropState(before, func() {})
@@ -224,7 +234,7 @@ func (v *view) publish(ctx context.Context, revision string, entries []entry, ma
 		_ = dir.Remove(name) // else it goes when the folder is opened next
 		return nil, unfollowed()
 	}
-	before, partial := v.current, v.partial
+	before := v.current
 	if before != nil {
 		r.asideLocked(&before.kept, true)
 	}
@@ -235,7 +245,8 @@ func (v *view) publish(ctx context.Context, revision string, entries []entry, ma
 	}
 	t := r.newTreeLocked(revision, v.file(), diskSize(entries, size), made)
 	t.useLocked()
-	v.current, v.partial = t, nil
+	v.current = t
+	partial := v.takePartialLocked()
 	r.mu.Unlock()
 	if before != nil {
 		r.give(before)
